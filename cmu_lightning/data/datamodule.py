@@ -1,0 +1,246 @@
+"""The data of an experiment: a data set, what was done to it, and what was found of that."""
+
+import os
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from cmu_lightning.data import evaluation
+from cmu_lightning.data.augmentation import CropAndFlip
+from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Split, TrainingBatches, Samples
+from cmu_lightning.data.manipulation import Manipulation
+from cmu_lightning.data.sampling import EpochSampler, held_out
+from cmu_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from cmu_lightning.unlearning.stage import Stage
+
+
+class CorruptedDataModule(LightningDataModule):
+    """Images in memory, manipulated, of which a fraction is identified.
+
+    A data set of one's own is a subclass that defines `load` and the class attributes.
+
+    Args:
+        manipulation: What the adversary did.
+        identified: Fraction of S_m that was found, in (0, 1]; |S_f| is rounded.
+        seed: Draws S_f; for growing `identified` the S_f of one seed are nested.
+        root: Folder of the data; default the environment's CMU_DATA_DIR, else `./data`.
+        val_size: Number of training samples held out for validation, always the same ones; default the data
+            set's own.
+        val_labels: `clean` holds them out before the manipulation, `given` after it.
+    """
+
+    name: ClassVar[str]
+    num_classes: ClassVar[int]
+    mean: ClassVar[tuple[float, ...]]
+    std: ClassVar[tuple[float, ...]]
+    padding: ClassVar[int] = 4
+    flip: ClassVar[bool] = True
+    default_val_size: ClassVar[int] = 1000
+    of_deletion: ClassVar[frozenset[str]] = frozenset({"identified", "seed"})
+    """Arguments that say how S_f comes about; an original does not depend on them."""
+
+    def __init__(
+        self,
+        manipulation: Manipulation,
+        identified: float = 1.0,
+        seed: int | None = None,
+        root: str | None = None,
+        val_size: int | None = None,
+        val_labels: Literal["clean", "given"] = "clean",
+    ) -> None:
+        super().__init__()
+        if not 0 < identified <= 1:
+            raise UserError(f"identified={identified} is not in (0, 1]: it is the fraction of S_m that was found")
+        if val_size is not None and val_size < 0:
+            raise UserError(f"val_size={val_size} is negative: 0 is for no validation")
+        self.manipulation = manipulation
+        self.identified = identified
+        self.seed = 0 if seed is None else seed
+        self.root = Path(root or os.environ.get("CMU_DATA_DIR") or "data")
+        self.val_size = val_size
+        self.val_labels = val_labels
+
+    def load(self) -> tuple[Split, Split | None, Split]:
+        """Read the training, the validation and the test split; None holds validation out of training.
+
+        Raises:
+            UserError: The data are not there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no load()")
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, hold out, manipulate and identify; once."""
+        self._refuse_second_sharding()
+        if hasattr(self, "samples"):
+            return
+        train, validation, test = self.load()
+        self.fingerprint = _checksum(train, test) if validation is None else _checksum(train, validation, test)
+        held = self._held_out(train.labels, validation)
+        samples = self._manipulate(train, ~held if self.val_labels == "clean" else torch.ones_like(held))
+        place = self._place(train, test)
+        self.samples = self._identify(samples.take(~held)).to(place)
+        self.validation = (samples.take(held) if validation is None else self._untouched(validation)).to(place)
+        self.test = test.to(place)
+
+    def _refuse_second_sharding(self) -> None:
+        trainer = self.trainer
+        if trainer and trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+            raise UserError(
+                "each process already gets its own slice of every global batch: "
+                "set use_distributed_sampler to False in the Trainer"
+            )
+
+    def _held_out(self, labels: Tensor, validation: Split | None) -> Tensor:
+        """Which training samples validate; bool, shape (n,)."""
+        if validation is not None:
+            return torch.zeros_like(labels, dtype=torch.bool)
+        count = self.default_val_size if self.val_size is None else self.val_size
+        if count >= len(labels):
+            raise UserError(f"val_size={count} leaves nothing of {len(labels)} samples to train on: give less")
+        return held_out(labels, count)
+
+    def _manipulate(self, train: Split, exposed: Tensor) -> Samples:
+        """Draw S_m among the samples exposed to the adversary, and relabel it."""
+        chosen = torch.nonzero(exposed).flatten()[self.manipulation.select(train.labels[exposed])]
+        labels = train.labels.clone()
+        labels[chosen] = self._check_classes(self.manipulation.relabel(train.labels[chosen]))
+        manipulated = torch.zeros_like(exposed)
+        manipulated[chosen] = True
+        return Samples(train.images, train.labels, labels, manipulated, torch.zeros_like(exposed))
+
+    def _untouched(self, split: Split) -> Samples:
+        """Validation samples of the data set's own, as many as asked for."""
+        if self.val_size is not None:
+            split = split.take(held_out(split.labels, min(self.val_size, len(split.labels))))
+        nothing = torch.zeros_like(split.labels, dtype=torch.bool)
+        return Samples(split.images, split.labels, split.labels, nothing, nothing)
+
+    def _check_classes(self, labels: Tensor) -> Tensor:
+        """Labels, unless one of them is of no class."""
+        wrong = labels[(labels < 0) | (labels >= self.num_classes)]
+        if len(wrong):
+            kind = type(self.manipulation).__name__
+            raise UserError(
+                f"{kind} gives samples the class {int(wrong[0])}, but the classes are 0 to {self.num_classes - 1}"
+            )
+        return labels
+
+    def _place(self, *splits: Split) -> torch.device:
+        """Where the images live: on the accelerator if they fit there, with as much left for the network."""
+        device: torch.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if device.type == "cuda":
+            need = sum(split.images.numel() for split in splits)
+            return device if 2 * need < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
+        return device
+
+    def _identify(self, samples: Samples) -> Samples:
+        """Draw S_f, the first of one permutation of S_m."""
+        members = torch.nonzero(samples.manipulated).flatten()
+        count = round(self.identified * len(members))
+        if not count:
+            raise UserError(f"identified={self.identified} of {len(members)} manipulated samples is none: give more")
+        order = torch.from_numpy(np.random.RandomState(self.seed).permutation(len(members)))
+        samples.deleted[members[order[:count]]] = True
+        return samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """What travels in every checkpoint: S_m with its labels and S_f, as indices into S_tr, and a checksum."""
+        samples = self.samples
+        return {
+            "manipulated": torch.nonzero(samples.manipulated).flatten().cpu(),
+            "labels": samples.labels[samples.manipulated].cpu(),
+            "deleted": torch.nonzero(samples.deleted).flatten().cpu(),
+            "fingerprint": self.fingerprint,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Check that a checkpoint of this same run is of the same data."""
+        difference = self.difference(state)
+        if difference:
+            raise UserError(f"the checkpoint is of {difference}: give a checkpoint of this setting")
+
+    def difference(self, state: dict[str, Any]) -> str | None:
+        """In what another run's `state_dict` differs from this data; None if in nothing but S_f."""
+        if state["fingerprint"] != self.fingerprint:
+            return f"other images or labels than those in {self.root.resolve()}"
+        own = self.state_dict()
+        if any(not torch.equal(own[key], state[key]) for key in ("manipulated", "labels")):
+            return "another draw of manipulated samples (S_m)"
+        return None
+
+    def train_dataloader(self) -> TrainingBatches:
+        """The view that the stage declares, for exactly its number of steps."""
+        trainer, stage = self._running()
+        chosen = ~self.samples.deleted if stage.view == "retain" else torch.ones_like(self.samples.deleted)
+        view = torch.nonzero(chosen).flatten().cpu()
+        return TrainingBatches(
+            self.samples,
+            view,
+            EpochSampler(len(view), stage.procedure.batch_size, stage.seed),
+            stage.steps,
+            lambda: trainer.global_step,
+            CropAndFlip(self.padding, self.flip),
+            self.pixels(),
+            trainer.global_rank,
+            trainer.world_size,
+        )
+
+    def pixels(self) -> Pixels:
+        """Makes a network's input on the device it runs on."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return Pixels(self.mean, self.std, self.manipulation, device)
+
+    def batches(self, what: Evaluation) -> EvaluationBatches:
+        """An evaluation's batches for this process."""
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return EvaluationBatches(what, self.pixels(), rank, world_size)
+
+    def evaluations(self) -> dict[str, Evaluation]:
+        """All that is measured of the stage that is being run: on test, training and validation samples."""
+        stage = self._running()[1]
+        measured = {"test": evaluation.of_test(self), "train": evaluation.of_train(self, stage.reference)}
+        if len(self.validation.labels):
+            measured["val"] = evaluation.of_validation(self)
+        return measured
+
+    def test_dataloader(self) -> list[EvaluationBatches]:
+        """One loader for each of `evaluations`."""
+        return [self.batches(what) for what in self.evaluations().values()]
+
+    def all_deleted(self) -> Evaluation:
+        """S_f, with nothing asked."""
+        return evaluation.of_deleted(self, self.samples.labels[self.samples.deleted].cpu())
+
+    def val_evaluations(self) -> dict[str, Evaluation]:
+        """What is measured during training: validation samples, and S_f against the original's predictions."""
+        stage = self._running()[1]
+        measured = {"val": evaluation.of_validation(self)} if len(self.validation.labels) else {}
+        if stage.reference is not None:
+            measured["deleted"] = evaluation.of_deleted(self, stage.reference)
+        return measured
+
+    def val_dataloader(self) -> list[EvaluationBatches]:
+        """One loader for each of `val_evaluations`."""
+        return [self.batches(what) for what in self.val_evaluations().values()]
+
+    def _running(self) -> tuple[Any, "Stage"]:
+        if self.trainer is None:
+            raise UserError("the data serves what a stage declares: use it through a lightning Trainer and a stage")
+        stage: Any = self.trainer.lightning_module
+        return self.trainer, stage
+
+
+def _checksum(*splits: Split) -> int:
+    """Tells other data apart."""
+    checksum = 0
+    for split in splits:
+        checksum = zlib.crc32(split.images.contiguous().numpy(), checksum)
+        checksum = zlib.crc32(split.labels.contiguous().numpy(), checksum)
+    return checksum

@@ -1,0 +1,31 @@
+"""Handwritten digits that come with scikit-learn: real images without a download."""
+
+import torch
+from sklearn.datasets import load_digits
+from torch.nn.functional import pad
+
+from cmu_lightning.data.datamodule import CorruptedDataModule
+from cmu_lightning.data.loading import Split
+from cmu_lightning.data.sampling import held_out
+
+
+class DigitsDataModule(CorruptedDataModule):
+    """1,797 digits of 8x8 pixels, padded to 12x12: 1,197 to train, 203 to validate, 397 to test."""
+
+    name = "digits"
+    num_classes = 10
+    mean = (0.1357,)
+    std = (0.2930,)
+    padding = 1
+    flip = False
+    default_val_size = 203
+    test_size = 397
+
+    def load(self) -> tuple[Split, Split | None, Split]:
+        """Every class is spread evenly over the splits."""
+        digits = load_digits()
+        grey = torch.from_numpy(digits.images / 16 * 255).round().to(torch.uint8)
+        labels = torch.from_numpy(digits.target).long()
+        whole = Split(pad(grey, (2, 2, 2, 2)).unsqueeze(-1), labels)
+        test = held_out(labels, self.test_size)
+        return whole.take(~test), None, whole.take(test)

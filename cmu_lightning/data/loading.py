@@ -1,0 +1,209 @@
+"""Batches ready for a network, made on the device from arrays in memory."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cmu_lightning.data.augmentation import CropAndFlip
+from cmu_lightning.data.manipulation import Manipulation
+from cmu_lightning.data.sampling import EpochSampler, generator, rank_slice
+
+
+class Split(NamedTuple):
+    """Images of one split, shape (n, H, W, C) uint8, and their true classes, shape (n,) int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def take(self, chosen: Tensor) -> "Split":
+        """The samples at these indices or under this mask."""
+        return Split(self.images[chosen], self.labels[chosen])
+
+    def to(self, device: torch.device) -> "Split":
+        """The same on a device."""
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+class Samples(NamedTuple):
+    """Images (n, H, W, C) uint8, true classes, labels as given, and bool masks of S_m and S_f, each (n,)."""
+
+    images: Tensor
+    clean: Tensor
+    labels: Tensor
+    manipulated: Tensor
+    deleted: Tensor
+
+    def take(self, chosen: Tensor) -> "Samples":
+        """The samples at these indices or under this mask."""
+        return Samples(*(field[chosen] for field in self))
+
+    def to(self, device: torch.device) -> "Samples":
+        """The same on a device."""
+        return Samples(*(field.to(device) for field in self))
+
+
+class Batch(NamedTuple):
+    """This process's slice of a global batch, shape (n, ...); n can be 0.
+
+    `label` is what the model is told, `clean` the truth, which no method may use. `deleted` marks S_f.
+    `total` is the size of the global batch.
+    """
+
+    image: Tensor
+    label: Tensor
+    clean: Tensor
+    deleted: Tensor
+    total: int
+
+
+class Evaluation(NamedTuple):
+    """Samples to be classified, and what each of D accuracies counts as right.
+
+    `split` holds the images, `index` (n,) says which, `stamped` (n,) which carry the manipulation's pixels,
+    `target` (n, D) the class that an accuracy asks for, `domain` (n, D) whether it counts the sample.
+    """
+
+    names: tuple[str, ...]
+    split: Split
+    index: Tensor
+    stamped: Tensor
+    target: Tensor
+    domain: Tensor
+
+
+class EvaluationBatch(NamedTuple):
+    """This process's slice of a batch of an `Evaluation`; n can be 0."""
+
+    image: Tensor
+    target: Tensor
+    domain: Tensor
+
+
+class Pixels:
+    """From stored images to a network's input.
+
+    Args:
+        mean: Of each channel, white being 1.
+        std: Of each channel.
+        manipulation: Stamps the images it is asked to.
+        device: Where the arithmetic is done.
+    """
+
+    def __init__(
+        self, mean: tuple[float, ...], std: tuple[float, ...], manipulation: Manipulation, device: torch.device
+    ) -> None:
+        self.mean = torch.tensor(mean, device=device).view(-1, 1, 1)
+        self.std = torch.tensor(std, device=device).view(-1, 1, 1)
+        self.manipulation = manipulation
+        self.device = device
+
+    def __call__(self, images: Tensor, stamped: Tensor) -> Tensor:
+        """Stamp some and normalise all.
+
+        Args:
+            images: Shape (n, H, W, C), uint8.
+            stamped: Bool, shape (n,).
+
+        Returns:
+            Shape (n, C, H, W), float32, channels last in memory.
+        """
+        pixels = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        stamped = stamped.to(self.device, non_blocking=True).view(-1, 1, 1, 1)
+        return torch.where(stamped, self.manipulation.stamp(pixels), pixels).sub_(self.mean).div_(self.std)
+
+
+class TrainingBatches:
+    """Augmented batches for the steps that are left, one global batch a step.
+
+    Args:
+        samples: S_tr.
+        view: Indices of the samples to train on.
+        sampler: Orders them.
+        steps: Number of batches in all.
+        done: Tells how many steps are done when iteration starts.
+        augmentation: Moves and mirrors the images.
+        pixels: Makes the network's input of them.
+        rank: This process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        view: Tensor,
+        sampler: EpochSampler,
+        steps: int,
+        done: Callable[[], int],
+        augmentation: CropAndFlip,
+        pixels: Pixels,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.samples, self.view, self.sampler = samples, view, sampler
+        self.steps, self.done = steps, done
+        self.augmentation, self.pixels = augmentation, pixels
+        self.rank, self.world_size = rank, world_size
+        self.prepared: tuple[int, Tensor, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(self.done(), self.steps):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> Batch:
+        """This process's slice of one global batch."""
+        epoch, whole = self.sampler.batch(step)
+        order, crops = self.epoch(epoch)
+        total = whole.stop - whole.start
+        part = rank_slice(total, self.rank, self.world_size)
+        part = slice(whole.start + part.start, whole.start + part.stop)
+        images, clean, label, manipulated, deleted = self.samples.take(order[part])
+        device = self.pixels.device
+        moved = self.augmentation(images.to(device), crops[part].to(device))
+        image = self.pixels(moved, manipulated)
+        return Batch(image, label.to(device), clean.to(device), deleted.to(device), total)
+
+    def epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """The order of an epoch's samples and their crops, kept for the epoch's next steps."""
+        if self.prepared is None or self.prepared[0] != epoch:
+            place = self.samples.images.device
+            order = self.view[self.sampler.order(epoch)].to(place)
+            crops = self.augmentation.draw(len(order), generator(self.sampler.seed, epoch, 1)).to(place)
+            self.prepared = epoch, order, crops
+        return self.prepared[1:]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Empty: the position is the number of steps done, which a checkpoint holds anyway."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
+class EvaluationBatches:
+    """Every sample of an evaluation exactly once over all processes, in order, not augmented.
+
+    All processes get the same number of batches, some of which may be empty.
+    """
+
+    size = 1000  # large enough to fill an accelerator, small enough for a laptop's memory
+
+    def __init__(self, evaluation: Evaluation, pixels: Pixels, rank: int, world_size: int) -> None:
+        self.evaluation, self.pixels = evaluation, pixels
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return -(-len(self.evaluation.index) // self.size)
+
+    def __iter__(self) -> Iterator[EvaluationBatch]:
+        _, split, index, stamped, target, domain = self.evaluation
+        place, device = split.images.device, self.pixels.device
+        for start in range(0, len(index), self.size):
+            part = rank_slice(min(self.size, len(index) - start), self.rank, self.world_size)
+            part = slice(start + part.start, start + part.stop)
+            image = self.pixels(split.images[index[part].to(place)], stamped[part])
+            yield EvaluationBatch(image, target[part].to(device), domain[part].to(device))

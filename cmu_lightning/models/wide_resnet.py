@@ -1,0 +1,64 @@
+"""Wide residual networks (Zagoruyko and Komodakis, 2016), for the paper's CIFAR-100 and PCam experiments."""
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from cmu_lightning.errors import UserError
+
+
+class Block(nn.Module):
+    """Pre-activation basic block B(3, 3)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        same = in_channels == channels and stride == 1
+        self.shortcut = None if same else nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (n, in_channels, h, w) to (n, channels, h / stride, w / stride)."""
+        active = relu(self.norm1(x))
+        kept = x if self.shortcut is None else self.shortcut(active)
+        out: Tensor = kept + self.conv2(relu(self.norm2(self.conv1(active))))
+        return out
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-width: the published network, without convolution biases and with a final batch norm and ReLU.
+
+    WRN-28-10 is `WideResNet(depth=28, width=10)`: 36,479,194 parameters with 10 classes.
+
+    Args:
+        depth: Number of convolutions on a path, 6 n + 4.
+        width: Widening factor k.
+        num_classes: Number of classes.
+        in_channels: Channels of an image.
+    """
+
+    def __init__(self, depth: int = 28, width: int = 10, num_classes: int = 10, in_channels: int = 3) -> None:
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise UserError(f"depth={depth} is not 6 n + 4: give 10, 16, 22, 28, ...")
+        channels = [16, 16 * width, 32 * width, 64 * width]
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False)]
+        for group, stride in enumerate((1, 2, 2)):
+            for number in range((depth - 4) // 6):
+                first = number == 0
+                layers.append(
+                    Block(channels[group] if first else channels[group + 1], channels[group + 1], stride if first else 1)
+                )
+        layers += [nn.BatchNorm2d(channels[3]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Linear(channels[3], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, in_channels, H, W) to logits (n, num_classes)."""
+        logits: Tensor = self.classifier(self.features(x))
+        return logits

@@ -1,0 +1,69 @@
+"""Procedure A: how originals are trained and unlearners fine-tune (paper, A.1)."""
+
+from collections.abc import Iterable
+
+from torch.nn import Parameter
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
+
+from cmu_lightning.errors import UserError
+
+
+class Procedure:
+    """SGD with momentum under a linear schedule, for a fixed number of steps.
+
+    Args:
+        steps: Steps of the original and of retraining.
+        unlearn_steps: Steps of fine-tuning unlearners.
+        batch_size: Size of the global batch, over all processes.
+        lr: Peak learning rate; the released code's, for the paper states none.
+        momentum: Of SGD.
+        weight_decay: On all parameters.
+        warmup: Fraction of the steps over which the rate rises.
+        decay: After warm-up the rate falls linearly, to zero after `decay` times the steps: `t_mult`.
+    """
+
+    def __init__(
+        self,
+        steps: int = 4000,
+        unlearn_steps: int = 1000,
+        batch_size: int = 512,
+        lr: float = 0.025,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        warmup: float = 0.01,
+        decay: float = 1.25,
+    ) -> None:
+        for name, value in {"steps": steps, "unlearn_steps": unlearn_steps, "batch_size": batch_size}.items():
+            if value < 1:
+                raise UserError(f"procedure.{name}={value} is not positive: give at least 1")
+        if lr <= 0 or decay < 1 or not 0 <= warmup < 1:
+            raise UserError(
+                f"procedure needs lr > 0, 0 <= warmup < 1 and decay >= 1, not lr={lr}, warmup={warmup}, decay={decay}"
+            )
+        self.steps = steps
+        self.unlearn_steps = unlearn_steps
+        self.batch_size = batch_size
+        self.lr = lr
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.decay = decay
+
+    def optimizer(self, parameters: Iterable[Parameter], lr: float | None = None) -> SGD:
+        """SGD, at another peak rate than `self.lr` if one is given."""
+        return SGD(parameters, lr or self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+
+    def schedule(self, optimizer: SGD, steps: int) -> LambdaLR:
+        """The schedule for so many steps, to be stepped after each."""
+        return LambdaLR(optimizer, lambda step: self.rate(step, steps))
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step, as a fraction of the peak.
+
+        Args:
+            step: Counted from 0.
+            steps: Of the whole stage.
+        """
+        warm = int(steps * self.warmup + 1e-9)  # 2900 * 0.01 must be 29
+        return (step + 1) / (warm + 1) if step < warm else 1 - (step - warm) / (self.decay * steps)

@@ -1,0 +1,21 @@
+"""RewoD: retraining without the deletion set (paper, A.2 (1))."""
+
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from cmu_lightning.unlearning.unlearner import Unlearner
+
+
+class RewoD(Unlearner):
+    """A fresh network, trained with procedure A on the retain data; the original only tells what has changed."""
+
+    view: ClassVar[Literal["train", "retain"]] = "retain"
+
+    @property
+    def steps(self) -> int:
+        """As many as the original had."""
+        return self.procedure.steps
+
+    def start(self, original: nn.Module) -> None:
+        """Take nothing."""

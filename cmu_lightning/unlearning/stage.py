@@ -1,0 +1,224 @@
+"""What all stages share: a network, procedure A, exact losses and measurements."""
+
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cmu_lightning.data.loading import Batch, EvaluationBatch
+from cmu_lightning.data.sampling import mix
+from cmu_lightning.errors import UserError
+from cmu_lightning.metrics import DomainAccuracy, matched_accuracy, selection_score
+from cmu_lightning.unlearning.procedure import Procedure
+
+RECORD = "cmu_lightning"
+"""Key of the checkpoint's part that is a stage's own."""
+
+
+def build(network: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """A freshly initialised network that depends on its seed alone and leaves the global generators alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return network()
+
+
+class Stage(LightningModule):
+    """One LightningModule run by `fit` under `Trainer(max_epochs=1)`, for exactly its number of steps.
+
+    A stage declares the view of the data it trains on and defines `loss`; the base does the rest.
+
+    Args:
+        network: Makes the network, such as `ResNet9` or a partial of it.
+        procedure: How it is trained.
+        seed: Of the initial weights, of the order of the data and of its augmentation.
+    """
+
+    view: ClassVar[Literal["train", "retain"]] = "train"
+    forwards: ClassVar[int] = 1
+    """Forward passes over a sample in a step; teachers count."""
+
+    def __init__(self, network: Callable[[], nn.Module], procedure: Procedure, seed: int | None = None) -> None:
+        super().__init__()
+        self.seed = 0 if seed is None else seed
+        self.procedure = procedure
+        self.make_network = network
+        self.network = build(network, self.seed)
+        self.scores = nn.ModuleList()
+        self.record: dict[str, Any] = {}
+        """What the command line wants to travel in the checkpoint."""
+        self.reference: Tensor | None = None
+        """Classes that the original predicts on S_f, shape (|S_f|,); None for an original."""
+        self.results: dict[str, float] = {}
+        """All that `Trainer.test` measured."""
+        self.seconds = 0.0
+        self.started: float | None = None
+        self.samples_forward = 0
+        self.samples_backward = 0
+        self.loss_sum: Tensor | None = None
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of this stage."""
+        return self.procedure.steps
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of each sample, shape (n,): cross-entropy with the labels as given."""
+        return cross_entropy(self.network(batch.image), batch.label, reduction="none")
+
+    def global_mean(self, losses: Tensor, batch: Batch) -> Tensor:
+        """The mean over the global batch, of which this process holds a slice, maybe an empty one.
+
+        DDP divides summed gradients by the number of processes; that is undone here.
+        """
+        return losses.sum() * (self.trainer.world_size / batch.total)
+
+    def setup(self, stage: str) -> None:
+        """Check that the trainer runs the stage once and that the network fits the data."""
+        trainer = self.trainer
+        if stage != "fit":
+            return
+        if trainer.max_epochs != 1 or trainer.max_steps != -1 or trainer.accumulate_grad_batches != 1:
+            raise UserError(
+                f"a stage is one pass of exactly {self.steps} steps: give the Trainer max_epochs=1, "
+                "no max_steps and no accumulate_grad_batches, and set the number of steps in procedure"
+            )
+        self._check_outputs()
+        if trainer.world_size > 1 and trainer.strategy.root_device.type == "cuda":
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+
+    def _check_outputs(self) -> None:
+        """One image through the network, before anything costs time."""
+        data: Any = self.trainer.datamodule
+        image = data.pixels()(data.samples.images[:1], data.samples.manipulated[:1]).cpu()
+        training = self.network.training
+        try:
+            with torch.no_grad():
+                shape = tuple(self.network.eval()(image).shape)
+        except RuntimeError as error:
+            raise UserError(
+                f"{type(self.network).__name__} does not take images of shape {tuple(image.shape[1:])} ({error}): "
+                "change network"
+            ) from error
+        self.network.train(training)
+        if shape != (1, data.num_classes):
+            raise UserError(
+                f"{type(self.network).__name__} gives outputs of shape {shape[1:]} for the {data.num_classes} classes "
+                f"of {data.name}: change network"
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Procedure A."""
+        optimizer = self.procedure.optimizer(self.network.parameters())
+        schedule = self.procedure.schedule(optimizer, self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a step."""
+        self.begin_step(batch)
+        loss = self.global_mean(self.loss(batch), batch)
+        self.log_loss(loss)
+        return loss
+
+    def begin_step(self, batch: Batch) -> None:
+        """Reseed what is random in a network, such as dropout, and count samples."""
+        torch.manual_seed(mix(self.seed, self.global_step, self.global_rank))
+        self.samples_forward += self.forwards * batch.total
+        self.samples_backward += batch.total
+
+    def log_loss(self, loss: Tensor) -> None:
+        """Log the mean loss of the last steps, without waiting for the device in between."""
+        self.loss_sum = loss.detach() if self.loss_sum is None else self.loss_sum + loss.detach()
+        every = self.trainer.log_every_n_steps
+        if (self.global_step + 1) % every == 0:
+            self.log("train_loss", self.loss_sum / every, prog_bar=True, sync_dist=True)
+            self.loss_sum = None
+
+    def on_train_start(self) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_end(self) -> None:
+        """Stop the clock."""
+        self._stop_clock()
+
+    def _stop_clock(self) -> None:
+        if self.started is not None:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.seconds += time.perf_counter() - self.started
+            self.started = None
+
+    def on_validation_start(self) -> None:
+        """Validation does not count as the stage's time."""
+        self._stop_clock()
+        self._new_scores(self.trainer.val_dataloaders)
+
+    def on_validation_end(self) -> None:
+        """Start the clock again."""
+        if not self.trainer.sanity_checking:
+            self.started = time.perf_counter()
+
+    def on_test_start(self) -> None:
+        """Start counting."""
+        self._new_scores(self.trainer.test_dataloaders)
+
+    def _new_scores(self, loaders: Any) -> None:
+        self.measured = [loader.evaluation.names for loader in loaders]
+        self.scores = nn.ModuleList(DomainAccuracy(len(names)) for names in self.measured).to(self.device)
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count what is right."""
+        if len(batch.image):
+            self.scores[dataloader_idx].update(self.network(batch.image).argmax(dim=1), batch.target, batch.domain)
+
+    def test_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count what is right."""
+        self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what selection needs."""
+        if not self.trainer.sanity_checking:
+            shown = {"val_acc", "changed", "selection_score"}
+            values = {name: value for name, value in self._results().items() if name in shown}
+            self.log_dict(values, prog_bar=True, rank_zero_only=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Keep and log everything."""
+        self.results = self._results()
+        self.log_dict(self.results, rank_zero_only=True)
+
+    def _results(self) -> dict[str, float]:
+        """The metrics by their names; what does not apply is absent."""
+        values: dict[str, float] = {}
+        for names, score in zip(self.measured, self.scores, strict=True):
+            values |= dict(zip(names, score.compute().view(-1).tolist(), strict=True))
+        by_class = [values.pop(name) for name in list(values) if name.startswith("val_acc_class_")]
+        if "unchanged" in values:
+            values["changed"] = 1 - values.pop("unchanged")
+        if self.reference is not None and by_class:
+            samples = self.trainer.datamodule.samples  # type: ignore[attr-defined]
+            values["val_acc_matched"] = matched_accuracy(torch.tensor(by_class), samples.labels[samples.deleted])
+            values["selection_score"] = selection_score(values["val_acc"], values["changed"])
+        return {name: value for name, value in values.items() if value == value}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """What has been spent, and the original's predictions."""
+        checkpoint[RECORD] = self.record | {
+            "seconds": self.seconds,
+            "samples_forward": self.samples_forward,
+            "samples_backward": self.samples_backward,
+            "reference": self.reference,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from what had been spent."""
+        record = checkpoint[RECORD]
+        self.seconds = record["seconds"]
+        self.samples_forward = record["samples_forward"]
+        self.samples_backward = record["samples_backward"]
+        self.reference = record["reference"]

@@ -1,0 +1,77 @@
+"""What all unlearners share: they start from an original and fine-tune it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cmu_lightning.data.loading import EvaluationBatches
+from cmu_lightning.errors import UserError
+from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
+from cmu_lightning.unlearning.procedure import Procedure
+from cmu_lightning.unlearning.stage import RECORD, Stage
+
+
+class Unlearner(Stage):
+    """U(M_o, S_tr, S_f): starts from the original's weights, for `procedure.unlearn_steps`.
+
+    Args:
+        network: Makes the network; the original's.
+        procedure: How it is fine-tuned.
+        original: Checkpoint of the original; the command line finds it, or trains it first.
+        seed: Of all that is random here, but for S_m and S_f.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[], nn.Module],
+        procedure: Procedure,
+        original: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(network, procedure, seed)
+        self.original = original
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of fine-tuning."""
+        return self.procedure.unlearn_steps
+
+    def setup(self, stage: str) -> None:
+        """Load the original before training, and keep what it predicts on S_f."""
+        if stage == "fit":
+            if self.original is None:
+                raise UserError(f"{type(self).__name__} needs the checkpoint of an original: give it as `original`")
+            original = self._load(self.original)
+            self.start(original)
+            self.reference = self._predictions_on_deleted(original)
+        super().setup(stage)
+
+    def start(self, original: nn.Module) -> None:
+        """Take from the original what the method starts with; here its weights."""
+        self.network.load_state_dict(original.state_dict())
+
+    def _load(self, path: str) -> nn.Module:
+        """The original, in evaluation mode, if it was trained on this very manipulation."""
+        data: Any = self.trainer.datamodule
+        checkpoint = read_checkpoint(path)
+        if "optimizer_states" in checkpoint:
+            raise UserError(f"{path} is of an unfinished run: let it finish, then use it as the original")
+        original = load_network(self.make_network(), checkpoint, path)
+        recorded = checkpoint.get(type(data).__qualname__)
+        difference = data.difference(recorded) if recorded else "another data set" if RECORD in checkpoint else None
+        if difference:
+            raise UserError(f"the original {path} was trained on {difference}: use an original of this setting")
+        return original.eval()
+
+    @torch.no_grad()
+    def _predictions_on_deleted(self, network: nn.Module) -> Tensor:
+        """Predicted classes of all of S_f, on every process alike; shape (|S_f|,)."""
+        data: Any = self.trainer.datamodule
+        device = self.trainer.strategy.root_device
+        network = network.to(device)
+        batches = EvaluationBatches(data.all_deleted(), data.pixels(), rank=0, world_size=1)
+        predictions = torch.cat([network(batch.image).argmax(dim=1) for batch in batches])
+        network.cpu()
+        return predictions.cpu()

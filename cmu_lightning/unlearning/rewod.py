@@ -11,11 +11,7 @@ class RewoD(Unlearner):
     """A fresh network, trained with procedure A on the retain data; the original only tells what has changed."""
 
     view: ClassVar[Literal["train", "retain"]] = "retain"
-
-    @property
-    def steps(self) -> int:
-        """As many as the original had."""
-        return self.procedure.steps
+    uses: ClassVar[Literal["steps", "unlearn_steps"]] = "steps"
 
     def start(self, original: nn.Module) -> None:
         """Take nothing."""

@@ -39,6 +39,8 @@ class Stage(LightningModule):
     """
 
     view: ClassVar[Literal["train", "retain"]] = "train"
+    uses: ClassVar[Literal["steps", "unlearn_steps"]] = "steps"
+    """Which of the procedure's numbers of steps is the stage's."""
     forwards: ClassVar[int] = 1
     """Forward passes over a sample in a step; teachers count."""
 
@@ -64,7 +66,8 @@ class Stage(LightningModule):
     @property
     def steps(self) -> int:
         """Optimiser steps of this stage."""
-        return self.procedure.steps
+        steps: int = getattr(self.procedure, self.uses)
+        return steps
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of each sample, shape (n,): cross-entropy with the labels as given."""

@@ -1,7 +1,7 @@
 """What all unlearners share: they start from an original and fine-tune it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ class Unlearner(Stage):
         seed: Of all that is random here, but for S_m and S_f.
     """
 
+    uses: ClassVar[Literal["steps", "unlearn_steps"]] = "unlearn_steps"
+
     def __init__(
         self,
         network: Callable[[], nn.Module],
@@ -32,11 +34,6 @@ class Unlearner(Stage):
     ) -> None:
         super().__init__(network, procedure, seed)
         self.original = original
-
-    @property
-    def steps(self) -> int:
-        """Optimiser steps of fine-tuning."""
-        return self.procedure.unlearn_steps
 
     def setup(self, stage: str) -> None:
         """Load the original before training, and keep what it predicts on S_f."""

@@ -1,0 +1,253 @@
+"""The command line: `fit` runs any stage, `test` measures a run again."""
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+import dotenv
+import torch
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+
+import cmu_lightning.models  # noqa: F401  (makes short class names known to configs)
+from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.errors import UserError
+from cmu_lightning.parsing import find_configs, one_sentence
+from cmu_lightning.tracking.callbacks import LastCheckpoint, StageProgress, WriteConfig
+from cmu_lightning.tracking.checkpoint import read_checkpoint
+from cmu_lightning.tracking.handover import INHERITED, decide
+from cmu_lightning.tracking.identity import LEFT, digest, identity
+from cmu_lightning.tracking.original import find_or_train, of_config, of_path
+from cmu_lightning.tracking.results import differences, measured, show
+from cmu_lightning.tracking.run import Run, read_metrics, write_atomically
+from cmu_lightning.unlearning import Original, Procedure, Stage, Unlearner
+from cmu_lightning.unlearning.stage import RECORD
+
+
+class CLI(LightningCLI):
+    """LightningCLI with settings, run folders and originals on demand."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """`fit` and `test`, without the arguments that this class fills in."""
+        skipped = {"model", "datamodule", "weights_only"}
+        return {
+            "fit": skipped | {"train_dataloaders", "val_dataloaders"},
+            "test": skipped | {"dataloaders", "verbose"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What a setting file states beside its data, and where runs go."""
+        parser.add_argument("--setting", type=str, required=True, help="Name of the setting.")
+        parser.add_argument("--network", type=Callable[[], nn.Module], required=True, help="The original's network.")
+        parser.add_class_arguments(Procedure, "procedure")
+        parser.add_argument("--original_seed", type=int | None, help="Of the original; default seed_everything.")
+        parser.add_argument("--runs_dir", type=str | None, help="Default: CMU_RUNS_DIR, else ./runs.")
+        parser.add_argument(
+            "--checkpoints",
+            type=Literal["all", "chosen", "none"],
+            default="all",
+            help="Whose weights stay: every run's, those of originals, or none.",
+        )
+        parser.add_argument("--threads", type=int | None, help="CPU threads; default torch's choice.")
+        parser.link_arguments("network", "model.init_args.network")
+        parser.link_arguments("procedure", "model.init_args.procedure", apply_on="instantiate")
+        parser.set_defaults({"model": "Original"})
+
+    def before_instantiate_classes(self) -> None:
+        """Settle what was left open, so that the saved config leaves nothing open."""
+        config = self.config[self.subcommand]
+        for option, needed in LEFT.items():
+            if config.trainer[option] != needed:
+                raise UserError(
+                    f"trainer.{option}={config.trainer[option]} would change what a stage is, which is procedure's to "
+                    f"say: leave it at {needed} and set procedure.steps or procedure.unlearn_steps"
+                )
+        self._resolve_seeds(config)
+        if config.threads is None:
+            config.threads = torch.get_num_threads()
+        torch.set_num_threads(config.threads)
+
+    def _resolve_seeds(self, config: Any) -> None:
+        seed = config.seed_everything
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything={seed} is not a seed: give a number from 0 to {2**32 - 1}")
+        if config.original_seed is None:
+            config.original_seed = seed
+        is_original = config.model.class_path == f"{Original.__module__}.{Original.__name__}"
+        stage = config.model.init_args
+        if is_original and stage.seed not in (None, config.original_seed):
+            raise UserError(f"model.seed={stage.seed} is of unlearners: seed an original by --original_seed")
+        defaults = {"model": config.original_seed if is_original else seed, "data": seed, "data.manipulation": seed}
+        for key, default in defaults.items():
+            part = config[key.replace(".", ".init_args.")].init_args
+            if "seed" in part and part.seed is None:
+                part.seed = default
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer that logs and keeps checkpoints in the run's folder."""
+        config = self.config_init[self.subcommand].trainer
+        callbacks = [*(config.callbacks or []), StageProgress()]
+        logger: Any = False
+        if self.subcommand == "fit":
+            self._identify()
+            given = config.logger if isinstance(config.logger, list) else [config.logger]
+            logger = [CSVLogger(self.run.folder, name="csv"), *(one for one in given if one)]
+            callbacks += [WriteConfig(self.run.config, self.resolved), LastCheckpoint(self.run.checkpoint)]
+        return super().instantiate_trainer(logger=logger, callbacks=callbacks, enable_checkpointing=False)
+
+    def _identify(self) -> None:
+        """Which run this is, and which its original."""
+        config = self.config[self.subcommand]
+        self.resolved = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
+        for key in ("config", "ckpt_path"):
+            self.resolved.pop(key, None)
+        runs_dir = Path(config.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
+        deletion = self.datamodule.of_deletion
+        self.original: Run | None = None
+        if isinstance(self.model, Unlearner):
+            given = self.model.original
+            self.original = of_path(given, runs_dir) if given else of_config(self.resolved, deletion, runs_dir)
+        original = self.original.hash if self.original else None
+        named = digest(identity(self.resolved, self.model.uses, deletion, original))
+        seed = config.seed_everything if self.original else config.original_seed
+        self.run = Run.at(runs_dir, config.setting, type(self.model).__name__, seed, named)
+
+    def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
+        """Train, unless that is done; measure, unless that is done; and show."""
+        with ExitStack() as held:
+            held.callback(os.environ.pop, INHERITED, None)
+            decision = decide(self.trainer, lambda: self._begin(held, ckpt_path))
+            if not decision["finished"]:
+                self._train_and_measure(model, datamodule, decision)
+        if self.trainer.is_global_zero:
+            self._show(decision["finished"])
+
+    def _begin(self, held: ExitStack, ckpt_path: str | None) -> dict[str, Any]:
+        """What rank 0 settles for all: whether there is anything to do, from where, and with which original."""
+        held.enter_context(self.run.locked())
+        if self.run.metrics is not None:
+            return {"finished": True}
+        resume = ckpt_path or (str(self.run.checkpoint) if self.run.checkpoint.exists() else None)
+        if resume is not None:
+            self._refuse_foreign(resume)
+        original = None
+        if isinstance(self.model, Unlearner) and self.original:
+            original = self.model.original or find_or_train(self.original, self.resolved, self.datamodule.of_deletion)
+        return {"finished": False, "resume": resume, "original": original}
+
+    def _refuse_foreign(self, ckpt_path: str) -> None:
+        """A checkpoint can be resumed by the run that wrote it alone."""
+        record = read_checkpoint(ckpt_path).get(RECORD, {})
+        if record.get("hash") != self.run.hash:
+            raise UserError(
+                f"--ckpt_path resumes an interrupted run, and {ckpt_path} is of another one "
+                f"({record.get('method', 'unknown')} {record.get('hash', '')}): to start from an original's weights "
+                "give it as --model.original"
+            )
+
+    def _train_and_measure(self, model: Stage, datamodule: CorruptedDataModule, decision: dict[str, Any]) -> None:
+        """All that is measured is measured on the weights in `last.ckpt`."""
+        model.record = {"hash": self.run.hash, "method": self.run.method, "setting": self.run.setting}
+        if isinstance(model, Unlearner):
+            model.original = decision["original"]
+        resume, last = decision["resume"], str(self.run.checkpoint)
+        if resume is None or "optimizer_states" in read_checkpoint(resume):
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+            self.trainer.save_checkpoint(last, weights_only=True)
+        self.trainer.test(model, datamodule=datamodule, ckpt_path=last, weights_only=True, verbose=False)
+        if self.trainer.is_global_zero:
+            self._store(measured(model, datamodule, self.resolved, self.run, self.original))
+
+    def _store(self, metrics: dict[str, Any]) -> None:
+        """Write the results last, then drop the weights if they are not wanted."""
+        policy = self.config[self.subcommand].checkpoints
+        drop = policy == "none" or (policy == "chosen" and self.original is not None)
+        if drop:
+            metrics["dropped_checkpoint"] = self.run.checkpoint.name
+        write_atomically(self.run.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        if drop:
+            self.run.checkpoint.unlink()
+
+    def _show(self, was_finished: bool) -> None:
+        """The results beside the original's."""
+        columns = {} if self.original is None else {"Original": self.original.metrics or {}}
+        columns[self.run.method] = self.run.metrics or {}
+        show(f"{self.run.setting}: {self.run.folder}{' (was finished before)' if was_finished else ''}", columns)
+
+    def test(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
+        """Measure a checkpoint again, beside the metrics.json in its folder; write nothing."""
+        if ckpt_path is None:
+            raise UserError("test needs a checkpoint: give --ckpt_path RUN/last.ckpt")
+        if RECORD not in read_checkpoint(ckpt_path):
+            raise UserError(f"{ckpt_path} is of no run of this project: give the last.ckpt of a run")
+        self.trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True, verbose=False)
+        if not self.trainer.is_global_zero:
+            return
+        stored = read_metrics(Path(ckpt_path).parent)
+        columns = {"now": model.results} if stored is None else {"metrics.json": stored, "now": model.results}
+        show(ckpt_path, columns)
+        if stored is not None and (names := differences(model.results, stored)):
+            raise SystemExit(f"not the stored numbers: {', '.join(names)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Default those of the process.
+
+    Returns:
+        The exit code: 0, or 2 for what a user did wrong, which is said in one sentence.
+    """
+    quiet()
+    dotenv.load_dotenv(".env")
+    try:
+        given = find_configs(sys.argv[1:] if arguments is None else list(arguments))
+        sys.argv[1:] = given  # Lightning starts further processes with it
+        CLI(
+            Stage,
+            CorruptedDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            trainer_defaults={
+                "max_epochs": 1,
+                "use_distributed_sampler": False,
+                "num_sanity_val_steps": 0,
+                "check_val_every_n_epoch": None,
+                "val_check_interval": 100,
+                "enable_model_summary": False,
+            },
+            parser_kwargs={"exit_on_error": False, "fit": {"exit_on_error": False}, "test": {"exit_on_error": False}},
+        )
+    except (UserError, ArgumentError) as error:
+        sys.stderr.write(f"error: {one_sentence(str(error))}\n")
+        return 2
+    return 0
+
+
+def quiet() -> None:
+    """Leave out what Lightning says at every start."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    for known in (
+        "The '.*_dataloader' does not have many workers",  # batches are made on the device
+        ".*recommended to use .*Trainer.devices=1.*",  # every sample is counted once on any number of devices
+        "The number of training batches .* is smaller than the logging interval",
+        "Experiment logs directory .* exists and is not empty",  # a resumed run goes on in its folder
+        ".*dataloader does not support.*",
+    ):
+        warnings.filterwarnings("ignore", known)

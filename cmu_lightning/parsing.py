@@ -1,0 +1,54 @@
+"""From what was typed to what the parser takes, and from its complaints to one sentence."""
+
+import re
+from pathlib import Path
+
+from cmu_lightning.errors import UserError
+
+PACKAGE = Path(__file__).parent
+CONFIGS = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()), PACKAGE)
+"""The project's configs: inside an installed package, or beside it in a checkout."""
+
+NOISE = re.compile(
+    r"Does not validate against|^Subtypes:|^Errors:|NoneType|^Given value|^Expected a path but|^tip:|^usage:"
+)
+
+
+def find_configs(arguments: list[str]) -> list[str]:
+    """Arguments, with the names of configs that do not exist as given looked up among the project's.
+
+    Raises:
+        UserError: A config is neither here nor there.
+    """
+    found = list(arguments)
+    for at, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if equals and option in ("--config", "-c"):
+            found[at] = f"{option}={_find(value)}"
+        elif at and arguments[at - 1] in ("--config", "-c"):
+            found[at] = _find(argument)
+    return found
+
+
+def _find(name: str) -> str:
+    shipped = CONFIGS / name
+    if Path(name).exists() or not name.endswith((".yaml", ".yml", ".json")):
+        return name
+    if shipped.exists():
+        return str(shipped)
+    known = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
+    raise UserError(f"there is no config {name}, neither here nor among the project's: {', '.join(known)}")
+
+
+def one_sentence(message: str) -> str:
+    """A parser's complaint of many lines, as one that a person reads."""
+    lines = [line.strip(" -") for line in message.splitlines()]
+    lines = [line for line in lines if line and not NOISE.search(line)]
+    text = " ".join(lines)
+    text = re.sub(r"Parser key \"([^\"]+)\":", r"--\1:", text)
+    text = re.sub(r"Type typing\.Callable\S* \S+ expects a function or a callable class:", "", text)
+    text = re.sub(r"typing\.Callable\[\[\], [\w.]+\] expects a function or a callable class:", "", text)
+    text = re.sub(r"Problem with given class_path '(?:\w+\.)*(\w+)':", r"\1:", text)
+    text = re.sub(r"Got value: Namespace\(.*\)$", "", text)
+    text = re.sub(r"(?:Type )?Expected a <class '(\w+)'>", r"expected \1", text)
+    return re.sub(r"\s+", " ", text).strip().rstrip(".")

@@ -1,0 +1,70 @@
+"""What a stage run from the command line does besides training."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.tracking.run import write_atomically
+
+
+class WriteConfig(Callback):
+    """Writes the resolved config into the run's folder once everything is set up."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """On rank 0."""
+        if trainer.is_global_zero:
+            try:
+                write_atomically(self.path, yaml.safe_dump(self.config, sort_keys=False))
+            except OSError as error:
+                raise UserError(f"{self.path} cannot be written ({error}): give another --runs_dir") from error
+
+
+class LastCheckpoint(Callback):
+    """Writes `last.ckpt` after every epoch of the data, and every two minutes within one.
+
+    Args:
+        path: Of the checkpoint, which is replaced as a whole.
+        seconds: Longest time between two checkpoints.
+    """
+
+    look = 20  # steps between two looks at the clock, on which processes have to agree
+
+    def __init__(self, path: Path, seconds: float = 120) -> None:
+        self.path = path
+        self.seconds = seconds
+        self.written = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write, if it is due."""
+        loader: Any = trainer.train_dataloader
+        due = (batch_idx + 1) % loader.sampler.steps_per_epoch == 0
+        if not due and (batch_idx + 1) % self.look == 0:
+            late = time.monotonic() - self.written > self.seconds
+            due = trainer.strategy.reduce_boolean_decision(late, all=False)
+        if due:
+            trainer.save_checkpoint(self.path, weights_only=False)
+            self.written = time.monotonic()
+
+
+class StageProgress(RichProgressBar):
+    """A bar over the steps of a stage, under its name."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return type(self.trainer.lightning_module).__name__
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Without the version number of a logger's."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics

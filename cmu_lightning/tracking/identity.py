@@ -1,0 +1,62 @@
+"""Which settings make a run the run it is.
+
+Two runs are the same if their resolved configs are, but for paths, loggers and hardware, which must not change
+results, and for what has no bearing on the stage.
+"""
+
+import hashlib
+import json
+from copy import deepcopy
+from typing import Any
+
+TRAINER = ("precision", "limit_val_batches", "limit_test_batches", "gradient_clip_val", "gradient_clip_algorithm")
+"""The trainer's options that change numbers; all others are hardware, loggers and what is shown."""
+
+LEFT = {
+    "accumulate_grad_batches": 1,
+    "fast_dev_run": False,
+    "limit_train_batches": None,
+    "max_epochs": 1,
+    "max_steps": -1,
+    "max_time": None,
+    "min_epochs": None,
+    "min_steps": None,
+    "overfit_batches": 0.0,
+    "use_distributed_sampler": False,
+}
+"""The trainer's options that a stage needs as they are."""
+
+
+def identity(config: dict[str, Any], uses: str, deletion: frozenset[str], original: str | None) -> dict[str, Any]:
+    """What a run's hash is of.
+
+    Args:
+        config: Resolved, as plain data.
+        uses: Which of the procedure's two numbers of steps the stage takes, `steps` or `unlearn_steps`.
+        deletion: Arguments of the data that say how S_f comes about.
+        original: Hash of the original; None for a stage that is one, on which S_f has no bearing.
+    """
+    data = deepcopy(config["data"])
+    data["init_args"].pop("root", None)
+    procedure = dict(config["procedure"])
+    procedure["steps"] = procedure[uses]
+    del procedure["unlearn_steps"]
+    model = deepcopy(config["model"])
+    model.get("init_args", {}).pop("original", None)
+    if original is None:
+        for key in deletion:
+            data["init_args"].pop(key, None)
+    return {
+        "setting": config["setting"],
+        "data": data,
+        "network": config["network"],
+        "procedure": procedure,
+        "model": model,
+        "trainer": {key: config["trainer"].get(key) for key in TRAINER},
+        "original": original,
+    }
+
+
+def digest(identity: dict[str, Any]) -> str:
+    """The hash in a run's folder name, 10 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]

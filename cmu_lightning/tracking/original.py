@@ -1,0 +1,87 @@
+"""Which original an unlearner starts from, and how it comes about."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.tracking.checkpoint import read_checkpoint
+from cmu_lightning.tracking.identity import digest, identity
+from cmu_lightning.tracking.run import Run
+from cmu_lightning.unlearning.original import Original
+from cmu_lightning.unlearning.stage import RECORD
+
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK", "MASTER_", "TORCHELASTIC_")
+LAUNCHED += ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "PL_", "CMU_DECISION", "WANDB_RUN_ID", "WANDB_SWEEP")
+"""Beginnings of the environment variables that say which process of which job this one is."""
+
+
+def config_of_original(config: dict[str, Any], deletion: frozenset[str]) -> dict[str, Any]:
+    """The resolved config of the original of an unlearner's resolved config."""
+    seed = config["original_seed"]
+    config = deepcopy(config)
+    for key in deletion:
+        config["data"]["init_args"].pop(key, None)
+    config["model"] = {"class_path": f"{Original.__module__}.{Original.__name__}", "init_args": {"seed": seed}}
+    config["seed_everything"] = seed
+    config["checkpoints"] = "all"
+    config["trainer"] |= {"logger": None, "callbacks": None, "num_nodes": 1}
+    return config
+
+
+def of_config(config: dict[str, Any], deletion: frozenset[str], runs_dir: Path) -> Run:
+    """The run of the original of exactly this setting, whether it exists or not."""
+    own = config_of_original(config, deletion)
+    named = identity(own, Original.uses, deletion, original=None)
+    return Run.at(runs_dir, config["setting"], Original.__name__, config["original_seed"], digest(named))
+
+
+def of_path(path: str, runs_dir: Path) -> Run:
+    """The run that a checkpoint belongs to; a foreign one's hash is of its content.
+
+    Raises:
+        UserError: It is no checkpoint.
+    """
+    record = read_checkpoint(path).get(RECORD, {})
+    content = record.get("hash") or hashlib.sha256(Path(path).read_bytes()).hexdigest()[:10]
+    return Run(Path(path).parent, runs_dir, str(record.get("setting")), str(record.get("method")), content)
+
+
+def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) -> str:
+    """The checkpoint of an original, trained by a `fit` of its own if it is not there.
+
+    Several processes may ask at once: one trains, the others wait.
+
+    Args:
+        run: Of the original.
+        config: The unlearner's, resolved.
+        deletion: Arguments of the data that say how S_f comes about.
+
+    Raises:
+        SystemExit: The original cannot be trained, which was said.
+    """
+    if run.metrics is not None and not run.checkpoint.exists():
+        with run.locked():
+            (run.folder / "metrics.json").unlink(missing_ok=True)  # its weights were dropped, and are needed
+    if run.metrics is None:
+        own = config_of_original(config, deletion) | {"runs_dir": str(run.runs_dir)}
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            yaml.safe_dump(own, file, sort_keys=False)
+            file.flush()
+            command = [sys.executable, "-m", "cmu_lightning", "fit", "--config", file.name]
+            alone = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHED)}
+            code = subprocess.run(command, env=alone, check=False).returncode
+        if code == 2:
+            raise SystemExit(2)
+        if code:
+            raise UserError(
+                f"training the original {run.folder} ended with code {code}: run the same command again to go on"
+            )
+    return str(run.checkpoint)

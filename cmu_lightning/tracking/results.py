@@ -1,0 +1,132 @@
+"""From a finished stage to `metrics.json` and the table on the screen."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import torchmetrics
+import torchvision
+from lightning.pytorch import Trainer
+from rich.console import Console
+from rich.table import Table
+
+from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.tracking.run import Run
+from cmu_lightning.unlearning.stage import Stage
+
+MEASURED = {
+    "acc_corr": "affected domain, unseen: accuracy (acc_corr)",
+    "acc_corr_nontarget": "  the same without the target class",
+    "asr": "  attack success rate",
+    "acc_retain": "unaffected domain, unseen: accuracy (acc_retain)",
+    "acc_manipulated": "manipulated training samples S_m, true labels",
+    "acc_identified": "  the identified ones",
+    "acc_unidentified": "  the others",
+    "val_acc": "validation accuracy",
+    "val_acc_matched": "  in the class mix of S_f",
+    "fit_identified": "agreement with the given labels on S_f",
+    "fit_retain": "agreement with the given labels on retain",
+    "changed": "fraction of S_f with another prediction",
+    "selection_score": "selection score",
+}
+
+
+def measured(
+    stage: Stage, data: CorruptedDataModule, config: dict[str, Any], run: Run, original: Run | None
+) -> dict[str, Any]:
+    """The content of `metrics.json`.
+
+    Args:
+        stage: Trained and tested.
+        data: What it ran on.
+        config: Resolved.
+        run: Of the stage.
+        original: What the stage started from; None if it is one itself.
+    """
+    own = dict(config["model"].get("init_args", {}))
+    seeds = {"original_seed": config["original_seed"], "manipulation_seed": data.manipulation.seed}
+    of_unlearner: dict[str, Any] = {}
+    if original is not None:
+        seeds |= {"model_seed": stage.seed, "data_seed": data.seed}
+        of_unlearner = {
+            "identified": data.identified,
+            "deleted": int(data.samples.deleted.sum()),
+            "original": original.hash,
+        }
+        wrong = int((data.samples.deleted & ~data.samples.manipulated).sum())
+        of_unlearner |= {"false_positives": wrong} if wrong else {}
+    return {
+        "setting": run.setting,
+        "dataset": data.name,
+        "model": type(stage.network).__name__,
+        "manipulation": type(data.manipulation).__name__,
+        "method": run.method,
+        "manipulated": int(data.samples.manipulated.sum()),
+        **of_unlearner,
+        "seed": config["seed_everything"],
+        **seeds,
+        "hyperparameters": {key: value for key, value in own.items() if key not in ("seed", "original")},
+        "hash": run.hash,
+        "fingerprint": data.fingerprint,
+        **stage.results,
+        "seconds": stage.seconds,
+        "samples_forward": stage.samples_forward,
+        "samples_backward": stage.samples_backward,
+        "environment": environment(stage.trainer),
+    }
+
+
+def environment(trainer: Trainer) -> dict[str, Any]:
+    """Where and with what a run was made."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "lightning": lightning.__version__,
+        "torchmetrics": torchmetrics.__version__,
+        "device": f"{device.type} {name}".strip(),
+        "world_size": trainer.world_size,
+        "threads": torch.get_num_threads(),
+        "cpus": os.cpu_count(),
+        "precision": str(trainer.precision),
+        "revision": revision(),
+    }
+
+
+def revision() -> str | None:
+    """The git revision of this package's checkout, or None."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def differences(now: dict[str, float], stored: dict[str, Any]) -> list[str]:
+    """Names of measurements that are not the stored ones."""
+    names = [name for name in MEASURED if name in now or name in stored]
+    return [name for name in names if name not in now or name not in stored or abs(now[name] - stored[name]) > 1e-12]
+
+
+def show(title: str, columns: dict[str, dict[str, Any]]) -> None:
+    """Print runs' measurements side by side.
+
+    Args:
+        title: Above the table.
+        columns: Measurements by the name of their column.
+    """
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for name, label in MEASURED.items():
+        if any(name in column for column in columns.values()):
+            cells = [f"{column[name]:.4f}" if name in column else "" for column in columns.values()]
+            table.add_row(label, *cells)
+    Console().print(table)

@@ -1,0 +1,96 @@
+"""The folder that a run leaves behind."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from cmu_lightning.errors import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder, `RUNS_DIR/<setting>/<method>/<seed>-<hash>`, and what it is of."""
+
+    folder: Path
+    runs_dir: Path
+    setting: str
+    method: str
+    hash: str
+
+    @classmethod
+    def at(cls, runs_dir: Path, setting: str, method: str, seed: int, digest: str) -> "Run":
+        """Where a run is or will be; one of the same hash is the same run, whatever seed it was started with."""
+        parent = runs_dir / setting / method
+        folder = next(iter(sorted(parent.glob(f"*-{digest}"))), parent / f"{seed}-{digest}")
+        return cls(folder, runs_dir, setting, method, digest)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last checkpoint."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def config(self) -> Path:
+        """The resolved config."""
+        return self.folder / "config.yaml"
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """The results, or None if the run has not finished."""
+        return read_metrics(self.folder)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be the only process that works on this run; wait for another one, and show it.
+
+        The lock dies with its holder.
+
+        Raises:
+            UserError: The runs folder cannot be written.
+        """
+        path = self.runs_dir / ".locks" / f"{self.hash}.lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                with Console(stderr=True).status(f"another process works on {self.folder}; waiting for it"):
+                    lock.acquire()
+        except OSError as error:
+            raise UserError(f"runs cannot be written to {self.runs_dir} ({error}): give another --runs_dir") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def read_metrics(folder: Path) -> dict[str, Any] | None:
+    """A run's `metrics.json`, or None if it has not finished.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = folder / "metrics.json"
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: delete it, and the run's numbers are measured again") from error
+    return stored
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file that is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)

@@ -3,10 +3,11 @@
 import json
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +65,16 @@ class CLI(LightningCLI):
         parser.link_arguments("procedure", "model.init_args.procedure", apply_on="instantiate")
         parser.set_defaults({"model": "Original"})
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuse what LightningCLI would trip over."""
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        seed = config.seed_everything
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything={seed} is not a seed: give a number from 0 to {2**32 - 1}")
+        if config.ckpt_path is not None:
+            read_checkpoint(config.ckpt_path)
+
     def before_instantiate_classes(self) -> None:
         """Settle what was left open, so that the saved config leaves nothing open."""
         config = self.config[self.subcommand]
@@ -80,11 +91,9 @@ class CLI(LightningCLI):
 
     def _resolve_seeds(self, config: Any) -> None:
         seed = config.seed_everything
-        if isinstance(seed, bool) or not 0 <= seed < 2**32:
-            raise UserError(f"seed_everything={seed} is not a seed: give a number from 0 to {2**32 - 1}")
         if config.original_seed is None:
             config.original_seed = seed
-        is_original = config.model.class_path == f"{Original.__module__}.{Original.__name__}"
+        is_original = config.model.class_path.rpartition(".")[2] == Original.__name__
         stage = config.model.init_args
         if is_original and stage.seed not in (None, config.original_seed):
             raise UserError(f"model.seed={stage.seed} is of unlearners: seed an original by --original_seed")
@@ -127,11 +136,20 @@ class CLI(LightningCLI):
         """Train, unless that is done; measure, unless that is done; and show."""
         with ExitStack() as held:
             held.callback(os.environ.pop, INHERITED, None)
+            held.callback(self._leave_nothing_empty)
             decision = decide(self.trainer, lambda: self._begin(held, ckpt_path))
             if not decision["finished"]:
                 self._train_and_measure(model, datamodule, decision)
         if self.trainer.is_global_zero:
             self._show(decision["finished"])
+
+    def _leave_nothing_empty(self) -> None:
+        """Loggers make folders before it is known whether the run can start; take them away if it could not."""
+        if self.trainer.is_global_zero and self.run.folder.exists() and not self.run.config.exists():
+            shutil.rmtree(self.run.folder)
+            for parent in (self.run.folder.parent, self.run.folder.parent.parent):
+                with suppress(OSError):  # not empty
+                    parent.rmdir()
 
     def _begin(self, held: ExitStack, ckpt_path: str | None) -> dict[str, Any]:
         """What rank 0 settles for all: whether there is anything to do, from where, and with which original."""
@@ -211,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or 2 for what a user did wrong, which is said in one sentence.
     """
     quiet()
+    strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     dotenv.load_dotenv(".env")
     try:
         given = find_configs(sys.argv[1:] if arguments is None else list(arguments))
@@ -231,12 +250,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "val_check_interval": 100,
                 "enable_model_summary": False,
             },
-            parser_kwargs={"exit_on_error": False, "fit": {"exit_on_error": False}, "test": {"exit_on_error": False}},
+            parser_kwargs=strict | {"fit": strict, "test": strict},
         )
-    except (UserError, ArgumentError) as error:
-        sys.stderr.write(f"error: {one_sentence(str(error))}\n")
+    except Exception as error:
+        said = what_a_user_did(error)
+        if said is None:
+            raise
+        sys.stderr.write(f"error: {one_sentence(said)}\n")
         return 2
     return 0
+
+
+def what_a_user_did(error: BaseException | None) -> str | None:
+    """The message of a user's mistake behind an error; None if it is another kind of error."""
+    while error is not None:
+        if isinstance(error, UserError | ArgumentError):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def quiet() -> None:
@@ -248,6 +279,6 @@ def quiet() -> None:
         ".*recommended to use .*Trainer.devices=1.*",  # every sample is counted once on any number of devices
         "The number of training batches .* is smaller than the logging interval",
         "Experiment logs directory .* exists and is not empty",  # a resumed run goes on in its folder
-        ".*dataloader does not support.*",
+        ".*isinstance\\(treespec, LeafSpec\\).*",  # between Lightning and torch
     ):
         warnings.filterwarnings("ignore", known)

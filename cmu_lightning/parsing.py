@@ -46,9 +46,10 @@ def one_sentence(message: str) -> str:
     lines = [line for line in lines if line and not NOISE.search(line)]
     text = " ".join(lines)
     text = re.sub(r"Parser key \"([^\"]+)\":", r"--\1:", text)
-    text = re.sub(r"Type typing\.Callable\S* \S+ expects a function or a callable class:", "", text)
-    text = re.sub(r"typing\.Callable\[\[\], [\w.]+\] expects a function or a callable class:", "", text)
+    text = re.sub(r"Type [\w.]*Callable\[.*?\]\S* \S+ expects a function or a callable class:", "", text)
     text = re.sub(r"Problem with given class_path '(?:\w+\.)*(\w+)':", r"\1:", text)
     text = re.sub(r"Got value: Namespace\(.*\)$", "", text)
     text = re.sub(r"(?:Type )?Expected a <class '(\w+)'>", r"expected \1", text)
+    text = re.sub(r"Expected an import path or a subclass spec, but got None.*", "is missing, give a setting", text)
+    text = re.sub(r"Option '(\w+)' is not accepted", r"there is no option '\1', check its spelling with --help", text)
     return re.sub(r"\s+", " ", text).strip().rstrip(".")

@@ -1,7 +1,6 @@
 """Handwritten digits that come with scikit-learn: real images without a download."""
 
 import torch
-from sklearn.datasets import load_digits
 from torch.nn.functional import pad
 
 from cmu_lightning.data.datamodule import CorruptedDataModule
@@ -23,6 +22,8 @@ class DigitsDataModule(CorruptedDataModule):
 
     def load(self) -> tuple[Split, Split | None, Split]:
         """Every class is spread evenly over the splits."""
+        from sklearn.datasets import load_digits  # takes a second, which other data sets need not spend
+
         digits = load_digits()
         grey = torch.from_numpy(digits.images / 16 * 255).round().to(torch.uint8)
         labels = torch.from_numpy(digits.target).long()

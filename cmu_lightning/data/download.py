@@ -22,9 +22,12 @@ def found_or_downloaded(source: type, root: Path, **arguments: Any) -> Any:
     except RuntimeError as missing:
         if "h5py" in str(missing):
             raise UserError("PatchCamelyon is read with h5py: pip install 'cmu-lightning[pcam]'") from missing
+    new = not root.exists()
     try:
         return source(root, download=True, **arguments)
     except Exception as error:  # urllib, ssl, http, zip and gdown errors, and full or read-only disks
+        if new and root.exists() and not any(root.iterdir()):
+            root.rmdir()
         raise UserError(
             f"{source.__name__} is not in {root.resolve()} and could not be downloaded ({error}): put it there, "
             "or name its folder by --data.root or CMU_DATA_DIR"

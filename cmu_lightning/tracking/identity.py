@@ -46,7 +46,7 @@ def identity(config: dict[str, Any], uses: str, deletion: frozenset[str], origin
     if original is None:
         for key in deletion:
             data["init_args"].pop(key, None)
-    return {
+    named = {
         "setting": config["setting"],
         "data": data,
         "network": config["network"],
@@ -55,6 +55,20 @@ def identity(config: dict[str, Any], uses: str, deletion: frozenset[str], origin
         "trainer": {key: config["trainer"].get(key) for key in TRAINER},
         "original": original,
     }
+    plain: dict[str, Any] = _one_spelling(named)
+    return plain
+
+
+def _one_spelling(value: Any, key: str = "") -> Any:
+    """A class can be named by several modules of its package; here by the package alone."""
+    if isinstance(value, dict):
+        return {key: _one_spelling(inner, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_one_spelling(inner) for inner in value]
+    if key == "class_path":
+        package, *_, name = value.split(".")
+        return f"{package}.{name}"
+    return value
 
 
 def digest(identity: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ def config_of_original(config: dict[str, Any], deletion: frozenset[str]) -> dict
     config = deepcopy(config)
     for key in deletion:
         config["data"]["init_args"].pop(key, None)
-    config["model"] = {"class_path": f"{Original.__module__}.{Original.__name__}", "init_args": {"seed": seed}}
+    config["model"] = {"class_path": "cmu_lightning.unlearning.Original", "init_args": {"seed": seed}}
     config["seed_everything"] = seed
     config["checkpoints"] = "all"
     config["trainer"] |= {"logger": None, "callbacks": None, "num_nodes": 1}

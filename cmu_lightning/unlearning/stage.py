@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -91,8 +92,18 @@ class Stage(LightningModule):
                 "no max_steps and no accumulate_grad_batches, and set the number of steps in procedure"
             )
         self._check_outputs()
-        if trainer.world_size > 1 and trainer.strategy.root_device.type == "cuda":
+        normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules())
+        if trainer.world_size > 1 and normed:
+            self._share_batch_norm()
+
+    def _share_batch_norm(self) -> None:
+        """Batch norm over the global batch, where there is a kernel for it."""
+        if self.trainer.strategy.root_device.type == "cuda":
             self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+        else:
+            rank_zero_warn(
+                "batch norm keeps each process's own statistics on the CPU, so training differs from one process's"
+            )
 
     def _check_outputs(self) -> None:
         """One image through the network, before anything costs time."""
@@ -188,12 +199,12 @@ class Stage(LightningModule):
         if not self.trainer.sanity_checking:
             shown = {"val_acc", "changed", "selection_score"}
             values = {name: value for name, value in self._results().items() if name in shown}
-            self.log_dict(values, prog_bar=True, rank_zero_only=True)
+            self.log_dict(values, prog_bar=True, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Keep and log everything."""
         self.results = self._results()
-        self.log_dict(self.results, rank_zero_only=True)
+        self.log_dict(self.results, sync_dist=True)
 
     def _results(self) -> dict[str, float]:
         """The metrics by their names; what does not apply is absent."""

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.models import ResNet9, WideResNet
+from cmu_lightning.unlearning import Procedure
+
+
+def parameters(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_resnet9_is_the_released_architecture():
+    network = ResNet9()
+    assert parameters(network) == 2_276_224
+    assert parameters(ResNet9(num_classes=100)) == 2_287_744
+    assert len(list(network.parameters())) == 33
+    assert len(list(network.buffers())) == 24
+    assert network(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    assert ResNet9(num_classes=10, in_channels=1, width=4)(torch.zeros(2, 1, 12, 12)).shape == (2, 10)
+    assert all(not m.bias.any() for m in network.modules() if isinstance(m, nn.Conv2d))
+
+
+def test_wide_resnet_is_the_published_architecture():
+    with torch.device("meta"):
+        assert parameters(WideResNet(depth=28, width=10)) == 36_479_194
+    small = WideResNet(depth=10, width=1, num_classes=3)
+    assert all(m.bias is None for m in small.modules() if isinstance(m, nn.Conv2d))
+    assert small(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    with pytest.raises(UserError, match="depth=27"):
+        WideResNet(depth=27)
+
+
+def test_the_schedule_is_the_released_codes():
+    """Rates that the released code's run of 4,000 and of 1,000 steps had (steps counted from 0)."""
+    procedure = Procedure()
+    for step, rate in {0: 6.10e-4, 39: 0.02439, 40: 0.025, 4000: 0.0052}.items():
+        assert 0.025 * procedure.rate(step, 4000) == pytest.approx(rate, rel=2e-3)
+    assert 0.025 * procedure.rate(0, 1000) == pytest.approx(2.27e-3, rel=2e-3)
+    assert 0.0025 * procedure.rate(0, 1000) == pytest.approx(2.27e-4, rel=2e-3)
+
+
+def test_the_optimiser_against_its_formula():
+    weight = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    procedure = Procedure(lr=0.1, momentum=0.9, weight_decay=0.01)
+    optimizer = procedure.optimizer([weight])
+    schedule = procedure.schedule(optimizer, 10)
+    value, velocity = 1.0, 0.0
+    for step in range(3):
+        weight.grad = torch.full_like(weight, 2.0)
+        optimizer.step()
+        schedule.step()
+        velocity = 0.9 * velocity + 2.0 + 0.01 * value
+        value -= 0.1 * (1 - step / 12.5) * velocity
+        assert weight.item() == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": -1}, {"lr": 0.0}, {"warmup": 1.0}, {"decay": 0.5}])
+def test_a_procedure_that_cannot_be(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        Procedure(**wrong)

@@ -18,6 +18,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 import cmu_lightning.models  # noqa: F401  (makes short class names known to configs)
@@ -37,6 +38,9 @@ from cmu_lightning.unlearning.stage import RECORD
 
 class CLI(LightningCLI):
     """LightningCLI with settings, run folders and originals on demand."""
+
+    code = 0
+    """Exit code of a command that ran."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -106,7 +110,9 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs and keeps checkpoints in the run's folder."""
         config = self.config_init[self.subcommand].trainer
-        callbacks = [*(config.callbacks or []), StageProgress()]
+        callbacks = list(config.callbacks or [])
+        if config.enable_progress_bar is not False:
+            callbacks.append(StageProgress())
         logger: Any = False
         if self.subcommand == "fit":
             self._identify()
@@ -216,7 +222,8 @@ class CLI(LightningCLI):
         columns = {"now": model.results} if stored is None else {"metrics.json": stored, "now": model.results}
         show(ckpt_path, columns)
         if stored is not None and (names := differences(model.results, stored)):
-            raise SystemExit(f"not the stored numbers: {', '.join(names)}")
+            sys.stderr.write(f"not the stored numbers: {', '.join(names)}\n")
+            self.code = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,7 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Default those of the process.
 
     Returns:
-        The exit code: 0, or 2 for what a user did wrong, which is said in one sentence.
+        The exit code: 0, 2 for what a user did wrong, which is said in one sentence, or 1 for numbers that `test`
+        does not find again.
     """
     quiet()
     strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
@@ -234,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = find_configs(sys.argv[1:] if arguments is None else list(arguments))
         sys.argv[1:] = given  # Lightning starts further processes with it
-        CLI(
+        cli = CLI(
             Stage,
             CorruptedDataModule,
             subclass_mode_model=True,
@@ -258,13 +266,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"error: {one_sentence(said)}\n")
         return 2
-    return 0
+    return cli.code
 
 
 def what_a_user_did(error: BaseException | None) -> str | None:
     """The message of a user's mistake behind an error; None if it is another kind of error."""
     while error is not None:
-        if isinstance(error, UserError | ArgumentError):
+        if isinstance(error, UserError | ArgumentError | MisconfigurationException):
             return str(error)
         error = error.__cause__ or error.__context__
     return None
@@ -278,7 +286,7 @@ def quiet() -> None:
         "The '.*_dataloader' does not have many workers",  # batches are made on the device
         ".*recommended to use .*Trainer.devices=1.*",  # every sample is counted once on any number of devices
         "The number of training batches .* is smaller than the logging interval",
-        "Experiment logs directory .* exists and is not empty",  # a resumed run goes on in its folder
+        "Total length of `list` across ranks is zero",  # val_size 0 leaves nothing to validate on
         ".*isinstance\\(treespec, LeafSpec\\).*",  # between Lightning and torch
     ):
         warnings.filterwarnings("ignore", known)

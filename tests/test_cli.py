@@ -1,0 +1,255 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import cmu_lightning
+from cmu_lightning.cli import main
+from cmu_lightning.parsing import CONFIGS, find_configs, one_sentence
+from tests.networks import Linear
+
+CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")
+
+
+def the(folder: Path, pattern: str) -> Path:
+    found = list(folder.glob(pattern))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def metrics(folder: Path, method: str) -> dict:
+    return json.loads(the(folder, f"poison_digits/{method}/*/metrics.json").read_text())
+
+
+def state(folder: Path, method: str = "Original") -> dict:
+    return torch.load(the(folder, f"poison_digits/{method}/*/last.ckpt"), weights_only=True)["state_dict"]
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture
+def copied(runs: Path, tmp_path: Path) -> Path:
+    """A runs folder of this test's own, with the small original."""
+    import shutil
+
+    return Path(shutil.copytree(runs, tmp_path / "runs"))
+
+
+def test_what_an_original_leaves(runs):
+    stored = metrics(runs, "Original")
+    folder = the(runs, "poison_digits/Original/*")
+    assert folder.name == f"0-{stored['hash']}"
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "last.ckpt", "metrics.json", "csv"}
+    identity = {"setting": "poison_digits", "dataset": "digits", "model": "Linear", "manipulation": "Poison"}
+    identity |= {"method": "Original", "manipulated": 36, "seed": 0, "original_seed": 0, "manipulation_seed": 0}
+    assert identity.items() <= stored.items()
+    assert stored["samples_forward"] == stored["samples_backward"] == sum(min(101, 1197 - i % 12 * 101) for i in range(40))
+    for absent in ("identified", "deleted", "acc_identified", "changed", "selection_score", "original"):
+        assert absent not in stored
+    assert {"torch", "device", "world_size", "threads", "precision"} <= stored["environment"].keys()
+    content = torch.load(folder / "last.ckpt", weights_only=True)
+    assert "optimizer_states" not in content
+    assert len(content["DigitsDataModule"]["manipulated"]) == 36
+
+
+def test_what_an_unlearner_leaves_and_that_test_recomputes_it(copied, fit, capsys):
+    assert fit(*CF, "--runs_dir", str(copied)) == 0
+    stored = metrics(copied, "CF")
+    assert (stored["identified"], stored["deleted"], stored["data_seed"], stored["model_seed"]) == (0.5, 18, 0, 0)
+    assert stored["original"] == metrics(copied, "Original")["hash"]
+    content = torch.load(the(copied, "poison_digits/CF/*/last.ckpt"), weights_only=True)
+    assert len(content["cmu_lightning"]["reference"]) == len(content["DigitsDataModule"]["deleted"]) == 18
+    assert not any("original" in key or "teacher" in key for key in content["state_dict"])
+
+    folder = the(copied, "poison_digits/CF/*")
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()}
+    again = ["test", "--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "last.ckpt")]
+    capsys.readouterr()
+    assert main(again) == 0
+    assert "metrics.json" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()} == before
+
+    stored["acc_corr"] += 0.25
+    (folder / "metrics.json").write_text(json.dumps(stored))
+    assert main(again) == 1
+    assert "not the stored numbers: acc_corr" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_run_again(copied, fit, capsys):
+    checkpoint = the(copied, "poison_digits/Original/*/last.ckpt")
+    written = checkpoint.stat().st_mtime_ns
+    assert fit("--runs_dir", str(copied)) == 0
+    assert "was finished before" in capsys.readouterr().out
+    assert checkpoint.stat().st_mtime_ns == written
+
+
+def test_the_saved_config_gives_the_same_numbers(copied, tmp_path):
+    config = the(copied, "poison_digits/Original/*/config.yaml")
+    assert main(["fit", "--config", str(config), "--runs_dir", str(tmp_path / "again")]) == 0
+    assert same(state(tmp_path / "again"), state(copied))
+    one, other = metrics(copied, "Original"), metrics(tmp_path / "again", "Original")
+    for stored in (one, other):
+        del stored["seconds"], stored["environment"]
+    assert one == other
+    assert the(tmp_path / "again", "poison_digits/Original/*").name == config.parent.name
+
+
+def test_what_belongs_to_a_stage_does_not_change_its_original(copied, fit):
+    """Neither S_f nor the unlearner's seed or steps ask for another original; network, data and procedure do."""
+    more = ("--data.seed", "5", "--model.seed", "6", "--procedure.unlearn_steps", "3", "--seed_everything", "0")
+    assert fit(*CF, *more, "--runs_dir", str(copied)) == 0
+    assert metrics(copied, "CF")["original"] == metrics(copied, "Original")["hash"]
+    assert len(list(copied.glob("poison_digits/Original/*"))) == 1
+    hashes = set()
+    for change in (("--procedure.lr", "0.01"), ("--data.manipulation.seed", "1"), ("--data.val_size", "100")):
+        assert fit(*change, "--procedure.steps", "2", "--runs_dir", str(copied)) == 0
+    for path in copied.glob("poison_digits/Original/*"):
+        hashes.add(path.name)
+    assert len(hashes) == 4
+
+
+def test_seeds_are_resolved_recorded_and_honoured(tmp_path, fit):
+    folder = tmp_path / "r"
+    assert fit("--seed_everything", "3", "--data.manipulation.seed", "4", "--procedure.steps", "2", "--runs_dir", str(folder)) == 0
+    stored = metrics(folder, "Original")
+    assert (stored["seed"], stored["original_seed"], stored["manipulation_seed"]) == (3, 3, 4)
+    config = yaml.safe_load(the(folder, "poison_digits/Original/*/config.yaml").read_text())
+    assert (config["original_seed"], config["model"]["init_args"]["seed"], config["data"]["init_args"]["seed"]) == (3, 3, 3)
+    assert config["threads"] == torch.get_num_threads()
+
+
+def test_an_unfinished_run_goes_on(copied, fit):
+    """Killed after training but before it was measured: only the measuring is left."""
+    path = the(copied, "poison_digits/Original/*/metrics.json")
+    stored = json.loads(path.read_text())
+    path.unlink()
+    assert fit("--runs_dir", str(copied)) == 0
+    again = json.loads(path.read_text())
+    assert again == stored
+
+
+def test_weights_can_be_dropped(copied, fit):
+    assert fit(*CF, "--checkpoints", "none", "--runs_dir", str(copied)) == 0
+    assert metrics(copied, "CF")["dropped_checkpoint"] == "last.ckpt"
+    assert not list(copied.glob("poison_digits/CF/*/last.ckpt"))
+
+
+def test_load_gives_the_network(runs):
+    network = cmu_lightning.load(the(runs, "poison_digits/Original/*"))
+    assert isinstance(network, Linear)
+    assert not network.training
+    assert network(torch.zeros(2, 1, 12, 12)).shape == (2, 10)
+
+
+def test_configs_are_found_from_anywhere(tmp_path):
+    assert find_configs(["--config", "unlearn/cf.yaml", "-c=poison_digits.yaml"]) == [
+        "--config",
+        str(CONFIGS / "unlearn/cf.yaml"),
+        f"-c={CONFIGS / 'poison_digits.yaml'}",
+    ]
+    Path("mine.yaml").write_text("")
+    assert find_configs(["--config", "mine.yaml"]) == ["--config", "mine.yaml"]
+
+
+def test_settings_from_dot_env(tmp_path, fit, monkeypatch):
+    Path(".env").write_text("CMU_RUNS_DIR=from_env\nWANDB_MODE=online\n")
+    monkeypatch.setenv("CMU_RUNS_DIR", "")
+    monkeypatch.delenv("CMU_RUNS_DIR")
+    assert fit("--procedure.steps", "1") == 0
+    assert metrics(Path("from_env"), "Original")["hash"]
+    assert os.environ["WANDB_MODE"] == "disabled"  # the environment wins
+    monkeypatch.delenv("CMU_RUNS_DIR")
+
+
+def test_help_and_print_config(capsys, fit):
+    for arguments, says in {
+        ("fit", "--help"): "--procedure.unlearn_steps",
+        ("fit", "--config", "poison_digits.yaml", "--print_config"): "setting: poison_digits",
+    }.items():
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        assert ended.value.code in (0, None)
+        printed = capsys.readouterr()
+        assert says in printed.out
+        assert "Warning" not in printed.err
+
+
+WRONG = {
+    "an unknown key": (["--data.identifed", "0.5"], "no option 'identifed'"),
+    "an abbreviated key": (["--procedure.step", "3"], "unrecognized arguments: --procedure.step"),
+    "a misspelt config": (["--config", "unlearn/cff.yaml"], r"no config unlearn/cff.yaml, .* unlearn/cf.yaml"),
+    "a fraction over 1": (["--data.identified", "1.5"], "identified=1.5 is not in"),
+    "more samples than there are": (["--data.manipulation.size", "3000"], "3000 samples .* has 1197"),
+    "a class that does not exist": (["--data.manipulation.target", "12"], "the class 12, .* 0 to 9"),
+    "a number that is none": (["--procedure.lr", "fast"], "procedure.lr"),
+    "an unknown class": (["--model", "Foo"], "--model: .*Foo"),
+    "an unknown manipulation": (["--data.manipulation", "Foo"], "--manipulation: .*Foo"),
+    "a length of the trainer's": (["--trainer.max_steps", "3"], "trainer.max_steps=3 .* procedure.steps"),
+    "a second sharding": (["--trainer.use_distributed_sampler", "true"], "use_distributed_sampler=True"),
+    "a negative seed": (["--seed_everything", "-3"], "seed_everything=-3"),
+    "an original's model.seed": (["--model.seed", "3"], "model.seed=3 .* --original_seed"),
+    "a network for other images": (["--network.pixels", "100"], "does not take images of shape"),
+    "a network for other classes": (["--network.num_classes", "7"], r"shape \(7,\) for the 10 classes"),
+    "a missing original": ([*CF, "--model.original", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
+    "a missing checkpoint": (["--ckpt_path", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_in_one_sentence(case, fit, capsys, tmp_path):
+    arguments, says = WRONG[case]
+    assert fit("--runs_dir", "runs", *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert error.count("\n") == 0
+    assert "Traceback" not in error
+    import re
+
+    assert re.search(says, error), error
+    left = [path for path in Path("runs").rglob("*") if ".locks" not in path.parts]
+    assert left == []
+
+
+def test_a_runs_folder_that_cannot_be_written(fit, capsys):
+    Path("file").write_text("")
+    assert fit("--runs_dir", "file/runs") == 2
+    assert "runs cannot be written to file/runs" in capsys.readouterr().err
+
+
+def test_no_data_and_no_network(capsys, monkeypatch):
+    def unreachable(*arguments, **more):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", unreachable)
+    assert main(["fit", "--config", "poison_cifar10.yaml", "--config", "trainer/smoke.yaml"]) == 2
+    assert "could not be downloaded (no route to host)" in capsys.readouterr().err
+    assert not list(Path("runs").rglob("metrics.json"))
+
+
+def test_checkpoints_of_other_runs_are_refused(copied, fit, capsys):
+    original = str(the(copied, "poison_digits/Original/*/last.ckpt"))
+    assert fit(*CF, "--ckpt_path", original, "--runs_dir", str(copied)) == 2
+    assert "give it as --model.original" in capsys.readouterr().err
+    assert fit(*CF, "--model.original", original, "--data.manipulation.seed", "1", "--runs_dir", str(copied)) == 2
+    assert "another draw of manipulated samples" in capsys.readouterr().err
+    assert fit(*CF, "--model.original", original, "--network", "ResNet9", "--network.in_channels", "1") == 2
+    assert "of another architecture" in capsys.readouterr().err
+    Path(original).write_bytes(Path(original).read_bytes()[:3000])
+    assert fit(*CF, "--model.original", original, "--runs_dir", str(copied)) == 2
+    assert "cannot be read as a checkpoint" in capsys.readouterr().err
+    assert not list(copied.glob("poison_digits/CF/*"))
+
+
+def test_test_needs_a_checkpoint(capsys):
+    assert main(["test", "--config", "poison_digits.yaml"]) == 2
+    assert "give --ckpt_path" in capsys.readouterr().err
+
+
+def test_long_complaints_become_one_line():
+    message = 'Parser key "data":\n  Does not validate against any of the Union subtypes\n  Errors:\n    - bad value\n'
+    assert one_sentence(message) == "--data: bad value"

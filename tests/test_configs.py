@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cmu_lightning.cli import CLI, main
+from cmu_lightning.parsing import CONFIGS
+
+SETTINGS = sorted(path.name for path in CONFIGS.glob("*.yaml"))
+OVERLAYS = sorted(str(path.relative_to(CONFIGS)) for folder in ("unlearn", "trainer") for path in CONFIGS.glob(f"{folder}/*"))
+SIZES = {
+    "poison_cifar10.yaml": (500, 4000),
+    "confusion_cifar10.yaml": (5000, 4000),
+    "poison_cifar100.yaml": (500, 6000),
+    "confusion_cifar100.yaml": (500, 6000),
+    "poison_pcam.yaml": (2621, 4000),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_setting_takes_every_overlay(setting, overlay, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", setting, "--config", overlay, "--print_config"])
+    assert ended.value.code in (0, None)
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["setting"] == Path(setting).stem
+    if setting in SIZES:
+        size, steps = SIZES[setting]
+        assert config["data"]["init_args"]["manipulation"]["init_args"]["size"] == size
+        if "smoke" not in overlay:
+            procedure = config["procedure"]
+            assert (procedure["steps"], procedure["unlearn_steps"], procedure["batch_size"]) == (steps, 1000, 512)
+            assert (procedure["lr"], procedure["momentum"], procedure["weight_decay"]) == (0.025, 0.9, 5e-4)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_config_begins_with_its_command(path):
+    head = path.read_text().split("\n\n")[0]
+    assert head.startswith("# ")
+    assert "#   python -m cmu_lightning fit --config" in head
+
+
+@pytest.mark.parametrize("setting", ["poison_digits.yaml", "confusion_digits.yaml"])
+def test_the_digits_settings_run_with_every_unlearner(setting, tmp_path, monkeypatch):
+    few = ["--procedure.steps", "2", "--procedure.unlearn_steps", "2", "--network.width", "2", "--trainer.accelerator", "cpu"]
+    assert main(["fit", "--config", setting, *few]) == 0
+    for overlay in OVERLAYS:
+        if overlay.startswith("unlearn"):
+            assert main(["fit", "--config", setting, "--config", overlay, *few]) == 0
+    assert len(list(Path("runs").rglob("metrics.json"))) == 1 + sum(o.startswith("unlearn") for o in OVERLAYS)
+    assert CLI.code == 0

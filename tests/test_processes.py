@@ -1,0 +1,126 @@
+"""What several processes do together, and what happens when one is killed.
+
+On the CPU batch norm keeps each process's own statistics, so networks without it are used for training.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from cmu_lightning.cli import main
+from cmu_lightning.parsing import PACKAGE
+
+ROOT = PACKAGE.parent
+CF = ["--config", "unlearn/cf.yaml", "--data.identified", "0.5"]
+TWO = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.accelerator", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that start fast, for one has imported everything and forks."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cmu_lightning.cli"])
+    return context
+
+
+def command(small: str, runs: Path, *arguments: str) -> list[str]:
+    return ["fit", "--config", "poison_digits.yaml", "--config", small, "--runs_dir", str(runs), *arguments]
+
+
+def launch(start: list[str], arguments: list[str]) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*start, "-m", "cmu_lightning", *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def stored(runs: Path, method: str) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(runs.glob(f"poison_digits/{method}/*/metrics.json"))]
+
+
+def weights(runs: Path, method: str) -> dict:
+    (path,) = runs.glob(f"poison_digits/{method}/*/last.ckpt")
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def assert_alike(one: Path, other: Path, method: str) -> None:
+    """The same weights up to summation order, and the same numbers."""
+    mine, theirs = weights(one, method), weights(other, method)
+    for key in mine:
+        torch.testing.assert_close(mine[key], theirs[key], atol=1e-5, rtol=1e-4)
+    (mine,), (theirs,) = stored(one, method), stored(other, method)
+    for name in mine:
+        if name not in ("seconds", "environment"):
+            assert mine[name] == theirs[name], name
+
+
+def test_torchrun_trains_the_original_on_demand_and_equals_one_process(small, runs, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    shutil.copytree(runs, one)
+    assert main(command(small, one, *CF)) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch(torchrun, command(small, two, *CF, *TWO))
+    for method in ("Original", "CF"):
+        assert_alike(one, two, method)
+        assert stored(two, method)[0]["environment"]["world_size"] == 2
+
+
+def test_two_processes_measure_a_network_with_batch_norm_as_one_does(small, tmp_path):
+    """397 test images; the stored numbers are of one process, `test` runs on two."""
+    network = ["--network", "ResNet9", "--network.in_channels", "1", "--network.width", "4"]
+    assert main(command(small, tmp_path, *network, "--procedure.steps", "10")) == 0
+    (folder,) = tmp_path.glob("poison_digits/Original/*")
+    again = ["test", "--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "last.ckpt")]
+    launch([sys.executable], [*again, *TWO])
+
+
+def test_killed_and_started_again_ends_at_the_same_weights(small, runs, tmp_path, processes):
+    steps = ["--procedure.steps", "400"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main(command(small, whole, *steps)) == 0
+    victim = processes.Process(target=main, args=(command(small, broken, *steps),))
+    victim.start()
+    wait_for(lambda: list(broken.glob("poison_digits/Original/*/last.ckpt")))
+    victim.kill()
+    victim.join()
+    assert not stored(broken, "Original")
+    assert main(command(small, broken, *steps)) == 0
+    mine, theirs = weights(whole, "Original"), weights(broken, "Original")
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_four_processes_share_one_original_though_the_first_is_killed(small, runs, tmp_path, processes):
+    os.environ["PYTHONPATH"] = str(ROOT)
+    try:
+        seeds = [["--model.seed", str(seed)] for seed in range(4)]
+        four = [processes.Process(target=main, args=(command(small, tmp_path, *CF, *seed),)) for seed in seeds]
+        victim = processes.Process(target=main, args=(command(small, tmp_path),))
+        victim.start()
+        wait_for(lambda: list(tmp_path.glob("poison_digits/Original/*/last.ckpt")))
+        victim.kill()
+        for process in four:
+            process.start()
+        for process in four:
+            process.join()
+    finally:
+        del os.environ["PYTHONPATH"]
+    assert [process.exitcode for process in four] == [0] * 4
+    assert len(stored(tmp_path, "CF")) == 4
+    (original,) = stored(tmp_path, "Original")
+    assert {run["original"] for run in stored(tmp_path, "CF")} == {original["hash"]}
+    mine, theirs = weights(runs, "Original"), weights(tmp_path, "Original")
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)

@@ -15,10 +15,10 @@ import dotenv
 import torch
 import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 import cmu_lightning.models  # noqa: F401  (makes short class names known to configs)
@@ -101,7 +101,11 @@ class CLI(LightningCLI):
         stage = config.model.init_args
         if is_original and stage.seed not in (None, config.original_seed):
             raise UserError(f"model.seed={stage.seed} is of unlearners: seed an original by --original_seed")
-        defaults = {"model": config.original_seed if is_original else seed, "data": seed, "data.manipulation": seed}
+        defaults = {
+            "model": config.original_seed if is_original else seed,
+            "data": seed,
+            "data.manipulation": seed,
+        }
         for key, default in defaults.items():
             part = config[key.replace(".", ".init_args.")].init_args
             if "seed" in part and part.seed is None:
@@ -207,7 +211,10 @@ class CLI(LightningCLI):
         """The results beside the original's."""
         columns = {} if self.original is None else {"Original": self.original.metrics or {}}
         columns[self.run.method] = self.run.metrics or {}
-        show(f"{self.run.setting}: {self.run.folder}{' (was finished before)' if was_finished else ''}", columns)
+        show(
+            f"{self.run.setting}: {self.run.folder}{' (was finished before)' if was_finished else ''}",
+            columns,
+        )
 
     def test(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
         """Measure a checkpoint again, beside the metrics.json in its folder; write nothing."""

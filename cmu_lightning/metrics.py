@@ -51,7 +51,10 @@ class DomainAccuracy(Metric):
             ValueError: The shapes do not fit together.
         """
         classes = preds.argmax(dim=1) if preds.ndim == 2 else preds
-        if domain.shape != (len(classes), self.num_domains) or target.shape not in (classes.shape, domain.shape):
+        if domain.shape != (len(classes), self.num_domains) or target.shape not in (
+            classes.shape,
+            domain.shape,
+        ):
             raise ValueError(
                 f"preds {tuple(preds.shape)}, target {tuple(target.shape)} and domain {tuple(domain.shape)} "
                 f"do not fit together for {self.num_domains} domains"

@@ -46,9 +46,17 @@ def test_what_an_original_leaves(runs):
     assert folder.name == f"0-{stored['hash']}"
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "last.ckpt", "metrics.json", "csv"}
     identity = {"setting": "poison_digits", "dataset": "digits", "model": "Linear", "manipulation": "Poison"}
-    identity |= {"method": "Original", "manipulated": 36, "seed": 0, "original_seed": 0, "manipulation_seed": 0}
+    identity |= {
+        "method": "Original",
+        "manipulated": 36,
+        "seed": 0,
+        "original_seed": 0,
+        "manipulation_seed": 0,
+    }
     assert identity.items() <= stored.items()
-    assert stored["samples_forward"] == stored["samples_backward"] == sum(min(101, 1197 - i % 12 * 101) for i in range(40))
+    assert (
+        stored["samples_forward"] == stored["samples_backward"] == sum(min(101, 1197 - i % 12 * 101) for i in range(40))
+    )
     for absent in ("identified", "deleted", "acc_identified", "changed", "selection_score", "original"):
         assert absent not in stored
     assert {"torch", "device", "world_size", "threads", "precision"} <= stored["environment"].keys()
@@ -60,7 +68,12 @@ def test_what_an_original_leaves(runs):
 def test_what_an_unlearner_leaves_and_that_test_recomputes_it(copied, fit, capsys):
     assert fit(*CF, "--runs_dir", str(copied)) == 0
     stored = metrics(copied, "CF")
-    assert (stored["identified"], stored["deleted"], stored["data_seed"], stored["model_seed"]) == (0.5, 18, 0, 0)
+    assert (stored["identified"], stored["deleted"], stored["data_seed"], stored["model_seed"]) == (
+        0.5,
+        18,
+        0,
+        0,
+    )
     assert stored["original"] == metrics(copied, "Original")["hash"]
     content = torch.load(the(copied, "poison_digits/CF/*/last.ckpt"), weights_only=True)
     assert len(content["cmu_lightning"]["reference"]) == len(content["DigitsDataModule"]["deleted"]) == 18
@@ -101,7 +114,16 @@ def test_the_saved_config_gives_the_same_numbers(copied, tmp_path):
 
 def test_what_belongs_to_a_stage_does_not_change_its_original(copied, fit):
     """Neither S_f nor the unlearner's seed or steps ask for another original; network, data and procedure do."""
-    more = ("--data.seed", "5", "--model.seed", "6", "--procedure.unlearn_steps", "3", "--seed_everything", "0")
+    more = (
+        "--data.seed",
+        "5",
+        "--model.seed",
+        "6",
+        "--procedure.unlearn_steps",
+        "3",
+        "--seed_everything",
+        "0",
+    )
     assert fit(*CF, *more, "--runs_dir", str(copied)) == 0
     assert metrics(copied, "CF")["original"] == metrics(copied, "Original")["hash"]
     assert len(list(copied.glob("poison_digits/Original/*"))) == 1
@@ -115,11 +137,27 @@ def test_what_belongs_to_a_stage_does_not_change_its_original(copied, fit):
 
 def test_seeds_are_resolved_recorded_and_honoured(tmp_path, fit):
     folder = tmp_path / "r"
-    assert fit("--seed_everything", "3", "--data.manipulation.seed", "4", "--procedure.steps", "2", "--runs_dir", str(folder)) == 0
+    assert (
+        fit(
+            "--seed_everything",
+            "3",
+            "--data.manipulation.seed",
+            "4",
+            "--procedure.steps",
+            "2",
+            "--runs_dir",
+            str(folder),
+        )
+        == 0
+    )
     stored = metrics(folder, "Original")
     assert (stored["seed"], stored["original_seed"], stored["manipulation_seed"]) == (3, 3, 4)
     config = yaml.safe_load(the(folder, "poison_digits/Original/*/config.yaml").read_text())
-    assert (config["original_seed"], config["model"]["init_args"]["seed"], config["data"]["init_args"]["seed"]) == (3, 3, 3)
+    assert (
+        config["original_seed"],
+        config["model"]["init_args"]["seed"],
+        config["data"]["init_args"]["seed"],
+    ) == (3, 3, 3)
     assert config["threads"] == torch.get_num_threads()
 
 
@@ -182,7 +220,10 @@ def test_help_and_print_config(capsys, fit):
 WRONG = {
     "an unknown key": (["--data.identifed", "0.5"], "no option 'identifed'"),
     "an abbreviated key": (["--procedure.step", "3"], "unrecognized arguments: --procedure.step"),
-    "a misspelt config": (["--config", "unlearn/cff.yaml"], r"no config unlearn/cff.yaml, .* unlearn/cf.yaml"),
+    "a misspelt config": (
+        ["--config", "unlearn/cff.yaml"],
+        r"no config unlearn/cff.yaml, .* unlearn/cf.yaml",
+    ),
     "a fraction over 1": (["--data.identified", "1.5"], "identified=1.5 is not in"),
     "more samples than there are": (["--data.manipulation.size", "3000"], "3000 samples .* has 1197"),
     "a class that does not exist": (["--data.manipulation.target", "12"], "the class 12, .* 0 to 9"),

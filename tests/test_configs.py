@@ -7,7 +7,9 @@ from cmu_lightning.cli import CLI, main
 from cmu_lightning.parsing import CONFIGS
 
 SETTINGS = sorted(path.name for path in CONFIGS.glob("*.yaml"))
-OVERLAYS = sorted(str(path.relative_to(CONFIGS)) for folder in ("unlearn", "trainer") for path in CONFIGS.glob(f"{folder}/*"))
+OVERLAYS = sorted(
+    str(path.relative_to(CONFIGS)) for folder in ("unlearn", "trainer") for path in CONFIGS.glob(f"{folder}/*")
+)
 SIZES = {
     "poison_cifar10.yaml": (500, 4000),
     "confusion_cifar10.yaml": (5000, 4000),
@@ -30,7 +32,11 @@ def test_every_setting_takes_every_overlay(setting, overlay, capsys):
         assert config["data"]["init_args"]["manipulation"]["init_args"]["size"] == size
         if "smoke" not in overlay:
             procedure = config["procedure"]
-            assert (procedure["steps"], procedure["unlearn_steps"], procedure["batch_size"]) == (steps, 1000, 512)
+            assert (procedure["steps"], procedure["unlearn_steps"], procedure["batch_size"]) == (
+                steps,
+                1000,
+                512,
+            )
             assert (procedure["lr"], procedure["momentum"], procedure["weight_decay"]) == (0.025, 0.9, 5e-4)
 
 
@@ -43,7 +49,16 @@ def test_every_config_begins_with_its_command(path):
 
 @pytest.mark.parametrize("setting", ["poison_digits.yaml", "confusion_digits.yaml"])
 def test_the_digits_settings_run_with_every_unlearner(setting, tmp_path, monkeypatch):
-    few = ["--procedure.steps", "2", "--procedure.unlearn_steps", "2", "--network.width", "2", "--trainer.accelerator", "cpu"]
+    few = [
+        "--procedure.steps",
+        "2",
+        "--procedure.unlearn_steps",
+        "2",
+        "--network.width",
+        "2",
+        "--trainer.accelerator",
+        "cpu",
+    ]
     assert main(["fit", "--config", setting, *few]) == 0
     for overlay in OVERLAYS:
         if overlay.startswith("unlearn"):

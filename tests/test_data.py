@@ -15,8 +15,8 @@ from cmu_lightning.data import (
     PCAMDataModule,
     Poison,
     Split,
+    evaluation,
 )
-from cmu_lightning.data import evaluation
 from cmu_lightning.data.loading import EvaluationBatches
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import CF, Original, Procedure
@@ -32,7 +32,7 @@ def digits(identified=1.0, size=36, **arguments):
 class Squares(CorruptedDataModule):
     """A data set of one's own."""
 
-    name = "squares"
+    dataset = "squares"
     num_classes = 2
     mean = (0.5,)
     std = (0.25,)
@@ -47,7 +47,11 @@ class Squares(CorruptedDataModule):
 
 def test_digits_are_split_as_documented():
     data = digits()
-    assert [len(part) for part in (data.samples.clean, data.validation.clean, data.test.labels)] == [1197, 203, 397]
+    assert [len(part) for part in (data.samples.clean, data.validation.clean, data.test.labels)] == [
+        1197,
+        203,
+        397,
+    ]
     assert data.samples.images.shape[1:] == (12, 12, 1)
     assert torch.bincount(data.test.labels).min() >= 38
     pixels = torch.cat([data.samples.images, data.validation.images, data.test.images]).double() / 255
@@ -133,7 +137,7 @@ def test_a_batch_is_cropped_then_stamped_then_normalised():
     batches = loaders(stage, data)
     stamped = 0
     for step in range(20):
-        order, crops = batches.epoch(step)
+        order, _ = batches.epoch(step)
         for image, label, index in zip(*batches.batch(step)[:2], order, strict=True):
             manipulated = bool(data.samples.manipulated[index])
             corner = image[0, -1, -1] * 0.25 + 0.5
@@ -172,7 +176,7 @@ def test_what_is_asked_of_a_poisoned_model():
     what = evaluation.of_train(data, reference=torch.full((18,), 7))
     samples, column = data.samples, what.names.index
     asked = dict.fromkeys(what.names, 0)
-    for index, target, domain in zip(what.index, what.target, what.domain, strict=True):
+    for index, target, domain in zip(what.rows, what.target, what.domain, strict=True):
         for name in what.names:
             asked[name] += int(domain[column(name)])
         assert target[column("acc_manipulated")] == samples.clean[index]

@@ -25,7 +25,11 @@ def test_poison_draws_are_nested_and_depend_on_their_seed_alone():
 
 @pytest.mark.parametrize(
     ("position", "rows", "columns"),
-    [("bottom-right", (5, 6, 7), (5, 6, 7)), ("top-left", (0, 1, 2), (0, 1, 2)), ("top-right", (0, 1, 2), (5, 6, 7))],
+    [
+        ("bottom-right", (5, 6, 7), (5, 6, 7)),
+        ("top-left", (0, 1, 2), (0, 1, 2)),
+        ("top-right", (0, 1, 2), (5, 6, 7)),
+    ],
 )
 def test_trigger_is_exact(position, rows, columns):
     images = torch.rand(2, 3, 8, 8)

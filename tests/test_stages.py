@@ -1,5 +1,6 @@
 import copy
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -96,7 +97,9 @@ def nothing_but(total):
 
 def test_an_empty_slice_of_a_network_with_batch_norm_gives_zero_gradients():
     network = ResNet9(10, 1, 4)
-    cross_entropy(network(torch.zeros(0, 1, 12, 12)), torch.zeros(0, dtype=torch.long), reduction="none").sum().backward()
+    cross_entropy(
+        network(torch.zeros(0, 1, 12, 12)), torch.zeros(0, dtype=torch.long), reduction="none"
+    ).sum().backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in network.parameters())
     assert all(buffer.isfinite().all() for buffer in network.buffers())
 
@@ -253,7 +256,11 @@ def test_dropout_depends_on_the_stages_seed_alone(tmp_path):
         (lambda path: Original(LINEAR, SHORT), {"max_epochs": 3}, "max_epochs=1"),
         (lambda path: Original(LINEAR, SHORT), {"max_steps": 3}, "no max_steps"),
         (lambda path: Original(partial(Linear, 144, 3), SHORT), {}, r"shape \(3,\) for the 10 classes"),
-        (lambda path: Original(partial(Linear, 100, 10), SHORT), {}, r"does not take images of shape \(1, 12, 12\)"),
+        (
+            lambda path: Original(partial(Linear, 100, 10), SHORT),
+            {},
+            r"does not take images of shape \(1, 12, 12\)",
+        ),
     ],
 )
 def test_a_stage_that_cannot_run_says_why(tmp_path, original, make, arguments, says):
@@ -277,8 +284,7 @@ def test_damaged_unfinished_and_hostile_checkpoints_are_refused(tmp_path, origin
 
     content = torch.load(original, weights_only=True)
     cut, hostile, unfinished = tmp_path / "cut.ckpt", tmp_path / "hostile.ckpt", tmp_path / "unfinished.ckpt"
-    with open(original, "rb") as file:
-        cut.write_bytes(file.read()[:3000])
+    cut.write_bytes(Path(original).read_bytes()[:3000])
     torch.save(content | {"more": Hostile()}, hostile)
     torch.save(content | {"optimizer_states": []}, unfinished)
     for path, says in {cut: "cannot be read", hostile: "is refused", unfinished: "unfinished run"}.items():

@@ -13,7 +13,7 @@ from cmu_lightning.data.loading import Split
 class CIFAR10DataModule(CorruptedDataModule):
     """50,000 training images of 32x32 pixels, 1,000 of them held out for validation, and 10,000 to test."""
 
-    name = "cifar10"
+    dataset = "cifar10"
     num_classes = 10
     mean = (0.4914, 0.4822, 0.4465)
     std = (0.2470, 0.2435, 0.2616)
@@ -24,7 +24,7 @@ class CIFAR10DataModule(CorruptedDataModule):
         found_or_downloaded(self.source, self.root, train=True)
 
     def load(self) -> tuple[Split, Split | None, Split]:
-        """torchvision checks the files' md5 and reads them."""
+        """Torchvision checks the files' md5 and reads them."""
         return self._split(train=True), None, self._split(train=False)
 
     def _split(self, train: bool) -> Split:
@@ -35,7 +35,7 @@ class CIFAR10DataModule(CorruptedDataModule):
 class CIFAR100DataModule(CIFAR10DataModule):
     """As CIFAR-10, of 100 classes."""
 
-    name = "cifar100"
+    dataset = "cifar100"
     num_classes = 100
     mean = (0.5071, 0.4865, 0.4409)
     std = (0.2673, 0.2564, 0.2762)

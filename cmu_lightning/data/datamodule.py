@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cmu_lightning.data import evaluation
 from cmu_lightning.data.augmentation import CropAndFlip
-from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Split, TrainingBatches, Samples
+from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split, TrainingBatches
 from cmu_lightning.data.manipulation import Manipulation
 from cmu_lightning.data.sampling import EpochSampler, held_out
 from cmu_lightning.errors import UserError
@@ -36,7 +36,7 @@ class CorruptedDataModule(LightningDataModule):
         val_labels: `clean` holds them out before the manipulation, `given` after it.
     """
 
-    name: ClassVar[str]
+    dataset: ClassVar[str]
     num_classes: ClassVar[int]
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
@@ -241,6 +241,6 @@ def _checksum(*splits: Split) -> int:
     """Tells other data apart."""
     checksum = 0
     for split in splits:
-        checksum = zlib.crc32(split.images.contiguous().numpy(), checksum)
-        checksum = zlib.crc32(split.labels.contiguous().numpy(), checksum)
+        checksum = zlib.crc32(split.images.contiguous().numpy().data, checksum)
+        checksum = zlib.crc32(split.labels.contiguous().numpy().data, checksum)
     return checksum

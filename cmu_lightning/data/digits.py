@@ -11,7 +11,7 @@ from cmu_lightning.data.sampling import held_out
 class DigitsDataModule(CorruptedDataModule):
     """1,797 digits of 8x8 pixels, padded to 12x12: 1,197 to train, 203 to validate, 397 to test."""
 
-    name = "digits"
+    dataset = "digits"
     num_classes = 10
     mean = (0.1357,)
     std = (0.2930,)

@@ -61,13 +61,13 @@ class Batch(NamedTuple):
 class Evaluation(NamedTuple):
     """Samples to be classified, and what each of D accuracies counts as right.
 
-    `split` holds the images, `index` (n,) says which, `stamped` (n,) which carry the manipulation's pixels,
+    `split` holds the images, `rows` (n,) says which, `stamped` (n,) which carry the manipulation's pixels,
     `target` (n, D) the class that an accuracy asks for, `domain` (n, D) whether it counts the sample.
     """
 
     names: tuple[str, ...]
     split: Split
-    index: Tensor
+    rows: Tensor
     stamped: Tensor
     target: Tensor
     domain: Tensor
@@ -92,7 +92,11 @@ class Pixels:
     """
 
     def __init__(
-        self, mean: tuple[float, ...], std: tuple[float, ...], manipulation: Manipulation, device: torch.device
+        self,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        manipulation: Manipulation,
+        device: torch.device,
     ) -> None:
         self.mean = torch.tensor(mean, device=device).view(-1, 1, 1)
         self.std = torch.tensor(std, device=device).view(-1, 1, 1)
@@ -197,13 +201,13 @@ class EvaluationBatches:
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
-        return -(-len(self.evaluation.index) // self.size)
+        return -(-len(self.evaluation.rows) // self.size)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        _, split, index, stamped, target, domain = self.evaluation
+        _, split, rows, stamped, target, domain = self.evaluation
         place, device = split.images.device, self.pixels.device
-        for start in range(0, len(index), self.size):
-            part = rank_slice(min(self.size, len(index) - start), self.rank, self.world_size)
+        for start in range(0, len(rows), self.size):
+            part = rank_slice(min(self.size, len(rows) - start), self.rank, self.world_size)
             part = slice(start + part.start, start + part.stop)
-            image = self.pixels(split.images[index[part].to(place)], stamped[part])
+            image = self.pixels(split.images[rows[part].to(place)], stamped[part])
             yield EvaluationBatch(image, target[part].to(device), domain[part].to(device))

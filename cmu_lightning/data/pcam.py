@@ -15,7 +15,7 @@ class PCAMDataModule(CorruptedDataModule):
     `val_size` takes that many of the validation patches. Needs h5py.
     """
 
-    name = "pcam"
+    dataset = "pcam"
     num_classes = 2
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
@@ -27,7 +27,7 @@ class PCAMDataModule(CorruptedDataModule):
             found_or_downloaded(PCAM, self.root, split=split)
 
     def load(self) -> tuple[Split, Split | None, Split]:
-        """torchvision finds the files; only their centres are read."""
+        """Torchvision finds the files; only their centres are read."""
         return self._split("train"), self._split("val"), self._split("test")
 
     def _split(self, split: str) -> Split:

@@ -21,7 +21,8 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (n, channels, h, w), unchanged."""
-        return x + self.branch(x)
+        out: Tensor = x + self.branch(x)
+        return out
 
 
 class ResNet9(nn.Module):

@@ -48,7 +48,11 @@ class WideResNet(nn.Module):
             for number in range((depth - 4) // 6):
                 first = number == 0
                 layers.append(
-                    Block(channels[group] if first else channels[group + 1], channels[group + 1], stride if first else 1)
+                    Block(
+                        channels[group] if first else channels[group + 1],
+                        channels[group + 1],
+                        stride if first else 1,
+                    )
                 )
         layers += [nn.BatchNorm2d(channels[3]), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.features = nn.Sequential(*layers)

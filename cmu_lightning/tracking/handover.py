@@ -9,7 +9,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from rich.console import Console
-from torch.distributed import PrefixStore, Store, rendezvous
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 INHERITED = "CMU_DECISION"
 """Environment variable through which processes that Lightning starts learn the decision."""

@@ -9,7 +9,13 @@ import json
 from copy import deepcopy
 from typing import Any
 
-TRAINER = ("precision", "limit_val_batches", "limit_test_batches", "gradient_clip_val", "gradient_clip_algorithm")
+TRAINER = (
+    "precision",
+    "limit_val_batches",
+    "limit_test_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+)
 """The trainer's options that change numbers; all others are hardware, loggers and what is shown."""
 
 LEFT = {

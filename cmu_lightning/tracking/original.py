@@ -18,8 +18,23 @@ from cmu_lightning.tracking.run import Run
 from cmu_lightning.unlearning.original import Original
 from cmu_lightning.unlearning.stage import RECORD
 
-LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK", "MASTER_", "TORCHELASTIC_")
-LAUNCHED += ("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "PL_", "CMU_DECISION", "WANDB_RUN_ID", "WANDB_SWEEP")
+LAUNCHED = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "NODE_RANK",
+    "MASTER_",
+    "TORCHELASTIC_",
+    "SLURM_NTASKS",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "PL_",
+    "CMU_DECISION",
+    "WANDB_RUN_ID",
+    "WANDB_SWEEP",
+)
 """Beginnings of the environment variables that say which process of which job this one is."""
 
 

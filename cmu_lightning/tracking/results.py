@@ -61,7 +61,7 @@ def measured(
         of_unlearner |= {"false_positives": wrong} if wrong else {}
     return {
         "setting": run.setting,
-        "dataset": data.name,
+        "dataset": data.dataset,
         "model": type(stage.network).__name__,
         "manipulation": type(data.manipulation).__name__,
         "method": run.method,

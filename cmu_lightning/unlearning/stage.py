@@ -6,12 +6,13 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cmu_lightning.data.loading import Batch, EvaluationBatch
+from cmu_lightning.data import Batch, CorruptedDataModule
+from cmu_lightning.data.loading import EvaluationBatch
 from cmu_lightning.data.sampling import mix
 from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import DomainAccuracy, matched_accuracy, selection_score
@@ -51,7 +52,7 @@ class Stage(LightningModule):
         self.procedure = procedure
         self.make_network = network
         self.network = build(network, self.seed)
-        self.scores = nn.ModuleList()
+        self.scores: list[DomainAccuracy] = []
         self.record: dict[str, Any] = {}
         """What the command line wants to travel in the checkpoint."""
         self.reference: Tensor | None = None
@@ -69,6 +70,13 @@ class Stage(LightningModule):
         """Optimiser steps of this stage."""
         steps: int = getattr(self.procedure, self.uses)
         return steps
+
+    @property
+    def data(self) -> CorruptedDataModule:
+        """What the stage runs on."""
+        trainer: Any = self.trainer
+        data: CorruptedDataModule = trainer.datamodule
+        return data
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of each sample, shape (n,): cross-entropy with the labels as given."""
@@ -99,7 +107,7 @@ class Stage(LightningModule):
     def _share_batch_norm(self) -> None:
         """Batch norm over the global batch, where there is a kernel for it."""
         if self.trainer.strategy.root_device.type == "cuda":
-            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)
+            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
         else:
             rank_zero_warn(
                 "batch norm keeps each process's own statistics on the CPU, so training differs from one process's"
@@ -107,7 +115,7 @@ class Stage(LightningModule):
 
     def _check_outputs(self) -> None:
         """One image through the network, before anything costs time."""
-        data: Any = self.trainer.datamodule
+        data = self.data
         image = data.pixels()(data.samples.images[:1], data.samples.manipulated[:1]).cpu()
         training = self.network.training
         try:
@@ -122,7 +130,7 @@ class Stage(LightningModule):
         if shape != (1, data.num_classes):
             raise UserError(
                 f"{type(self.network).__name__} gives outputs of shape {shape[1:]} for the {data.num_classes} classes "
-                f"of {data.name}: change network"
+                f"of {data.dataset}: change network"
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -147,7 +155,8 @@ class Stage(LightningModule):
     def log_loss(self, loss: Tensor) -> None:
         """Log the mean loss of the last steps, without waiting for the device in between."""
         self.loss_sum = loss.detach() if self.loss_sum is None else self.loss_sum + loss.detach()
-        every = self.trainer.log_every_n_steps
+        trainer: Any = self.trainer
+        every = trainer.log_every_n_steps
         if (self.global_step + 1) % every == 0:
             self.log("train_loss", self.loss_sum / every, prog_bar=True, sync_dist=True)
             self.loss_sum = None
@@ -183,7 +192,7 @@ class Stage(LightningModule):
 
     def _new_scores(self, loaders: Any) -> None:
         self.measured = [loader.evaluation.names for loader in loaders]
-        self.scores = nn.ModuleList(DomainAccuracy(len(names)) for names in self.measured).to(self.device)
+        self.scores = [DomainAccuracy(len(names)).to(self.device) for names in self.measured]
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count what is right."""
@@ -215,7 +224,7 @@ class Stage(LightningModule):
         if "unchanged" in values:
             values["changed"] = 1 - values.pop("unchanged")
         if self.reference is not None and by_class:
-            samples = self.trainer.datamodule.samples  # type: ignore[attr-defined]
+            samples = self.data.samples
             values["val_acc_matched"] = matched_accuracy(torch.tensor(by_class), samples.labels[samples.deleted])
             values["selection_score"] = selection_score(values["val_acc"], values["changed"])
         return {name: value for name, value in values.items() if value == value}

@@ -1,7 +1,7 @@
 """What all unlearners share: they start from an original and fine-tune it."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class Unlearner(Stage):
 
     def _load(self, path: str) -> nn.Module:
         """The original, in evaluation mode, if it was trained on this very manipulation."""
-        data: Any = self.trainer.datamodule
+        data = self.data
         checkpoint = read_checkpoint(path)
         if "optimizer_states" in checkpoint:
             raise UserError(f"{path} is of an unfinished run: let it finish, then use it as the original")
@@ -65,10 +65,9 @@ class Unlearner(Stage):
     @torch.no_grad()
     def _predictions_on_deleted(self, network: nn.Module) -> Tensor:
         """Predicted classes of all of S_f, on every process alike; shape (|S_f|,)."""
-        data: Any = self.trainer.datamodule
         device = self.trainer.strategy.root_device
         network = network.to(device)
-        batches = EvaluationBatches(data.all_deleted(), data.pixels(), rank=0, world_size=1)
+        batches = EvaluationBatches(self.data.all_deleted(), self.data.pixels(), rank=0, world_size=1)
         predictions = torch.cat([network(batch.image).argmax(dim=1) for batch in batches])
         network.cpu()
         return predictions.cpu()

@@ -1,0 +1,26 @@
+# Sets itself up: needs Python 3.11 or newer, make and a package index.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: setup demo test check
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet uv
+	$(VENV)/bin/uv pip install --quiet --python $(RUN) -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --python $(RUN) --no-deps --editable .
+	touch $@
+
+demo: setup  ## poison handwritten digits, unlearn at three identified fractions, compare
+	$(RUN) docs/demo.py
+
+test: setup
+	$(RUN) -m pytest --cov=cmu_lightning --cov-report=term
+
+check: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy

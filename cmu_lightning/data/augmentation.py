@@ -39,6 +39,8 @@ class CropAndFlip:
             crops: Shape (n, 3), from `draw`.
         """
         count, height, width, channels = images.shape
+        if not (self.padding or self.flip):
+            return images
         padded = pad(images, (0, 0, *[self.padding] * 4))
         top, left, mirrored = crops.unsqueeze(-1).unbind(1)
         rows = top + torch.arange(height, device=images.device)

@@ -98,8 +98,8 @@ class Pixels:
         manipulation: Manipulation,
         device: torch.device,
     ) -> None:
-        self.mean = torch.tensor(mean, device=device).view(-1, 1, 1)
-        self.std = torch.tensor(std, device=device).view(-1, 1, 1)
+        self.mean = torch.tensor(mean, device=device)
+        self.std = torch.tensor(std, device=device)
         self.manipulation = manipulation
         self.device = device
 
@@ -108,14 +108,21 @@ class Pixels:
 
         Args:
             images: Shape (n, H, W, C), uint8.
-            stamped: Bool, shape (n,).
+            stamped: Which ones to stamp, bool, shape (n,), on the CPU, so that no one waits for a device to tell.
 
         Returns:
             Shape (n, C, H, W), float32, channels last in memory.
         """
-        pixels = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-        stamped = stamped.to(self.device, non_blocking=True).view(-1, 1, 1, 1)
-        return torch.where(stamped, self.manipulation.stamp(pixels), pixels).sub_(self.mean).div_(self.std)
+        pixels = images.to(self.device, non_blocking=True).float().div_(255)
+        picture = pixels.permute(0, 3, 1, 2)
+        rows = torch.nonzero(stamped).flatten()
+        if len(rows):
+            rows = rows.to(self.device, non_blocking=True)
+            picture[rows] = self.manipulation.stamp(picture[rows])
+        count, height, width, channels = pixels.shape
+        lines = pixels.view(count * height, width * channels)  # long rows: broadcasting over 3 channels is slow
+        lines.sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
+        return picture
 
 
 class TrainingBatches:
@@ -123,7 +130,7 @@ class TrainingBatches:
 
     Args:
         samples: S_tr.
-        view: Indices of the samples to train on.
+        view: Indices of the samples to train on, on the CPU.
         sampler: Orders them.
         steps: Number of batches in all.
         done: Tells how many steps are done when iteration starts.
@@ -149,7 +156,8 @@ class TrainingBatches:
         self.steps, self.done = steps, done
         self.augmentation, self.pixels = augmentation, pixels
         self.rank, self.world_size = rank, world_size
-        self.prepared: tuple[int, Tensor, Tensor] | None = None
+        self.manipulated = samples.manipulated.cpu()
+        self.prepared: tuple[int, Tensor, Tensor, Tensor] | None = None
 
     def __len__(self) -> int:
         return self.steps
@@ -161,23 +169,22 @@ class TrainingBatches:
     def batch(self, step: int) -> Batch:
         """This process's slice of one global batch."""
         epoch, whole = self.sampler.batch(step)
-        order, crops = self.epoch(epoch)
+        order, stamped, crops = self.epoch(epoch)
         total = whole.stop - whole.start
         part = rank_slice(total, self.rank, self.world_size)
         part = slice(whole.start + part.start, whole.start + part.stop)
-        images, clean, label, manipulated, deleted = self.samples.take(order[part])
+        images, clean, label, _, deleted = self.samples.take(order[part])
         device = self.pixels.device
         moved = self.augmentation(images.to(device), crops[part].to(device))
-        image = self.pixels(moved, manipulated)
-        return Batch(image, label.to(device), clean.to(device), deleted.to(device), total)
+        return Batch(self.pixels(moved, stamped[part]), label.to(device), clean.to(device), deleted.to(device), total)
 
-    def epoch(self, epoch: int) -> tuple[Tensor, Tensor]:
-        """The order of an epoch's samples and their crops, kept for the epoch's next steps."""
+    def epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The order of an epoch's samples, which of them are stamped, and their crops; kept for its next steps."""
         if self.prepared is None or self.prepared[0] != epoch:
             place = self.samples.images.device
-            order = self.view[self.sampler.order(epoch)].to(place)
-            crops = self.augmentation.draw(len(order), generator(self.sampler.seed, epoch, 1)).to(place)
-            self.prepared = epoch, order, crops
+            order = self.view[self.sampler.order(epoch)]
+            crops = self.augmentation.draw(len(order), generator(self.sampler.seed, epoch, 1))
+            self.prepared = epoch, order.to(place), self.manipulated[order], crops.to(place)
         return self.prepared[1:]
 
     def state_dict(self) -> dict[str, Any]:

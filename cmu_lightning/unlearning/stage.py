@@ -116,7 +116,7 @@ class Stage(LightningModule):
     def _check_outputs(self) -> None:
         """One image through the network, before anything costs time."""
         data = self.data
-        image = data.pixels()(data.samples.images[:1], data.samples.manipulated[:1]).cpu()
+        image = data.pixels()(data.samples.images[:1], data.samples.manipulated[:1].cpu()).cpu()
         training = self.network.training
         try:
             with torch.no_grad():

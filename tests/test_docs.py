@@ -1,0 +1,66 @@
+"""The documents' code runs."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from cmu_lightning.cli import main
+from cmu_lightning.parsing import PACKAGE
+
+ROOT = PACKAGE.parent
+
+
+def blocks(document: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+
+
+def test_the_readmes_python(capsys):
+    (code,) = blocks("README.md", "python")
+    short = code.replace("steps=300", "steps=2").replace(
+        "max_epochs=1,", 'max_epochs=1, accelerator="cpu", logger=False,'
+    )
+    assert short.count("steps=2") == 1
+    exec(compile(short, "README.md", "exec"), scope := {})
+    assert {"acc_corr", "acc_retain"} <= scope["stage"].results.keys()
+
+
+def test_an_unlearner_of_ones_own(fit, tmp_path, monkeypatch, capsys):
+    document = (ROOT / "docs/extending.md").read_text()
+    Path("mine.py").write_text(blocks("docs/extending.md", "python")[0])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    command = re.search(r"^python -m cmu_lightning fit --config poison_digits.yaml (.*mine.*)$", document, re.MULTILINE)
+    arguments = command[1].split()
+    assert fit("--runs_dir", "runs") == 0
+    assert fit(*arguments, "--runs_dir", "runs") == 0
+    (path,) = Path("runs/poison_digits/GradientAscent").glob("*/metrics.json")
+    stored = json.loads(path.read_text())
+    assert stored["hyperparameters"] == {"weight": 0.2}
+    assert stored["identified"] == 0.5
+
+
+def test_every_option_of_the_fidelity_page_exists(capsys, fit):
+    options = re.findall(r"`--([\w.]+) ([^`]+)`", (ROOT / "docs/fidelity.md").read_text())
+    assert len(options) >= 4
+    for name, value in options:
+        setting = "confusion_cifar100.yaml" if name.endswith(("pick", "pair")) else "poison_cifar10.yaml"
+        with pytest.raises(SystemExit) as ended:
+            main(["fit", "--config", setting, f"--{name}", value, "--print_config"])
+        assert not ended.value.code, (name, value)
+        assert "error" not in capsys.readouterr().err
+
+
+def test_links_lead_somewhere():
+    for document in ("README.md", "docs/extending.md", "docs/fidelity.md"):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / document).read_text()):
+            assert ((ROOT / document).parent / target).exists(), (document, target)
+
+
+def test_the_wheel_brings_the_configs():
+    """The lookup prefers configs inside the package, which is where pyproject puts them."""
+    text = (ROOT / "pyproject.toml").read_text()
+    assert 'configs = "cmu_lightning/configs"' in text
+    assert main(["fit", "--config", "nothing.yaml"]) == 2

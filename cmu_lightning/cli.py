@@ -1,13 +1,10 @@
 """The command line: `fit` runs any stage, `test` measures a run again."""
 
-import json
 import logging
 import os
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,11 +24,11 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import find_configs, one_sentence
 from cmu_lightning.tracking.callbacks import LastCheckpoint, StageProgress, WriteConfig
 from cmu_lightning.tracking.checkpoint import read_checkpoint
-from cmu_lightning.tracking.handover import INHERITED, decide
 from cmu_lightning.tracking.identity import LEFT, digest, identity
-from cmu_lightning.tracking.original import find_or_train, of_config, of_path
-from cmu_lightning.tracking.results import differences, measured, show
-from cmu_lightning.tracking.run import Run, read_metrics, write_atomically
+from cmu_lightning.tracking.job import Job
+from cmu_lightning.tracking.original import of_config, of_path
+from cmu_lightning.tracking.results import differences, show
+from cmu_lightning.tracking.run import Run, read_metrics
 from cmu_lightning.unlearning import Original, Procedure, Stage, Unlearner
 from cmu_lightning.unlearning.stage import RECORD
 
@@ -143,78 +140,14 @@ class CLI(LightningCLI):
         self.run = Run.at(runs_dir, config.setting, type(self.model).__name__, seed, named)
 
     def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
-        """Train, unless that is done; measure, unless that is done; and show."""
-        with ExitStack() as held:
-            held.callback(os.environ.pop, INHERITED, None)
-            held.callback(self._leave_nothing_empty)
-            decision = decide(self.trainer, lambda: self._begin(held, ckpt_path))
-            if not decision["finished"]:
-                self._train_and_measure(model, datamodule, decision)
+        """Train, unless that is done; measure, unless that is done; and show the results beside the original's."""
+        job = Job(self.trainer, model, datamodule, self.run, self.original, self.resolved)
+        was_finished = job.do(ckpt_path)
         if self.trainer.is_global_zero:
-            self._show(decision["finished"])
-
-    def _leave_nothing_empty(self) -> None:
-        """Loggers make folders before it is known whether the run can start; take them away if it could not."""
-        if self.trainer.is_global_zero and self.run.folder.exists() and not self.run.config.exists():
-            shutil.rmtree(self.run.folder)
-            for parent in (self.run.folder.parent, self.run.folder.parent.parent):
-                with suppress(OSError):  # not empty
-                    parent.rmdir()
-
-    def _begin(self, held: ExitStack, ckpt_path: str | None) -> dict[str, Any]:
-        """What rank 0 settles for all: whether there is anything to do, from where, and with which original."""
-        held.enter_context(self.run.locked())
-        if self.run.metrics is not None:
-            return {"finished": True}
-        resume = ckpt_path or (str(self.run.checkpoint) if self.run.checkpoint.exists() else None)
-        if resume is not None:
-            self._refuse_foreign(resume)
-        original = None
-        if isinstance(self.model, Unlearner) and self.original:
-            original = self.model.original or find_or_train(self.original, self.resolved, self.datamodule.of_deletion)
-        return {"finished": False, "resume": resume, "original": original}
-
-    def _refuse_foreign(self, ckpt_path: str) -> None:
-        """A checkpoint can be resumed by the run that wrote it alone."""
-        record = read_checkpoint(ckpt_path).get(RECORD, {})
-        if record.get("hash") != self.run.hash:
-            raise UserError(
-                f"--ckpt_path resumes an interrupted run, and {ckpt_path} is of another one "
-                f"({record.get('method', 'unknown')} {record.get('hash', '')}): to start from an original's weights "
-                "give it as --model.original"
-            )
-
-    def _train_and_measure(self, model: Stage, datamodule: CorruptedDataModule, decision: dict[str, Any]) -> None:
-        """All that is measured is measured on the weights in `last.ckpt`."""
-        model.record = {"hash": self.run.hash, "method": self.run.method, "setting": self.run.setting}
-        if isinstance(model, Unlearner):
-            model.original = decision["original"]
-        resume, last = decision["resume"], str(self.run.checkpoint)
-        if resume is None or "optimizer_states" in read_checkpoint(resume):
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
-            self.trainer.save_checkpoint(last, weights_only=True)
-        self.trainer.test(model, datamodule=datamodule, ckpt_path=last, weights_only=True, verbose=False)
-        if self.trainer.is_global_zero:
-            self._store(measured(model, datamodule, self.resolved, self.run, self.original))
-
-    def _store(self, metrics: dict[str, Any]) -> None:
-        """Write the results last, then drop the weights if they are not wanted."""
-        policy = self.config[self.subcommand].checkpoints
-        drop = policy == "none" or (policy == "chosen" and self.original is not None)
-        if drop:
-            metrics["dropped_checkpoint"] = self.run.checkpoint.name
-        write_atomically(self.run.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-        if drop:
-            self.run.checkpoint.unlink()
-
-    def _show(self, was_finished: bool) -> None:
-        """The results beside the original's."""
-        columns = {} if self.original is None else {"Original": self.original.metrics or {}}
-        columns[self.run.method] = self.run.metrics or {}
-        show(
-            f"{self.run.setting}: {self.run.folder}{' (was finished before)' if was_finished else ''}",
-            columns,
-        )
+            columns = {} if self.original is None else {"Original": self.original.metrics or {}}
+            columns[self.run.method] = self.run.metrics or {}
+            note = " (was finished before)" if was_finished else ""
+            show(f"{self.run.setting}: {self.run.folder}{note}", columns)
 
     def test(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
         """Measure a checkpoint again, beside the metrics.json in its folder; write nothing."""

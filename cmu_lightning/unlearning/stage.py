@@ -1,21 +1,18 @@
-"""What all stages share: a network, procedure A, exact losses and measurements."""
+"""What all stages share: a network, procedure A and exact losses."""
 
-import time
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cmu_lightning.data import Batch, CorruptedDataModule
-from cmu_lightning.data.loading import EvaluationBatch
+from cmu_lightning.data import Batch
 from cmu_lightning.data.sampling import mix
 from cmu_lightning.errors import UserError
-from cmu_lightning.metrics import DomainAccuracy, matched_accuracy, selection_score
+from cmu_lightning.unlearning.measuring import Measuring
 from cmu_lightning.unlearning.procedure import Procedure
 
 RECORD = "cmu_lightning"
@@ -29,7 +26,7 @@ def build(network: Callable[[], nn.Module], seed: int) -> nn.Module:
         return network()
 
 
-class Stage(LightningModule):
+class Stage(Measuring):
     """One LightningModule run by `fit` under `Trainer(max_epochs=1)`, for exactly its number of steps.
 
     A stage declares the view of the data it trains on and defines `loss`; the base does the rest.
@@ -52,15 +49,8 @@ class Stage(LightningModule):
         self.procedure = procedure
         self.make_network = network
         self.network = build(network, self.seed)
-        self.scores: list[DomainAccuracy] = []
         self.record: dict[str, Any] = {}
         """What the command line wants to travel in the checkpoint."""
-        self.reference: Tensor | None = None
-        """Classes that the original predicts on S_f, shape (|S_f|,); None for an original."""
-        self.results: dict[str, float] = {}
-        """All that `Trainer.test` measured."""
-        self.seconds = 0.0
-        self.started: float | None = None
         self.samples_forward = 0
         self.samples_backward = 0
         self.loss_sum: Tensor | None = None
@@ -70,13 +60,6 @@ class Stage(LightningModule):
         """Optimiser steps of this stage."""
         steps: int = getattr(self.procedure, self.uses)
         return steps
-
-    @property
-    def data(self) -> CorruptedDataModule:
-        """What the stage runs on."""
-        trainer: Any = self.trainer
-        data: CorruptedDataModule = trainer.datamodule
-        return data
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of each sample, shape (n,): cross-entropy with the labels as given."""
@@ -161,74 +144,6 @@ class Stage(LightningModule):
             self.log("train_loss", self.loss_sum / every, prog_bar=True, sync_dist=True)
             self.loss_sum = None
 
-    def on_train_start(self) -> None:
-        """Start the clock."""
-        self.started = time.perf_counter()
-
-    def on_train_end(self) -> None:
-        """Stop the clock."""
-        self._stop_clock()
-
-    def _stop_clock(self) -> None:
-        if self.started is not None:
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
-            self.seconds += time.perf_counter() - self.started
-            self.started = None
-
-    def on_validation_start(self) -> None:
-        """Validation does not count as the stage's time."""
-        self._stop_clock()
-        self._new_scores(self.trainer.val_dataloaders)
-
-    def on_validation_end(self) -> None:
-        """Start the clock again."""
-        if not self.trainer.sanity_checking:
-            self.started = time.perf_counter()
-
-    def on_test_start(self) -> None:
-        """Start counting."""
-        self._new_scores(self.trainer.test_dataloaders)
-
-    def _new_scores(self, loaders: Any) -> None:
-        self.measured = [loader.evaluation.names for loader in loaders]
-        self.scores = [DomainAccuracy(len(names)).to(self.device) for names in self.measured]
-
-    def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Count what is right."""
-        if len(batch.image):
-            self.scores[dataloader_idx].update(self.network(batch.image).argmax(dim=1), batch.target, batch.domain)
-
-    def test_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Count what is right."""
-        self.validation_step(batch, batch_idx, dataloader_idx)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log what selection needs."""
-        if not self.trainer.sanity_checking:
-            shown = {"val_acc", "changed", "selection_score"}
-            values = {name: value for name, value in self._results().items() if name in shown}
-            self.log_dict(values, prog_bar=True, sync_dist=True)
-
-    def on_test_epoch_end(self) -> None:
-        """Keep and log everything."""
-        self.results = self._results()
-        self.log_dict(self.results, sync_dist=True)
-
-    def _results(self) -> dict[str, float]:
-        """The metrics by their names; what does not apply is absent."""
-        values: dict[str, float] = {}
-        for names, score in zip(self.measured, self.scores, strict=True):
-            values |= dict(zip(names, score.compute().view(-1).tolist(), strict=True))
-        by_class = [values.pop(name) for name in list(values) if name.startswith("val_acc_class_")]
-        if "unchanged" in values:
-            values["changed"] = 1 - values.pop("unchanged")
-        if self.reference is not None and by_class:
-            samples = self.data.samples
-            values["val_acc_matched"] = matched_accuracy(torch.tensor(by_class), samples.labels[samples.deleted])
-            values["selection_score"] = selection_score(values["val_acc"], values["changed"])
-        return {name: value for name, value in values.items() if value == value}
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What has been spent, and the original's predictions."""
         checkpoint[RECORD] = self.record | {
@@ -241,7 +156,7 @@ class Stage(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from what had been spent."""
         record = checkpoint[RECORD]
-        self.seconds = record["seconds"]
+        self.before = record["seconds"]
         self.samples_forward = record["samples_forward"]
         self.samples_backward = record["samples_backward"]
         self.reference = record["reference"]

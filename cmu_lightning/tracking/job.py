@@ -1,0 +1,116 @@
+"""One run, from the decision what is left to do to `metrics.json`."""
+
+import json
+import os
+import shutil
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.errors import UserError
+from cmu_lightning.tracking.checkpoint import read_checkpoint
+from cmu_lightning.tracking.handover import INHERITED, decide
+from cmu_lightning.tracking.original import find_or_train
+from cmu_lightning.tracking.results import measured
+from cmu_lightning.tracking.run import Run, write_atomically
+from cmu_lightning.unlearning import Stage, Unlearner
+from cmu_lightning.unlearning.stage import RECORD
+
+
+class Job:
+    """Trains a stage, measures it, and stores the results; whatever of that is done already is not done again.
+
+    Args:
+        trainer: Not started yet.
+        stage: What is to be run.
+        data: What it runs on.
+        run: Where it goes.
+        original: What it starts from; None for an original.
+        config: Resolved, as plain data.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        stage: Stage,
+        data: CorruptedDataModule,
+        run: Run,
+        original: Run | None,
+        config: dict[str, Any],
+    ) -> None:
+        self.trainer, self.stage, self.data = trainer, stage, data
+        self.run, self.original, self.config = run, original, config
+
+    def do(self, ckpt_path: str | None) -> bool:
+        """Do what is left.
+
+        Args:
+            ckpt_path: Checkpoint to go on from; default the run's last one, if there is one.
+
+        Returns:
+            Whether nothing was left.
+        """
+        with ExitStack() as held:
+            held.callback(os.environ.pop, INHERITED, None)
+            held.callback(self._leave_nothing_empty)
+            decision = decide(self.trainer, lambda: self._begin(held, ckpt_path))
+            if not decision["finished"]:
+                self._train_and_measure(decision)
+        return bool(decision["finished"])
+
+    def _leave_nothing_empty(self) -> None:
+        """Loggers make folders before it is known whether the run can start; take them away if it could not."""
+        if self.trainer.is_global_zero and self.run.folder.exists() and not self.run.config.exists():
+            shutil.rmtree(self.run.folder)
+            for parent in (self.run.folder.parent, self.run.folder.parent.parent):
+                with suppress(OSError):  # not empty
+                    parent.rmdir()
+
+    def _begin(self, held: ExitStack, ckpt_path: str | None) -> dict[str, Any]:
+        """What rank 0 settles for all: whether there is anything to do, from where, and with which original."""
+        held.enter_context(self.run.locked())
+        if self.run.metrics is not None:
+            return {"finished": True}
+        resume = ckpt_path or (str(self.run.checkpoint) if self.run.checkpoint.exists() else None)
+        if resume is not None:
+            self._refuse_foreign(resume)
+        original = None
+        if isinstance(self.stage, Unlearner) and self.original:
+            original = self.stage.original or find_or_train(self.original, self.config, self.data.of_deletion)
+        return {"finished": False, "resume": resume, "original": original}
+
+    def _refuse_foreign(self, ckpt_path: str) -> None:
+        """A checkpoint can be resumed by the run that wrote it alone."""
+        record = read_checkpoint(ckpt_path).get(RECORD, {})
+        if record.get("hash") != self.run.hash:
+            raise UserError(
+                f"--ckpt_path resumes an interrupted run, and {ckpt_path} is of another one "
+                f"({record.get('method', 'unknown')} {record.get('hash', '')}): to start from an original's weights "
+                "give it as --model.original"
+            )
+
+    def _train_and_measure(self, decision: dict[str, Any]) -> None:
+        """All that is measured is measured on the weights in `last.ckpt`."""
+        model, data = self.stage, self.data
+        model.record = {"hash": self.run.hash, "method": self.run.method, "setting": self.run.setting}
+        if isinstance(model, Unlearner):
+            model.original = decision["original"]
+        resume, last = decision["resume"], str(self.run.checkpoint)
+        if resume is None or "optimizer_states" in read_checkpoint(resume):
+            self.trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+            self.trainer.save_checkpoint(last, weights_only=True)
+        self.trainer.test(model, datamodule=data, ckpt_path=last, weights_only=True, verbose=False)
+        if self.trainer.is_global_zero:
+            self._store(measured(model, data, self.config, self.run, self.original))
+
+    def _store(self, metrics: dict[str, Any]) -> None:
+        """Write the results last, then drop the weights if they are not wanted."""
+        policy = self.config["checkpoints"]
+        drop = policy == "none" or (policy == "chosen" and self.original is not None)
+        if drop:
+            metrics["dropped_checkpoint"] = self.run.checkpoint.name
+        write_atomically(self.run.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        if drop:
+            self.run.checkpoint.unlink()

@@ -1,0 +1,111 @@
+"""What is measured of a stage: how long it takes, and what its network gets right."""
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.data.loading import EvaluationBatch
+from cmu_lightning.metrics import DomainAccuracy, matched_accuracy, selection_score
+
+
+class Measuring(LightningModule):
+    """A network, a clock, and accuracies on whatever evaluations the data hold."""
+
+    network: nn.Module
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reference: Tensor | None = None
+        """Classes that the original predicts on S_f, shape (|S_f|,); None for an original."""
+        self.results: dict[str, float] = {}
+        """All that `Trainer.test` measured."""
+        self.scores: list[DomainAccuracy] = []
+        self.before = 0.0
+        self.started: float | None = None
+
+    @property
+    def data(self) -> CorruptedDataModule:
+        """What the stage runs on."""
+        trainer: Any = self.trainer
+        data: CorruptedDataModule = trainer.datamodule
+        return data
+
+    @property
+    def seconds(self) -> float:
+        """Wall clock of training until now, without set-up, validation and evaluation."""
+        return self.before + (0.0 if self.started is None else time.perf_counter() - self.started)
+
+    def on_train_start(self) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_end(self) -> None:
+        """Stop the clock."""
+        self.stop_clock()
+
+    def stop_clock(self) -> None:
+        """Add what has passed, once the device has done its work."""
+        if self.started is not None:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.before = self.seconds
+            self.started = None
+
+    def on_validation_start(self) -> None:
+        """Validation does not count as the stage's time."""
+        self.stop_clock()
+        self._new_scores(self.trainer.val_dataloaders)
+
+    def on_validation_end(self) -> None:
+        """Start the clock again."""
+        if not self.trainer.sanity_checking:
+            self.started = time.perf_counter()
+
+    def on_test_start(self) -> None:
+        """Start counting."""
+        self._new_scores(self.trainer.test_dataloaders)
+
+    def _new_scores(self, loaders: Any) -> None:
+        self.measured = [loader.evaluation.names for loader in loaders]
+        self.scores = [DomainAccuracy(len(names)).to(self.device) for names in self.measured]
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count what is right."""
+        if len(batch.image):
+            self.scores[dataloader_idx].update(self.network(batch.image).argmax(dim=1), batch.target, batch.domain)
+
+    def test_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Count what is right."""
+        self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what selection needs."""
+        if not self.trainer.sanity_checking:
+            shown = {"val_acc", "changed", "selection_score"}
+            values = {name: value for name, value in self._results().items() if name in shown}
+            self.log_dict(values, prog_bar=True, sync_dist=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Keep and log everything."""
+        self.results = self._results()
+        self.log_dict(self.results, sync_dist=True)
+
+    def _results(self) -> dict[str, float]:
+        """The metrics by their names; what does not apply is absent."""
+        values: dict[str, float] = {}
+        for names, score in zip(self.measured, self.scores, strict=True):
+            values |= dict(zip(names, score.compute().view(-1).tolist(), strict=True))
+        by_class = [values.pop(name) for name in list(values) if name.startswith("val_acc_class_")]
+        if "unchanged" in values:
+            values["changed"] = 1 - values.pop("unchanged")
+        if self.reference is not None and by_class:
+            samples = self.data.samples
+            values["val_acc_matched"] = matched_accuracy(
+                torch.tensor(by_class, dtype=torch.float64), samples.labels[samples.deleted]
+            )
+            values["selection_score"] = selection_score(values["val_acc"], values["changed"])
+        return {name: value for name, value in values.items() if value == value}

@@ -1,11 +1,17 @@
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+# Small networks gain nothing from threads, and two that wait for each other on a busy machine lose much.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
 
 from cmu_lightning.cli import main
+from cmu_lightning.unlearning import Original
+from tests.plain import LINEAR, SHORT, digits, trainer
 
 SMALL = """
 network: {class_path: tests.networks.Linear, init_args: {pixels: 144, num_classes: 10}}
@@ -53,3 +59,12 @@ def fit(small: str) -> Callable[..., int]:
         return main(["fit", "--config", "poison_digits.yaml", "--config", small, *arguments])
 
     return run
+
+
+@pytest.fixture
+def original(tmp_path):
+    """The checkpoint of a short original."""
+    run, path = trainer(tmp_path), tmp_path / "original.ckpt"
+    run.fit(Original(LINEAR, SHORT), datamodule=digits())
+    run.save_checkpoint(path, weights_only=True)
+    return str(path)

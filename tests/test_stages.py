@@ -4,56 +4,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from cmu_lightning.data import Batch, DigitsDataModule, InterclassConfusion, Poison
+from cmu_lightning.data import Batch, DigitsDataModule, InterclassConfusion
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
 from cmu_lightning.tracking.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import CF, Original, Procedure, RewoD
 from cmu_lightning.unlearning.stage import build
 from tests.networks import Linear
-
-LINEAR = partial(Linear, 144, 10)
-SHORT = Procedure(steps=24, unlearn_steps=10, batch_size=300, lr=0.05)
-
-
-def trainer(tmp_path, *callbacks, **arguments):
-    """A plain Trainer, as without the command line."""
-    return Trainer(
-        accelerator="cpu",
-        callbacks=list(callbacks),
-        default_root_dir=str(tmp_path),
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        logger=False,
-        num_sanity_val_steps=0,
-        **({"max_epochs": 1} | arguments),
-    )
-
-
-def digits(identified=1.0, seed=0):
-    return DigitsDataModule(Poison(size=36, seed=seed), identified=identified)
-
-
-@pytest.fixture
-def original(tmp_path):
-    """The checkpoint of a short original."""
-    run, path = trainer(tmp_path), tmp_path / "original.ckpt"
-    run.fit(Original(LINEAR, SHORT), datamodule=digits())
-    run.save_checkpoint(path, weights_only=True)
-    return str(path)
-
-
-def weights(path):
-    return torch.load(path, weights_only=True)["state_dict"]
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+from tests.plain import LINEAR, SHORT, digits, same, trainer, weights
 
 
 def test_a_network_depends_on_its_seed_alone():

@@ -1,0 +1,40 @@
+"""Stages without the command line, on digits, for a few steps."""
+
+from functools import partial
+
+import torch
+from lightning.pytorch import Trainer
+
+from cmu_lightning.data import DigitsDataModule, Poison
+from cmu_lightning.unlearning import Procedure
+from tests.networks import Linear
+
+LINEAR = partial(Linear, 144, 10)
+SHORT = Procedure(steps=24, unlearn_steps=10, batch_size=300, lr=0.05)
+
+
+def trainer(tmp_path, *callbacks, **arguments):
+    """A plain Trainer, as without the command line."""
+    return Trainer(
+        accelerator="cpu",
+        callbacks=list(callbacks),
+        default_root_dir=str(tmp_path),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        logger=False,
+        num_sanity_val_steps=0,
+        **({"max_epochs": 1} | arguments),
+    )
+
+
+def digits(identified=1.0, seed=0):
+    return DigitsDataModule(Poison(size=36, seed=seed), identified=identified)
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

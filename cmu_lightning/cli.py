@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import find_configs, one_sentence
 from cmu_lightning.tracking.callbacks import LastCheckpoint, StageProgress, WriteConfig
-from cmu_lightning.tracking.checkpoint import read_checkpoint
+from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
 from cmu_lightning.tracking.identity import LEFT, digest, identity
 from cmu_lightning.tracking.job import Job
 from cmu_lightning.tracking.original import of_config, of_path
@@ -70,11 +71,21 @@ class CLI(LightningCLI):
         """Refuse what LightningCLI would trip over."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
-        seed = config.seed_everything
-        if isinstance(seed, bool) or not 0 <= seed < 2**32:
-            raise UserError(f"seed_everything={seed} is not a seed: give a number from 0 to {2**32 - 1}")
+        self._refuse_no_seed("seed_everything", config.seed_everything)
+        if not re.fullmatch(r"\w[\w.-]*", config.setting or "x"):
+            raise UserError(f"setting={config.setting} names a folder: give letters, digits, '_', '.' and '-' alone")
+        if config.threads is not None and not 1 <= config.threads <= 1024:
+            raise UserError(f"threads={config.threads} is not possible: give a number from 1 to 1024")
+        interval = config.trainer.val_check_interval
+        if interval is not None and not isinstance(interval, str) and interval <= 0:
+            raise UserError(f"trainer.val_check_interval={interval} is not positive: give a number of steps")
         if config.ckpt_path is not None:
             read_checkpoint(config.ckpt_path)
+
+    @staticmethod
+    def _refuse_no_seed(name: str, seed: Any) -> None:
+        if isinstance(seed, bool) or not 0 <= seed < 2**32:
+            raise UserError(f"{name}={seed} is not a seed: give a number from 0 to {2**32 - 1}")
 
     def before_instantiate_classes(self) -> None:
         """Settle what was left open, so that the saved config leaves nothing open."""
@@ -94,6 +105,7 @@ class CLI(LightningCLI):
         seed = config.seed_everything
         if config.original_seed is None:
             config.original_seed = seed
+        self._refuse_no_seed("original_seed", config.original_seed)
         is_original = config.model.class_path.rpartition(".")[2] == Original.__name__
         stage = config.model.init_args
         if is_original and stage.seed not in (None, config.original_seed):
@@ -107,6 +119,8 @@ class CLI(LightningCLI):
             part = config[key.replace(".", ".init_args.")].init_args
             if "seed" in part and part.seed is None:
                 part.seed = default
+            if "seed" in part:
+                self._refuse_no_seed(f"{key}.seed", part.seed)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs and keeps checkpoints in the run's folder."""
@@ -120,7 +134,10 @@ class CLI(LightningCLI):
             given = config.logger if isinstance(config.logger, list) else [config.logger]
             logger = [CSVLogger(self.run.folder, name="csv"), *(one for one in given if one)]
             callbacks += [WriteConfig(self.run.config, self.resolved), LastCheckpoint(self.run.checkpoint)]
-        return super().instantiate_trainer(logger=logger, callbacks=callbacks, enable_checkpointing=False)
+        try:
+            return super().instantiate_trainer(logger=logger, callbacks=callbacks, enable_checkpointing=False)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"the Trainer cannot be made with these options: {error}") from error
 
     def _identify(self) -> None:
         """Which run this is, and which its original."""
@@ -153,8 +170,12 @@ class CLI(LightningCLI):
         """Measure a checkpoint again, beside the metrics.json in its folder; write nothing."""
         if ckpt_path is None:
             raise UserError("test needs a checkpoint: give --ckpt_path RUN/last.ckpt")
-        if RECORD not in read_checkpoint(ckpt_path):
+        content = read_checkpoint(ckpt_path)
+        if RECORD not in content:
             raise UserError(f"{ckpt_path} is of no run of this project: give the last.ckpt of a run")
+        if content[RECORD]["method"] != type(model).__name__ or type(datamodule).__qualname__ not in content:
+            raise UserError(f"{ckpt_path} is of another run than the config: give the config.yaml beside it")
+        load_network(model.network, content, ckpt_path)
         self.trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True, verbose=False)
         if not self.trainer.is_global_zero:
             return

@@ -32,6 +32,8 @@ def find_configs(arguments: list[str]) -> list[str]:
 
 def _find(name: str) -> str:
     shipped = CONFIGS / name
+    if Path(name).is_file():
+        _refuse_unreadable(Path(name))
     if Path(name).exists() or not name.endswith((".yaml", ".yml", ".json")):
         return name
     if shipped.exists():
@@ -40,11 +42,20 @@ def _find(name: str) -> str:
     raise UserError(f"there is no config {name}, neither here nor among the project's: {', '.join(known)}")
 
 
+def _refuse_unreadable(path: Path) -> None:
+    try:
+        empty = not path.read_text().strip()
+    except UnicodeDecodeError as error:
+        raise UserError(f"the config {path} is not text: give a YAML file") from error
+    if empty:
+        raise UserError(f"the config {path} is empty: give one that says something")
+
+
 def one_sentence(message: str) -> str:
     """A parser's complaint of many lines, as one that a person reads."""
-    lines = [line.strip(" -") for line in message.splitlines()]
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     lines = [line for line in lines if line and not NOISE.search(line)]
-    text = " ".join(lines)
+    text = re.sub(r"(Expected a <class '\w+'>) (?=Expected)", r"\1 or ", " ".join(lines))
     text = re.sub(r"Parser key \"([^\"]+)\":", r"--\1:", text)
     text = re.sub(r"Type [\w.]*Callable\[.*?\]\S* \S+ expects a function or a callable class:", "", text)
     text = re.sub(r"Problem with given class_path '(?:\w+\.)*(\w+)':", r"\1:", text)

@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,8 +37,6 @@ def same(one: dict, other: dict) -> bool:
 @pytest.fixture
 def copied(runs: Path, tmp_path: Path) -> Path:
     """A runs folder of this test's own, with the small original."""
-    import shutil
-
     return Path(shutil.copytree(runs, tmp_path / "runs"))
 
 
@@ -190,7 +190,7 @@ def test_configs_are_found_from_anywhere(tmp_path):
         str(CONFIGS / "unlearn/cf.yaml"),
         f"-c={CONFIGS / 'poison_digits.yaml'}",
     ]
-    Path("mine.yaml").write_text("")
+    Path("mine.yaml").write_text("setting: mine")
     assert find_configs(["--config", "mine.yaml"]) == ["--config", "mine.yaml"]
 
 
@@ -237,20 +237,31 @@ WRONG = {
     "a network for other images": (["--network.pixels", "100"], "does not take images of shape"),
     "a network for other classes": (["--network.num_classes", "7"], r"shape \(7,\) for the 10 classes"),
     "a missing original": ([*CF, "--model.original", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
+    "a negative seed of the original": (["--original_seed", "-1"], "original_seed=-1"),
+    "a negative seed of S_m": (["--data.manipulation.seed", "-1"], "data.manipulation.seed=-1"),
+    "no threads": (["--threads", "0"], "threads=0"),
+    "a setting outside the runs folder": (["--setting", "../x"], r"setting=\.\./x"),
+    "an accelerator that does not exist": (["--trainer.accelerator", "foo"], "accelerator='foo'"),
+    "validation every 0 steps": (["--trainer.val_check_interval", "0"], "val_check_interval=0"),
+    "a trigger larger than the image": (["--data.manipulation.patch", "13"], "13 pixels .* 12x12"),
+    "a trigger of other channels": (["--data.manipulation.value", "[1,1,1]"], "3 numbers for 1 channels"),
+    "an empty config": (["--config", "empty.yaml"], "empty.yaml is empty"),
+    "a config that is no text": (["--config", "binary.yaml"], "binary.yaml is not text"),
+    "a config as an original": ([*CF, "--model.original", str(CONFIGS / "poison_digits.yaml")], "is refused"),
     "a missing checkpoint": (["--ckpt_path", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_said_in_one_sentence(case, fit, capsys, tmp_path):
+def test_what_is_wrong_is_said_in_one_sentence(case, fit, capsys):
+    Path("empty.yaml").write_text("")
+    Path("binary.yaml").write_bytes(bytes(range(128, 256)))
     arguments, says = WRONG[case]
     assert fit("--runs_dir", "runs", *arguments) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ")
     assert error.count("\n") == 0
     assert "Traceback" not in error
-    import re
-
     assert re.search(says, error), error
     left = [path for path in Path("runs").rglob("*") if ".locks" not in path.parts]
     assert left == []
@@ -294,3 +305,21 @@ def test_test_needs_a_checkpoint(capsys):
 def test_long_complaints_become_one_line():
     message = 'Parser key "data":\n  Does not validate against any of the Union subtypes\n  Errors:\n    - bad value\n'
     assert one_sentence(message) == "--data: bad value"
+
+
+def test_a_finished_run_survives_whatever_is_missing(copied, fit, capsys):
+    folder = the(copied, "poison_digits/Original/*")
+    (folder / "config.yaml").unlink()
+    assert fit("--runs_dir", str(copied)) == 0
+    assert (folder / "last.ckpt").exists()
+    (folder / "metrics.json").write_text("[]")
+    assert fit("--runs_dir", str(copied)) == 2
+    assert "metrics.json is damaged" in capsys.readouterr().err
+    assert (folder / "last.ckpt").exists()
+
+
+def test_a_config_of_another_run_is_refused(copied, fit, capsys):
+    assert fit(*CF, "--runs_dir", str(copied)) == 0
+    config, checkpoint = (the(copied, f"poison_digits/{name}") for name in ("Original/*/config.yaml", "CF/*/last.ckpt"))
+    assert main(["test", "--config", str(config), "--ckpt_path", str(checkpoint)]) == 2
+    assert "is of another run than the config" in capsys.readouterr().err

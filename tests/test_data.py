@@ -236,6 +236,8 @@ def test_cifar100_is_read(cifar100, tmp_path):
     stored = pickle.loads((cifar100 / "test").read_bytes())
     assert torch.equal(data.test.images[3].permute(2, 0, 1).flatten(), torch.from_numpy(stored["data"][3]))
     assert data.test.labels[3] == 3
+    for what in (evaluation.of_test(data), evaluation.of_validation(data)):  # its images come transposed
+        assert sum(len(batch.image) for batch in data.batches(what)) > 0
 
 
 def test_pcam_is_read_at_its_centre(tmp_path):

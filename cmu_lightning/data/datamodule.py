@@ -87,7 +87,7 @@ class CorruptedDataModule(LightningDataModule):
         place = self._place(train, test)
         self.samples = self._identify(samples.take(~held)).to(place)
         self.validation = (samples.take(held) if validation is None else self._untouched(validation)).to(place)
-        self.test = test.to(place)
+        self.test = Split(test.images.contiguous(), test.labels).to(place)
 
     def _refuse_second_sharding(self) -> None:
         trainer = self.trainer
@@ -113,14 +113,14 @@ class CorruptedDataModule(LightningDataModule):
         labels[chosen] = self._check_classes(self.manipulation.relabel(train.labels[chosen]))
         manipulated = torch.zeros_like(exposed)
         manipulated[chosen] = True
-        return Samples(train.images, train.labels, labels, manipulated, torch.zeros_like(exposed))
+        return Samples(train.images.contiguous(), train.labels, labels, manipulated, torch.zeros_like(exposed))
 
     def _untouched(self, split: Split) -> Samples:
         """Validation samples of the data set's own, as many as asked for."""
         if self.val_size is not None:
             split = split.take(held_out(split.labels, min(self.val_size, len(split.labels))))
         nothing = torch.zeros_like(split.labels, dtype=torch.bool)
-        return Samples(split.images, split.labels, split.labels, nothing, nothing)
+        return Samples(split.images.contiguous(), split.labels, split.labels, nothing, nothing)
 
     def _check_classes(self, labels: Tensor) -> Tensor:
         """Labels, unless one of them is of no class."""
@@ -163,6 +163,8 @@ class CorruptedDataModule(LightningDataModule):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Check that a checkpoint of this same run is of the same data."""
         difference = self.difference(state)
+        if difference is None and not torch.equal(self.state_dict()["deleted"], state["deleted"]):
+            difference = "another deletion set (S_f)"
         if difference:
             raise UserError(f"the checkpoint is of {difference}: give a checkpoint of this setting")
 

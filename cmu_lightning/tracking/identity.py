@@ -20,6 +20,7 @@ TRAINER = (
 
 LEFT = {
     "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": None,
     "fast_dev_run": False,
     "limit_train_batches": None,
     "max_epochs": 1,

@@ -54,15 +54,14 @@ class Job:
         """
         with ExitStack() as held:
             held.callback(os.environ.pop, INHERITED, None)
-            held.callback(self._leave_nothing_empty)
             decision = decide(self.trainer, lambda: self._begin(held, ckpt_path))
             if not decision["finished"]:
                 self._train_and_measure(decision)
         return bool(decision["finished"])
 
     def _leave_nothing_empty(self) -> None:
-        """Loggers make folders before it is known whether the run can start; take them away if it could not."""
-        if self.trainer.is_global_zero and self.run.folder.exists() and not self.run.config.exists():
+        """Take a new folder away again if the run did not get as far as to its first checkpoint."""
+        if self.run.folder.exists() and not self.run.checkpoint.exists() and self.run.metrics is None:
             shutil.rmtree(self.run.folder)
             for parent in (self.run.folder.parent, self.run.folder.parent.parent):
                 with suppress(OSError):  # not empty
@@ -71,8 +70,12 @@ class Job:
     def _begin(self, held: ExitStack, ckpt_path: str | None) -> dict[str, Any]:
         """What rank 0 settles for all: whether there is anything to do, from where, and with which original."""
         held.enter_context(self.run.locked())
+        if ckpt_path is not None:
+            self._refuse_foreign(ckpt_path)
         if self.run.metrics is not None:
             return {"finished": True}
+        if not self.run.folder.exists():
+            held.callback(self._leave_nothing_empty)
         resume = ckpt_path or (str(self.run.checkpoint) if self.run.checkpoint.exists() else None)
         if resume is not None:
             self._refuse_foreign(resume)

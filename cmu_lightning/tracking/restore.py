@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 import cmu_lightning.models  # noqa: F401  (makes short class names known)
@@ -23,6 +23,9 @@ def restore_network(folder: Path) -> nn.Module:
         raise UserError(f"{folder} is not a run: it has no config.yaml")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--network", type=Callable[[], nn.Module])
-    parsed = parser.parse_object({"network": yaml.safe_load(config.read_text())["network"]})
+    try:
+        parsed = parser.parse_object({"network": yaml.safe_load(config.read_text())["network"]})
+    except (ArgumentError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{config} is not a run's, or damaged: it does not say how to make the network") from error
     network: nn.Module = parser.instantiate_classes(parsed).network()
     return load_network(network, read_checkpoint(folder / "last.ckpt"), folder / "last.ckpt").eval()

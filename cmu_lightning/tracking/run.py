@@ -80,10 +80,13 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     path = folder / "metrics.json"
     try:
         stored: dict[str, Any] = json.loads(path.read_text())
+        whole = "hash" in stored
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: delete it, and the run's numbers are measured again") from error
+    except (ValueError, TypeError):
+        whole = False
+    if not whole:
+        raise UserError(f"{path} is damaged: delete it, and the run's numbers are measured again")
     return stored
 
 

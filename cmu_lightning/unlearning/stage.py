@@ -99,7 +99,7 @@ class Stage(Measuring):
     def _check_outputs(self) -> None:
         """One image through the network, before anything costs time."""
         data = self.data
-        image = data.pixels()(data.samples.images[:1], data.samples.manipulated[:1].cpu()).cpu()
+        image = data.pixels()(data.samples.images[:1], torch.ones(1, dtype=torch.bool)).cpu()
         training = self.network.training
         try:
             with torch.no_grad():
@@ -140,7 +140,7 @@ class Stage(Measuring):
         self.loss_sum = loss.detach() if self.loss_sum is None else self.loss_sum + loss.detach()
         trainer: Any = self.trainer
         every = trainer.log_every_n_steps
-        if (self.global_step + 1) % every == 0:
+        if every and (self.global_step + 1) % every == 0:
             self.log("train_loss", self.loss_sum / every, prog_bar=True, sync_dist=True)
             self.loss_sum = None
 

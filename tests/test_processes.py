@@ -20,6 +20,7 @@ from cmu_lightning.parsing import PACKAGE
 
 ROOT = PACKAGE.parent
 CF = ["--config", "unlearn/cf.yaml", "--data.identified", "0.5"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 TWO = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.accelerator", "cpu"]
 
 
@@ -65,8 +66,7 @@ def test_torchrun_trains_the_original_on_demand_and_equals_one_process(small, ru
     one, two = tmp_path / "one", tmp_path / "two"
     shutil.copytree(runs, one)
     assert main(command(small, one, *CF)) == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    launch(torchrun, command(small, two, *CF, *TWO))
+    launch(TORCHRUN, command(small, two, *CF, *TWO))
     for method in ("Original", "CF"):
         assert_alike(one, two, method)
         assert stored(two, method)[0]["environment"]["world_size"] == 2
@@ -78,7 +78,7 @@ def test_two_processes_measure_a_network_with_batch_norm_as_one_does(small, tmp_
     assert main(command(small, tmp_path, *network, "--procedure.steps", "10")) == 0
     (folder,) = tmp_path.glob("poison_digits/Original/*")
     again = ["test", "--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "last.ckpt")]
-    launch([sys.executable], [*again, *TWO])
+    launch(TORCHRUN, [*again, *TWO])
 
 
 def test_killed_and_started_again_ends_at_the_same_weights(small, runs, tmp_path, processes):

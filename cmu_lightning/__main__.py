@@ -1,8 +1,35 @@
 """`python -m cmu_lightning`."""
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 
-from cmu_lightning.cli import main
+from cmu_lightning.errors import UserError
+
+LIGHT = {"sweep": "cmu_lightning.sweep.command", "report": "cmu_lightning.report.command"}
+"""Commands that need no torch and start at once; all others are the LightningCLI's."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Default those of the process.
+
+    Returns:
+        The exit code; 2 for what a user did wrong.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if given and given[0] in LIGHT:
+            code: int = import_module(LIGHT[given[0]]).main(given[1:])
+        else:
+            code = import_module("cmu_lightning.cli").main(given)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    return code
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -23,8 +23,8 @@ from torchvision import transforms
 
 from cmu_lightning.data import CIFAR10DataModule, Poison
 from cmu_lightning.data.augmentation import CropAndFlip
-from cmu_lightning.data.loading import TrainingBatches
 from cmu_lightning.data.sampling import EpochSampler
+from cmu_lightning.data.training import Source, TrainingBatches
 
 BATCH = 512
 
@@ -34,8 +34,8 @@ def ours(root: str, batches: int) -> TrainingBatches:
     data.setup()
     view = torch.arange(len(data.samples.clean))
     sampler = EpochSampler(len(view), BATCH, seed=0)
-    augmentation = CropAndFlip(data.padding, data.flip)
-    return TrainingBatches(data.samples, view, sampler, batches, lambda: 0, augmentation, data.pixels(), 0, 1)
+    source = Source(data.samples, view, sampler, CropAndFlip(data.padding, data.flip))
+    return TrainingBatches([source], [0] * batches, lambda: 0, data.pixels(), 0, 1)
 
 
 def theirs(root: str, workers: int) -> DataLoader:

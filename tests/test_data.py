@@ -137,7 +137,7 @@ def test_a_batch_is_cropped_then_stamped_then_normalised():
     batches = loaders(stage, data)
     stamped = 0
     for step in range(20):
-        order = batches.epoch(step)[0]
+        order = batches.sources[0].epoch(step)[0]
         for image, label, index in zip(*batches.batch(step)[:2], order, strict=True):
             manipulated = bool(data.samples.manipulated[index])
             corner = image[0, -1, -1] * 0.25 + 0.5
@@ -154,10 +154,10 @@ def test_a_batch_is_cropped_then_stamped_then_normalised():
 def test_the_retain_view_has_no_deleted_sample():
     stage = CF(partial(Linear, 16, 2), Procedure(unlearn_steps=6, batch_size=20))
     batches = loaders(stage, Squares(Poison(size=10, patch=1), identified=0.5, val_size=0))
-    seen = torch.cat([batches.epoch(0)[0]])
+    seen = torch.cat([batches.sources[0].epoch(0)[0]])
     assert len(seen) == 35
     assert not any(batch.deleted.any() for batch in batches)
-    assert batches.samples.manipulated[seen].sum() == 5
+    assert batches.sources[0].samples.manipulated[seen].sum() == 5
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])

@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from cmu_lightning.data import evaluation
 from cmu_lightning.data.augmentation import CropAndFlip
-from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split, TrainingBatches
+from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split
 from cmu_lightning.data.manipulation import Manipulation
-from cmu_lightning.data.sampling import EpochSampler, held_out
+from cmu_lightning.data.sampling import EpochSampler, held_out, mix
+from cmu_lightning.data.training import Passes, Source, TrainingBatches
 from cmu_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -177,22 +179,36 @@ class CorruptedDataModule(LightningDataModule):
             return "another draw of manipulated samples (S_m)"
         return None
 
-    def train_dataloader(self) -> TrainingBatches:
+    def train_dataloader(self) -> TrainingBatches | Passes:
         """The view that the stage declares, for exactly its number of steps."""
         trainer, stage = self._running()
-        chosen = ~self.samples.deleted if stage.view == "retain" else torch.ones_like(self.samples.deleted)
-        view = torch.nonzero(chosen).flatten().cpu()
-        return TrainingBatches(
-            self.samples,
-            view,
-            EpochSampler(len(view), stage.procedure.batch_size, stage.seed),
-            stage.steps,
-            lambda: trainer.global_step,
-            CropAndFlip(self.padding, self.flip),
-            self.pixels(),
-            trainer.global_rank,
-            trainer.world_size,
-        )
+        deleted = self.samples.deleted
+        if stage.view == "passes":
+            return Passes(*(self._pass(mask, stage) for mask in (deleted, ~deleted)))
+        masks = {
+            "train": [torch.ones_like(deleted)],
+            "retain": [~deleted],
+            "forget then retain": [deleted, ~deleted],
+        }[stage.view]
+        seeds = [mix(stage.seed, 2), stage.seed][-len(masks) :]
+        sources = [self._source(mask, stage, seed) for mask, seed in zip(masks, seeds, strict=True)]
+        plan = stage.plan(*(source.sampler.steps_per_epoch for source in sources))
+        return self._batches(sources, plan, lambda: trainer.global_step)
+
+    def _pass(self, mask: Tensor, stage: "Stage") -> TrainingBatches:
+        """One epoch; augmented only if the stage wants it so, else in the order of the samples."""
+        source = self._source(mask, stage, stage.seed, stage.augment)
+        return self._batches([source], [0] * source.sampler.steps_per_epoch, lambda: 0)
+
+    def _source(self, mask: Tensor, stage: "Stage", seed: int, augment: bool = True) -> Source:
+        view = torch.nonzero(mask).flatten().cpu()
+        sampler = EpochSampler(len(view), stage.procedure.batch_size, seed, shuffle=augment)
+        augmentation = CropAndFlip(self.padding, self.flip) if augment else CropAndFlip(0, flip=False)
+        return Source(self.samples, view, sampler, augmentation)
+
+    def _batches(self, sources: list[Source], plan: list[int], done: Callable[[], int]) -> TrainingBatches:
+        trainer = self._running()[0]
+        return TrainingBatches(sources, plan, done, self.pixels(), trainer.global_rank, trainer.world_size)
 
     def pixels(self) -> Pixels:
         """Makes a network's input on the device it runs on."""

@@ -1,14 +1,13 @@
 """Batches ready for a network, made on the device from arrays in memory."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.augmentation import CropAndFlip
 from cmu_lightning.data.manipulation import Manipulation
-from cmu_lightning.data.sampling import EpochSampler, generator, rank_slice
+from cmu_lightning.data.sampling import rank_slice
 
 
 class Split(NamedTuple):
@@ -123,76 +122,6 @@ class Pixels:
         lines = pixels.view(count * height, width * channels)  # long rows: broadcasting over 3 channels is slow
         lines.sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
         return picture
-
-
-class TrainingBatches:
-    """Augmented batches for the steps that are left, one global batch a step.
-
-    Args:
-        samples: S_tr.
-        view: Indices of the samples to train on, on the CPU.
-        sampler: Orders them.
-        steps: Number of batches in all.
-        done: Tells how many steps are done when iteration starts.
-        augmentation: Moves and mirrors the images.
-        pixels: Makes the network's input of them.
-        rank: This process.
-        world_size: Number of processes.
-    """
-
-    def __init__(
-        self,
-        samples: Samples,
-        view: Tensor,
-        sampler: EpochSampler,
-        steps: int,
-        done: Callable[[], int],
-        augmentation: CropAndFlip,
-        pixels: Pixels,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        self.samples, self.view, self.sampler = samples, view, sampler
-        self.steps, self.done = steps, done
-        self.augmentation, self.pixels = augmentation, pixels
-        self.rank, self.world_size = rank, world_size
-        self.manipulated = samples.manipulated.cpu()
-        self.prepared: tuple[int, Tensor, Tensor, Tensor] | None = None
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[Batch]:
-        for step in range(self.done(), self.steps):
-            yield self.batch(step)
-
-    def batch(self, step: int) -> Batch:
-        """This process's slice of one global batch."""
-        epoch, whole = self.sampler.batch(step)
-        order, stamped, crops = self.epoch(epoch)
-        total = whole.stop - whole.start
-        part = rank_slice(total, self.rank, self.world_size)
-        part = slice(whole.start + part.start, whole.start + part.stop)
-        images, clean, label, _, deleted = self.samples.take(order[part])
-        device = self.pixels.device
-        moved = self.augmentation(images.to(device), crops[part].to(device))
-        return Batch(self.pixels(moved, stamped[part]), label.to(device), clean.to(device), deleted.to(device), total)
-
-    def epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The order of an epoch's samples, which of them are stamped, and their crops; kept for its next steps."""
-        if self.prepared is None or self.prepared[0] != epoch:
-            place = self.samples.images.device
-            order = self.view[self.sampler.order(epoch)]
-            crops = self.augmentation.draw(len(order), generator(self.sampler.seed, epoch, 1))
-            self.prepared = epoch, order.to(place), self.manipulated[order], crops.to(place)
-        return self.prepared[1:]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Empty: the position is the number of steps done, which a checkpoint holds anyway."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to load."""
 
 
 class EvaluationBatches:

@@ -1,6 +1,7 @@
 """What a stage run from the command line does besides training."""
 
 import time
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ class LastCheckpoint(Callback):
     ) -> None:
         """Write, if it is due."""
         loader: Any = trainer.train_dataloader
-        due = (batch_idx + 1) % loader.sampler.steps_per_epoch == 0
+        due = loader.ends_epoch(batch_idx)
         if not due and (batch_idx + 1) % self.look == 0:
             late = time.monotonic() - self.written > self.seconds
             due = trainer.strategy.reduce_boolean_decision(late, all=False)
@@ -62,6 +63,17 @@ class StageProgress(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         return type(self.trainer.lightning_module).__name__
+
+    def track(self, batches: Sized, description: str) -> Iterator[Any]:
+        """Batches of a pass within a step, with a bar of their own."""
+        if not self.is_enabled or self.progress is None:
+            yield from batches  # type: ignore[misc]
+            return
+        bar = self._add_task(len(batches), description)
+        for batch in batches:  # type: ignore[attr-defined]
+            yield batch
+            self._update(bar, 1)
+        self.progress.remove_task(bar)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Without the version number of a logger's."""

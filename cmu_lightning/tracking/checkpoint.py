@@ -31,6 +31,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain data to a file that is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    torch.save(content, part)
+    part.replace(path)
+
+
 def load_network(network: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> nn.Module:
     """Put a checkpoint's weights into a network.
 

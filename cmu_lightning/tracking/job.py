@@ -16,6 +16,7 @@ from cmu_lightning.tracking.original import find_or_train
 from cmu_lightning.tracking.results import measured
 from cmu_lightning.tracking.run import Run, write_atomically
 from cmu_lightning.unlearning import Stage, Unlearner
+from cmu_lightning.unlearning.rewind import Rewind
 from cmu_lightning.unlearning.stage import RECORD
 
 
@@ -98,6 +99,7 @@ class Job:
         """All that is measured is measured on the weights in `last.ckpt`."""
         model, data = self.stage, self.data
         model.record = {"hash": self.run.hash, "method": self.run.method, "setting": self.run.setting}
+        model.folder = self.run.folder
         if isinstance(model, Unlearner):
             model.original = decision["original"]
         resume, last = decision["resume"], str(self.run.checkpoint)
@@ -114,6 +116,7 @@ class Job:
         drop = policy == "none" or (policy == "chosen" and self.original is not None)
         if drop:
             metrics["dropped_checkpoint"] = self.run.checkpoint.name
+        Rewind.clean(self.run.folder)
         write_atomically(self.run.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         if drop:
             self.run.checkpoint.unlink()

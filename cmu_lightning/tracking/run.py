@@ -54,21 +54,36 @@ class Run:
         Raises:
             UserError: The runs folder cannot be written.
         """
-        path = self.runs_dir / ".locks" / f"{self.hash}.lock"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                with Console(stderr=True).status(f"another process works on {self.folder}; waiting for it"):
-                    lock.acquire()
-        except OSError as error:
-            raise UserError(f"runs cannot be written to {self.runs_dir} ({error}): give another --runs_dir") from error
-        try:
+        with locked(self.runs_dir / ".locks" / f"{self.hash}.lock", str(self.folder), "give another --runs_dir"):
             yield
-        finally:
-            lock.release()
+
+
+@contextmanager
+def locked(path: Path, what: str, mend: str) -> Iterator[None]:
+    """Hold a lock, which dies with its holder; wait for another process that has it, and show that.
+
+    Args:
+        path: Of the lock.
+        what: Is worked on.
+        mend: What to do where the lock cannot be written.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            with Console(stderr=True).status(f"another process works on {what}; waiting for it"):
+                lock.acquire()
+    except OSError as error:
+        raise UserError(f"nothing can be written to {path.parent} ({error}): {mend}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:

@@ -5,25 +5,18 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import log_softmax
 
 from cmu_lightning.data import Batch
 from cmu_lightning.data.sampling import mix
+from cmu_lightning.unlearning.distilling import Distilling, divergence
 from cmu_lightning.unlearning.procedure import Procedure
-from cmu_lightning.unlearning.stage import build
-from cmu_lightning.unlearning.unlearner import Unlearner
+from cmu_lightning.unlearning.stage import View, build
 
 
-def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher || student) of each sample, shape (n,), from logits of shape (n, num_classes)."""
-    expected = log_softmax(teacher, dim=1)
-    return (expected.exp() * (expected - log_softmax(student, dim=1))).sum(dim=1)
-
-
-class BadT(Unlearner):
+class BadT(Distilling):
     """Follows the original, but on S_f a freshly initialised network; both teachers are frozen, at temperature 1.
 
-    Labels are not used. The teachers are never part of a checkpoint.
+    Labels are not used.
 
     Args:
         network: Makes the network; the original's.
@@ -34,7 +27,7 @@ class BadT(Unlearner):
             `batchmean` by samples.
     """
 
-    view: ClassVar[Literal["train", "retain"]] = "train"
+    view: ClassVar[View] = "train"
     forwards: ClassVar[int] = 3
 
     def __init__(
@@ -47,23 +40,14 @@ class BadT(Unlearner):
     ) -> None:
         super().__init__(network, procedure, original, seed)
         self.reduction = reduction
-        self.teachers: tuple[nn.Module, ...] = ()  # in a tuple, so that they are no part of the module
 
-    def start(self, original: nn.Module) -> None:
-        """Keep the original as the good teacher, and make the bad one, with a generator of its own."""
-        super().start(original)
-        bad = build(self.make_network, mix(self.seed, 1))
-        self.teachers = tuple(teacher.eval().requires_grad_(False) for teacher in (original, bad))
-
-    def on_fit_start(self) -> None:
-        """Teachers follow the student to its device."""
-        for teacher in self.teachers:
-            teacher.to(self.device)
+    def more_teachers(self) -> tuple[nn.Module, ...]:
+        """The bad one, with a generator of its own."""
+        return (build(self.make_network, mix(self.seed, 1)),)
 
     def loss(self, batch: Batch) -> Tensor:
         """Divergence from the bad teacher where a sample is deleted, from the good one elsewhere."""
-        with torch.no_grad():
-            good, bad = (teacher(batch.image) for teacher in self.teachers)
-            teacher = torch.where(batch.deleted.unsqueeze(1), bad, good)
+        good, bad = self.taught(batch.image)
+        teacher = torch.where(batch.deleted.unsqueeze(1), bad, good)
         losses = divergence(self.network(batch.image), teacher)
         return losses / teacher.shape[1] if self.reduction == "mean" else losses

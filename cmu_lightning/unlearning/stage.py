@@ -1,6 +1,7 @@
 """What all stages share: a network, procedure A and exact losses."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +18,10 @@ from cmu_lightning.unlearning.procedure import Procedure
 
 RECORD = "cmu_lightning"
 """Key of the checkpoint's part that is a stage's own."""
+
+
+View = Literal["train", "retain", "forget then retain", "passes"]
+"""The data that a stage trains on: all of S_tr, the retain data, S_f and retain in turns, or one pass over each."""
 
 
 def build(network: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -37,11 +42,15 @@ class Stage(Measuring):
         seed: Of the initial weights, of the order of the data and of its augmentation.
     """
 
-    view: ClassVar[Literal["train", "retain"]] = "train"
+    view: ClassVar[View] = "train"
     uses: ClassVar[Literal["steps", "unlearn_steps"]] = "steps"
     """Which of the procedure's numbers of steps is the stage's."""
     forwards: ClassVar[int] = 1
     """Forward passes over a sample in a step; teachers count."""
+    augment: bool = False
+    """Whether `passes` are shuffled and augmented; what is trained on always is."""
+    lr: float | None = None
+    """Peak learning rate, where it is not the procedure's."""
 
     def __init__(self, network: Callable[[], nn.Module], procedure: Procedure, seed: int | None = None) -> None:
         super().__init__()
@@ -54,12 +63,27 @@ class Stage(Measuring):
         self.samples_forward = 0
         self.samples_backward = 0
         self.loss_sum: Tensor | None = None
+        self.folder: Path | None = None
+        """Of the run, if the command line made one."""
 
     @property
     def steps(self) -> int:
         """Optimiser steps of this stage."""
         steps: int = getattr(self.procedure, self.uses)
         return steps
+
+    @property
+    def place(self) -> Path:
+        """Where the stage leaves files of its own."""
+        return self.folder or Path(self.trainer.default_root_dir)
+
+    def plan(self, *epochs: int) -> list[int]:
+        """For each step, which of the view's parts gives its batch.
+
+        Args:
+            epochs: Steps of an epoch of each part.
+        """
+        return [0] * self.steps
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of each sample, shape (n,): cross-entropy with the labels as given."""
@@ -118,7 +142,7 @@ class Stage(Measuring):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Procedure A."""
-        optimizer = self.procedure.optimizer(self.network.parameters())
+        optimizer = self.procedure.optimizer(self.network.parameters(), self.lr)
         schedule = self.procedure.schedule(optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

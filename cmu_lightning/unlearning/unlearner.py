@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from cmu_lightning.data.loading import EvaluationBatches
+from cmu_lightning.data.loading import Evaluation, EvaluationBatches
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
 from cmu_lightning.unlearning.procedure import Procedure
@@ -42,7 +42,8 @@ class Unlearner(Stage):
                 raise UserError(f"{type(self).__name__} needs the checkpoint of an original: give it as `original`")
             original = self._load(self.original)
             self.start(original)
-            self.reference = self._predictions_on_deleted(original)
+            self.reference = self.classes(original, self.data.all_deleted())
+            original.cpu()
         super().setup(stage)
 
     def start(self, original: nn.Module) -> None:
@@ -63,11 +64,8 @@ class Unlearner(Stage):
         return original.eval()
 
     @torch.no_grad()
-    def _predictions_on_deleted(self, network: nn.Module) -> Tensor:
-        """Predicted classes of all of S_f, on every process alike; shape (|S_f|,)."""
-        device = self.trainer.strategy.root_device
-        network = network.to(device)
-        batches = EvaluationBatches(self.data.all_deleted(), self.data.pixels(), rank=0, world_size=1)
-        predictions = torch.cat([network(batch.image).argmax(dim=1) for batch in batches])
-        network.cpu()
-        return predictions.cpu()
+    def classes(self, network: nn.Module, what: Evaluation) -> Tensor:
+        """Predicted classes of everything in an evaluation, on every process alike; shape (n,), on the CPU."""
+        network.to(self.trainer.strategy.root_device).eval()
+        batches = EvaluationBatches(what, self.data.pixels(), rank=0, world_size=1)
+        return torch.cat([network(batch.image).argmax(dim=1) for batch in batches]).cpu()

@@ -1,0 +1,168 @@
+"""What the dampening methods share: two importances, kept beside the original, and one multiplication."""
+
+import json
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from cmu_lightning.data.training import Passes, TrainingBatches
+from cmu_lightning.tracking.callbacks import StageProgress
+from cmu_lightning.tracking.run import write_atomically
+from cmu_lightning.unlearning.dampening import factors, histogram, ratios, told
+from cmu_lightning.unlearning.diagonal import of_samples
+from cmu_lightning.unlearning.importance import flat, of_batches, task_loss
+from cmu_lightning.unlearning.procedure import Procedure
+from cmu_lightning.unlearning.stage import View
+from cmu_lightning.unlearning.stored import Stored, checksum
+from cmu_lightning.unlearning.unlearner import Unlearner
+
+
+class Dampener(Unlearner):
+    """Multiplies down what of the original matters more to S_f than to the retain data; one step, no training.
+
+    Importances depend on the original, on S_f and on how they are estimated, but on nothing that is tuned; so they
+    are computed once and kept beside the original.
+
+    Args:
+        network: Makes the network; the original's.
+        procedure: Its batch size is the importances' too.
+        original: Checkpoint of the original.
+        seed: Without effect, unless `augment` is on.
+        augment: Whether importances are of shuffled and augmented samples, as in the paper's released code.
+    """
+
+    view: ClassVar[View] = "passes"
+    uses: ClassVar[Literal["steps", "unlearn_steps"]] = "steps"
+    fisher: Literal["batch", "sample"] = "batch"
+    """Whether gradients are of batches or of single samples."""
+
+    def __init__(
+        self,
+        network: Callable[[], nn.Module],
+        procedure: Procedure,
+        original: str | None = None,
+        seed: int | None = None,
+        augment: bool = False,
+    ) -> None:
+        super().__init__(network, procedure, original, seed)
+        self.augment = augment
+        self.automatic_optimization = False
+        self.summary: dict[str, Any] = {}
+        """A histogram of importance ratios, the threshold, and how many parameters were selected or left alone."""
+
+    def objective(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """What importances differentiate, of each sample, shape (n,): the loss."""
+        return task_loss(logits, labels)
+
+    def measure(self, gradient: Tensor) -> Tensor:
+        """What they take of a gradient: its square."""
+        return gradient.square()
+
+    @abstractmethod
+    def choose(self, deleted: Tensor, retain: Tensor) -> tuple[float, float]:
+        """The threshold for selection and the strength of dampening.
+
+        Args:
+            deleted: Importances over S_f, shape (number of parameters,).
+            retain: Importances over the retain data.
+        """
+
+    def configure_optimizers(self) -> None:
+        """None: nothing is trained."""
+
+    def training_step(self, batch: Passes, batch_idx: int) -> None:  # type: ignore[override]
+        """Importances, then the multiplication."""
+        self.network.eval()
+        self.values = flat(self.network.parameters()).detach().clone()
+        with torch.autocast(self.device.type, enabled=False):
+            deleted, retain = self.importances(batch)
+            selection, dampening = self.choose(deleted, retain)
+        self.dampen(factors(deleted, retain, selection, dampening))
+        self._summarise(deleted, retain, selection)
+
+    @torch.no_grad()
+    def dampen(self, factor: Tensor) -> None:
+        """Give every parameter the original's value times its factor."""
+        parameters = list(self.network.parameters())
+        parts = torch.split_with_sizes(self.values * factor, [parameter.numel() for parameter in parameters])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.copy_(part.view_as(parameter))
+
+    def importances(self, passes: Passes) -> tuple[Tensor, Tensor]:
+        """Over S_f and over the retain data; computed by the first who needs them."""
+        strategy = self.trainer.strategy
+        stored = self._stored()
+        with ExitStack() as held:
+            content: dict[str, Any] | None = None
+            if self.trainer.is_global_zero:
+                held.enter_context(stored.locked())
+                content = stored.read()
+            if strategy.broadcast(content is not None):
+                content = content or stored.read() or {}
+                self.before += content["seconds"]  # what was measured when they were made
+            else:
+                content = self._computed(passes)
+                if self.trainer.is_global_zero:
+                    stored.write(content)
+        self.samples_forward += content["samples"]
+        self.samples_backward += content["samples"]
+        return content["deleted"].to(self.device), content["retain"].to(self.device)
+
+    def _stored(self) -> Stored:
+        """Where importances of exactly this kind are."""
+        data, batch_size = self.data, self.procedure.batch_size
+        samples, manipulation = data.samples, data.manipulation
+        of = {
+            "original": checksum(*self.network.state_dict().values()),
+            "data": [data.fingerprint, type(manipulation).__name__, vars(manipulation)],
+            "samples": checksum(samples.labels, samples.manipulated, samples.deleted),
+            "estimator": [type(self).objective.__qualname__, type(self).measure.__qualname__, self.fisher],
+            "batch_size": batch_size if self.fisher == "batch" else None,
+            "augmented": self.seed if self.augment else None,
+        }
+        folder = Path(str(self.original)).parent / "importances"
+        return Stored(folder, of, {"deleted", "retain", "samples", "seconds"})
+
+    def _computed(self, passes: Passes) -> dict[str, Any]:
+        begin = time.perf_counter()
+        deleted = self.importance(passes.deleted, "importances over S_f")
+        retain = self.importance(passes.retain, "importances over the retain data")
+        return {
+            "deleted": deleted.cpu(),
+            "retain": retain.cpu(),
+            "samples": len(self.data.samples.labels),
+            "seconds": time.perf_counter() - begin,
+        }
+
+    def importance(self, batches: TrainingBatches, description: str) -> Tensor:
+        """One importance, shape (number of parameters,), the same on every process.
+
+        Args:
+            batches: One pass.
+            description: Beside the progress bar.
+        """
+        bar: Any = self.trainer.progress_bar_callback
+        shown = bar.track(batches, description) if isinstance(bar, StageProgress) else batches
+        total = partial(self.trainer.strategy.reduce, reduce_op="sum")
+        if self.fisher == "sample":
+            return of_samples(self.network, shown, self.objective, total)
+        return of_batches(self.network, shown, self.objective, self.measure, total)
+
+    def _summarise(self, deleted: Tensor, retain: Tensor, selection: float) -> None:
+        """What the paper's Figure 3 shows, into the run's folder."""
+        known = told(deleted, retain)
+        self.summary = histogram(ratios(deleted, retain)) | {
+            "left_alone": int((~known).sum()),
+            "selected": int((known & (deleted > selection * retain)).sum()),
+            "selection": selection if isfinite(selection) else None,
+        }
+        if self.folder and self.trainer.is_global_zero:
+            write_atomically(self.folder / "importance_ratios.json", json.dumps(self.summary) + "\n")

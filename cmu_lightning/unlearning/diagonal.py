@@ -1,0 +1,121 @@
+"""The exact diagonal: squared gradients of single samples, summed while they come and never kept.
+
+For linear, convolution and batch-norm layers a hook on the layer sees its input and a hook on its output the gradient
+there; both together give every sample's gradient of the layer's parameters at the price of about one backward pass.
+What other modules hold is left to `torch.func`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from cmu_lightning.data import Batch
+from cmu_lightning.errors import UserError
+from cmu_lightning.unlearning.importance import Objective, Sum, flat
+from cmu_lightning.unlearning.layers import is_known, pieces_of, squares
+
+
+def of_samples(network: nn.Module, batches: Iterable[Batch], objective: Objective, total: Sum) -> Tensor:
+    """The mean over samples of the squared gradient of each sample's objective.
+
+    It depends neither on the order of the samples nor on the size of the batches.
+
+    Args:
+        network: In evaluation mode.
+        batches: This process's slices of global batches.
+        objective: What is differentiated.
+        total: Adds up over processes.
+
+    Returns:
+        Shape (number of parameters,).
+
+    Raises:
+        UserError: The network changes a layer's input in place.
+    """
+    sums = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+    hooked: dict[str, nn.Module] | None = None
+    count = 0
+    for batch in batches:
+        count += batch.total
+        if not len(batch.image):
+            continue
+        if hooked is None:
+            hooked = _used_once(network, batch.image[:1])
+        _add_by_hooks(sums, network, hooked, batch, objective)
+        others = {name for name in sums if name.rpartition(".")[0] not in hooked}
+        if others:
+            _add_by_functions(sums, network, others, batch, objective)
+    return total(flat(sums.values())) / count
+
+
+def _used_once(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
+    """The known layers that are called once a pass and share no parameter with another module."""
+    owners = Counter(id(parameter) for module in network.modules() for parameter in module._parameters.values())
+    known = {
+        name: module
+        for name, module in network.named_modules()
+        if is_known(module) and all(owners[id(parameter)] == 1 for parameter in module.parameters())
+    }
+    calls: Counter[str] = Counter()
+    with _hooks(known, lambda name, *_: calls.update([name])), torch.no_grad():
+        network(image)
+    return {name: module for name, module in known.items() if calls[name] == 1}
+
+
+@contextmanager
+def _hooks(layers: dict[str, nn.Module], called: Callable[..., None]) -> Iterator[None]:
+    """Call with a layer's name, itself, its arguments and its output after each of its passes."""
+    handles = [layer.register_forward_hook(partial(called, name)) for name, layer in layers.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _add_by_hooks(
+    sums: dict[str, Tensor], network: nn.Module, layers: dict[str, nn.Module], batch: Batch, objective: Objective
+) -> None:
+    def backward(name: str, layer: nn.Module, seen: Tensor, version: int, gradient: Tensor) -> None:
+        if seen._version != version:
+            raise UserError(f"the network changes the input of its layer {name} in place: use fisher: batch")
+        with torch.no_grad():
+            for parameter, value in squares(layer, seen, gradient).items():
+                if (key := f"{name}.{parameter}".removeprefix(".")) in sums:
+                    sums[key] += value
+
+    def forward(name: str, layer: nn.Module, seen: tuple[Any, ...], output: Tensor) -> None:
+        tensor = seen[0].detach()
+        output.register_hook(partial(backward, name, layer, tensor, tensor._version))  # type: ignore[no-untyped-call]
+
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    image = batch.image.detach().requires_grad_()  # so that there is a graph without the parameters
+    try:
+        network.requires_grad_(False)
+        with _hooks(layers, forward):
+            objective(network(image), batch.label).sum().backward()  # type: ignore[no-untyped-call]
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_()
+
+
+def _add_by_functions(
+    sums: dict[str, Tensor], network: nn.Module, names: set[str], batch: Batch, objective: Objective
+) -> None:
+    values = {name: parameter.detach() for name, parameter in network.named_parameters() if name in names}
+
+    def of_one(values: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        logits = functional_call(network, values, (image.unsqueeze(0),))
+        return objective(logits, label.unsqueeze(0))[0]
+
+    pieces = pieces_of(len(batch.image) * sum(value.numel() for value in values.values()))
+    for image, label in zip(batch.image.chunk(pieces), batch.label.chunk(pieces), strict=True):
+        gradients = vmap(grad(of_one), in_dims=(None, 0, 0))(values, image, label)
+        for name, gradient in gradients.items():
+            sums[name] += gradient.square().sum(0)

@@ -1,0 +1,60 @@
+"""What BadT and Scrub share: frozen teachers and the divergence from them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import log_softmax
+
+from cmu_lightning.unlearning.procedure import Procedure
+from cmu_lightning.unlearning.unlearner import Unlearner
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """T^2 KL(teacher || student) of each sample, shape (n,), from logits of shape (n, num_classes).
+
+    The square keeps gradients as large at every temperature (Hinton et al., 2015, section 2.1).
+    """
+    expected = log_softmax(teacher / temperature, dim=1)
+    reached = log_softmax(student / temperature, dim=1)
+    return temperature**2 * (expected.exp() * (expected - reached)).sum(dim=1)
+
+
+class Distilling(Unlearner):
+    """Starts from the original and learns from teachers, which are never part of a checkpoint.
+
+    Args:
+        network: Makes the network; the original's.
+        procedure: How it is fine-tuned.
+        original: Checkpoint of the original.
+        seed: Of all that is random here.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[], nn.Module],
+        procedure: Procedure,
+        original: str | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(network, procedure, original, seed)
+        self.teachers: tuple[nn.Module, ...] = ()  # in a tuple, so that they are no part of the module
+
+    def start(self, original: nn.Module) -> None:
+        """Start from the original and keep it as the first teacher."""
+        super().start(original)
+        self.teachers = tuple(teacher.eval().requires_grad_(False) for teacher in (original, *self.more_teachers()))
+
+    def more_teachers(self) -> tuple[nn.Module, ...]:
+        """Teachers beside the original; none."""
+        return ()
+
+    def on_fit_start(self) -> None:
+        """Teachers follow the student to its device."""
+        for teacher in self.teachers:
+            teacher.to(self.device)
+
+    @torch.no_grad()
+    def taught(self, images: Tensor) -> list[Tensor]:
+        """Each teacher's logits, shape (n, num_classes)."""
+        return [teacher(images) for teacher in self.teachers]

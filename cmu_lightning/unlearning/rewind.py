@@ -1,0 +1,82 @@
+"""SCRUB+R: going back to the epoch that forgot neither too little nor too much (Kurmanji et al., 2023, section 3.3)."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from cmu_lightning.data import CorruptedDataModule, evaluation
+from cmu_lightning.errors import UserError
+from cmu_lightning.metrics import matched_accuracy
+from cmu_lightning.tracking.checkpoint import save_tensors
+
+if TYPE_CHECKING:
+    from cmu_lightning.unlearning.unlearner import Unlearner
+
+
+class Rewind(Callback):
+    """Keeps the weights after every epoch on disk, and ends with the best of them.
+
+    Those are the ones whose error on S_f, by labels as given, is closest to the error of the last weights on
+    validation samples in the class mix of S_f.
+    """
+
+    folder = "epochs"
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """There has to be something to compare with."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not len(data.validation.labels):
+            raise UserError("rewinding compares with validation samples, and val_size=0 leaves none: give more")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Keep the weights, if an epoch is over."""
+        stage: Any = pl_module
+        if self._keeps(trainer, batch_idx) and trainer.is_global_zero:
+            save_tensors(self._path(stage, batch_idx), stage.network.state_dict())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go back."""
+        stage: Any = pl_module
+        trainer.strategy.barrier()
+        data = stage.data
+        wanted = self._matched_error(stage, data)
+        loader: Any = trainer.train_dataloader
+        kept = [step for step in range(len(loader)) if self._keeps(trainer, step)]
+        errors = {step: self._error_on_deleted(stage, data, step) for step in kept}
+        chosen = min(reversed(errors), key=lambda step: abs(errors[step] - wanted))
+        self._load(stage, chosen)
+        stage.network.train()
+        stage.log("rewound_to", float(chosen + 1), rank_zero_only=True)
+
+    @classmethod
+    def clean(cls, folder: Path) -> None:
+        """Remove the weights of epochs from a run that is finished."""
+        shutil.rmtree(folder / cls.folder, ignore_errors=True)
+
+    def _path(self, stage: "Unlearner", step: int) -> Path:
+        return stage.place / self.folder / f"{step + 1}.pt"
+
+    def _keeps(self, trainer: Trainer, step: int) -> bool:
+        """Whether an epoch is over, or all is."""
+        loader: Any = trainer.train_dataloader
+        return loader.ends_epoch(step) or step + 1 == len(loader)
+
+    def _load(self, stage: "Unlearner", step: int) -> None:
+        stage.network.load_state_dict(torch.load(self._path(stage, step), map_location=stage.device, weights_only=True))
+
+    def _error_on_deleted(self, stage: "Unlearner", data: CorruptedDataModule, step: int) -> float:
+        self._load(stage, step)
+        what = data.all_deleted()
+        return float((stage.classes(stage.network, what) != what.target[:, 0]).double().mean())
+
+    def _matched_error(self, stage: "Unlearner", data: CorruptedDataModule) -> float:
+        what = evaluation.of_validation(data)
+        right = stage.classes(stage.network, what).unsqueeze(1) == what.target
+        by_class: Tensor = ((right & what.domain).sum(0).double() / what.domain.sum(0))[1:]
+        return 1 - matched_accuracy(by_class, data.samples.labels[data.samples.deleted].cpu())

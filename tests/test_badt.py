@@ -7,7 +7,7 @@ from lightning.pytorch import Callback
 
 from cmu_lightning.data import Batch
 from cmu_lightning.unlearning import BadT
-from cmu_lightning.unlearning.badt import divergence
+from cmu_lightning.unlearning.distilling import divergence
 from cmu_lightning.unlearning.stage import build
 from tests.networks import Linear
 from tests.plain import LINEAR, SHORT, digits, same, trainer

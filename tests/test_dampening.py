@@ -1,0 +1,244 @@
+"""Selection, dampening, and the methods that do nothing else."""
+
+import json
+from math import inf, log, nan
+
+import numpy as np
+import pytest
+import torch
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Potion
+from cmu_lightning.unlearning.dampening import factors, histogram, percent, percentile, ratios, told
+from tests.plain import LINEAR, SHORT, digits, same, trainer, weights
+
+
+def by_the_paper(deleted, retain, selection, dampening):
+    """Equations 5 and 6 of SSD, one parameter at a time."""
+    beta = []
+    for f, d in zip(deleted.tolist(), retain.tolist(), strict=True):
+        chosen = np.isfinite(f) and np.isfinite(d) and (f or d) and f > selection * d
+        beta.append(min(dampening * d / f, 1.0) if chosen else 1.0)
+    return torch.tensor(beta, dtype=torch.float64)
+
+
+IMPORTANCES = (
+    torch.tensor([4.0, 1.0, 0.0, 3.0, 0.0, 5.0, nan, inf, 1.0], dtype=torch.float64),
+    torch.tensor([1.0, 4.0, 2.0, 0.0, 0.0, 2.0, 1.0, 1.0, inf], dtype=torch.float64),
+)
+
+
+@pytest.mark.parametrize("selection", [0.0, 0.1, 2.0, 2.5, 4.0, 1e6])
+@pytest.mark.parametrize("dampening", [0.0, 0.5, 1.0, 3.0])
+def test_factors(selection, dampening):
+    got = factors(*IMPORTANCES, selection, dampening)
+    torch.testing.assert_close(got, by_the_paper(*IMPORTANCES, selection, dampening), rtol=1e-12, atol=0)
+
+
+def test_what_tells_nothing_is_left_alone():
+    assert told(*IMPORTANCES).tolist() == [True, True, True, True, False, True, False, False, False]
+    assert factors(*IMPORTANCES, 0, 0)[4:].tolist() == [1, 0, 1, 1, 1]
+
+
+def test_an_infinite_threshold_changes_nothing():
+    assert (factors(*IMPORTANCES, inf, inf) == 1).all()
+    assert (factors(*IMPORTANCES, inf, 1) == 1).all()
+
+
+def grid():
+    return [(s, r) for s in (0.1, 1, 10, 50, 100, 500, 1e3, 1e4, 1e5, 1e6) for r in (0.1, 0.5, 1, 5, 10)]
+
+
+def test_the_paper_s_grid_has_39_distinct_points():
+    """For ratios >= 1 the result depends on selection * ratio alone, for a dampened parameter is a selected one."""
+    generator = torch.Generator().manual_seed(0)
+    deleted, retain = (torch.randn(4000, generator=generator).mul(6).exp().double() for _ in range(2))
+    results: dict[bytes, set] = {}
+    for selection, ratio in grid():
+        result = factors(deleted, retain, selection, ratio * selection).numpy().round(12).tobytes()
+        results.setdefault(result, set()).add(round(selection * ratio, 6) if ratio >= 1 else (selection, ratio))
+    assert len(grid()) == 50
+    assert len(results) == 39
+    assert all(len(points) == 1 for points in results.values())
+
+
+def test_ratios_and_percentiles():
+    ascending = ratios(*IMPORTANCES)
+    assert ascending.tolist() == [0, 0.25, 2.5, 4]
+    values = torch.rand(1001, generator=torch.Generator().manual_seed(1), dtype=torch.float64).sort().values
+    for p in (0, 12.34, 50, 99.99, 100):
+        assert percentile(values, p) == pytest.approx(np.percentile(values.numpy(), p), abs=1e-12)
+
+
+def test_a_percentile_of_more_elements_than_some_versions_of_torch_quantile_take():
+    assert percentile(torch.arange(2**24 + 1, dtype=torch.float32), 50) == 2**23
+
+
+def test_the_histogram_counts_every_ratio_once():
+    counted = histogram(torch.tensor([0.0, 1e-9, 1.0, 1.5, 1e20]))
+    assert sum(counted["counts"]) == 4  # zero has no logarithm
+    assert counted["counts"][0] == counted["counts"][-1] == 1
+    assert len(counted["log10_edges"]) == len(counted["counts"]) + 1
+
+
+def fitted(tmp_path, stage, identified=0.5):
+    trainer(tmp_path).fit(stage, datamodule=digits(identified))
+    return dict(stage.network.state_dict())
+
+
+def network_weights(path):
+    return {key.removeprefix("network."): value for key, value in weights(path).items()}
+
+
+@pytest.mark.parametrize("fisher", ["batch", "sample"])
+def test_ssd_multiplies_the_original(tmp_path, original, fisher):
+    """Importances by plain autograd over the very images, in their order."""
+    stage = SSD(LINEAR, SHORT, original, selection=2.0, dampening_ratio=0.6, fisher=fisher)
+    got = fitted(tmp_path, stage)
+    data = stage.data
+    network = LINEAR()
+    network.load_state_dict(network_weights(original))
+    before = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+    images = data.pixels()(data.samples.images, data.samples.manipulated)
+    size = 300 if fisher == "batch" else 1
+    importances = []
+    for mask in (data.samples.deleted, ~data.samples.deleted):
+        squares = []
+        for rows in torch.nonzero(mask).flatten().split(size):
+            loss = torch.nn.functional.cross_entropy(network(images[rows]), data.samples.labels[rows])
+            gradients = torch.autograd.grad(loss, list(network.parameters()))
+            squares.append(torch.cat([gradient.flatten() for gradient in gradients]).double() ** 2)
+        importances.append(torch.stack(squares).mean(0))
+    want = before * by_the_paper(*importances, 2.0, 1.2)
+    after = torch.cat([got[key].flatten() for key, _ in network.named_parameters()])
+    torch.testing.assert_close(after.double(), want, rtol=1e-3, atol=1e-6)
+    assert (after != before).any()
+    assert stage.summary["selected"] == int((importances[0] > 2 * importances[1]).sum())
+    assert stage.summary["left_alone"] == int(((importances[0] == 0) & (importances[1] == 0)).sum())
+    assert stage.samples_forward == stage.samples_backward == 1197
+
+
+@pytest.mark.parametrize("method", [SSD, LFSSD])
+def test_a_threshold_of_infinity_returns_the_original(tmp_path, original, method):
+    assert same(fitted(tmp_path, method(LINEAR, SHORT, original, selection=inf)), network_weights(original))
+
+
+def test_the_others_are_ssd_with_a_threshold_of_their_own(tmp_path, original):
+    """ASSD and Potion end where SSD does with the threshold that they found and a dampening of 1."""
+    assd = ASSD(LINEAR, SHORT, original)
+    got = fitted(tmp_path, assd)
+    threshold = assd.summary["selection"]
+    share = 18 / 1197
+    content = [torch.load(path, weights_only=True) for path in (tmp_path / "importances").glob("*.pt")]
+    (found,) = content
+    values = np.sort((found["deleted"] / found["retain"]).numpy())
+    values = values[np.isfinite(values)]
+    assert threshold == pytest.approx(np.percentile(values, 100 - log(1 + 100 * share)), rel=1e-5)
+    assert percent(share) == pytest.approx(100 - np.log(1 + 100 * share))
+    ssd = SSD(LINEAR, SHORT, original, selection=threshold, dampening_ratio=1 / threshold)
+    again = fitted(tmp_path, ssd)
+    assert all(torch.allclose(got[key], again[key]) for key in got)
+
+
+def test_potion_takes_the_first_dampening_that_suffices(tmp_path, original):
+    stage = Potion(LINEAR, SHORT, original, rho=0.4)
+    got = fitted(tmp_path, stage)
+    data = stage.data
+    (path,) = (tmp_path / "importances").glob("*.pt")
+    found = torch.load(path, weights_only=True)
+    network, start = LINEAR().eval(), network_weights(original)
+    rows = data.samples.deleted
+    images = data.pixels()(data.samples.images[rows], data.samples.manipulated[rows])
+
+    def accuracy(state):
+        network.load_state_dict(state)
+        return (network(images).argmax(1) == data.samples.labels[rows]).double().mean().item()
+
+    share, enough, tried = 18 / 1197 / 25, 0.4 * accuracy(start), 0
+    values = (found["deleted"] / found["retain"]).double().numpy()
+    values = values[np.isfinite(values)]
+    while True:
+        tried += 1
+        threshold = np.percentile(values, 100 - np.log(1 + 100 * share))
+        beta = by_the_paper(found["deleted"], found["retain"], threshold, 1.0).float()
+        parts = beta.split([start[key].numel() for key in start])
+        state = {key: start[key] * part.view_as(start[key]) for key, part in zip(start, parts, strict=True)}
+        if accuracy(state) <= enough:
+            break
+        share *= 1.1
+    assert tried > 1
+    for key in got:
+        torch.testing.assert_close(got[key], state[key], rtol=1e-4, atol=1e-6)
+    assert stage.samples_forward == 1197 + 18 * (tried + 1)
+    assert stage.samples_backward == 1197
+
+
+def test_potion_that_cannot_succeed_says_so(tmp_path, original, monkeypatch):
+    monkeypatch.setattr(Potion, "tries", 1)
+    with pytest.warns(UserWarning, match="no dampening of 1"):
+        fitted(tmp_path, Potion(LINEAR, SHORT, original, rho=0.0))
+
+
+def test_importances_are_computed_once(tmp_path, original, monkeypatch):
+    first = SSD(LINEAR, SHORT, original)
+    fitted(tmp_path, first)
+    (path,) = (tmp_path / "importances").glob("*.pt")
+    made = path.stat().st_mtime_ns
+    computed = []
+    monkeypatch.setattr(SSD, "importance", lambda *_: computed.append(1))
+    second = SSD(LINEAR, SHORT, original, selection=1.0)
+    fitted(tmp_path, second)
+    assert not computed
+    assert path.stat().st_mtime_ns == made
+    spent = torch.load(path, weights_only=True)["seconds"]
+    assert second.seconds > spent > 0
+    assert second.samples_backward == first.samples_backward == 1197
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda original: (SSD(LINEAR, SHORT, original, fisher="sample"), 0.5),
+        lambda original: (SSD(LINEAR, SHORT, original, augment=True), 0.5),
+        lambda original: (LFSSD(LINEAR, SHORT, original), 0.5),
+        lambda original: (Potion(LINEAR, SHORT, original, rho=1.0), 0.5),
+        lambda original: (SSD(LINEAR, SHORT, original), 0.3),
+    ],
+)
+def test_other_importances_are_kept_apart(tmp_path, original, other):
+    fitted(tmp_path, SSD(LINEAR, SHORT, original))
+    fitted(tmp_path, *other(original))
+    assert len(list((tmp_path / "importances").glob("*.pt"))) == 2
+
+
+def test_damaged_importances_are_made_again(tmp_path, original):
+    fitted(tmp_path, SSD(LINEAR, SHORT, original))
+    (path,) = (tmp_path / "importances").glob("*.pt")
+    whole = torch.load(path, weights_only=True)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="is damaged and is made again"):
+        fitted(tmp_path, SSD(LINEAR, SHORT, original))
+    again = torch.load(path, weights_only=True)
+    assert torch.equal(whole["deleted"], again["deleted"])
+
+
+@pytest.mark.parametrize("options", [{"selection": -1.0}, {"dampening_ratio": -0.5}, {"selection": nan}])
+def test_impossible_options(options):
+    with pytest.raises(UserError, match="must not be negative"):
+        SSD(LINEAR, SHORT, **options)
+
+
+def test_an_impossible_rho():
+    with pytest.raises(UserError, match=r"rho=1\.5"):
+        Potion(LINEAR, SHORT, rho=1.5)
+
+
+def test_the_command_line_leaves_the_histogram(fit, runs):
+    for method in ("ssd", "lfssd", "assd", "potion"):
+        assert fit("--runs_dir", str(runs), "--config", f"unlearn/{method}.yaml", "--data.identified", "0.5") == 0
+    for path in runs.glob("poison_digits/*/*/importance_ratios.json"):
+        stored = json.loads(path.read_text())
+        assert sum(stored["counts"]) > 0
+        assert stored["selected"] > 0
+    assert len(list(runs.glob("poison_digits/*/*/importance_ratios.json"))) == 4
+    assert len(list(runs.glob("poison_digits/Original/*/importances/*.pt"))) == 3  # ASSD's are SSD's

@@ -155,12 +155,12 @@ def test_potion_takes_the_first_dampening_that_suffices(tmp_path, original):
         return (network(images).argmax(1) == data.samples.labels[rows]).double().mean().item()
 
     share, enough, tried = 18 / 1197 / 25, 0.4 * accuracy(start), 0
-    values = (found["deleted"] / found["retain"]).double().numpy()
-    values = values[np.isfinite(values)]
+    ratio = (found["deleted"] / found["retain"]).double()
+    values = ratio[ratio.isfinite()].numpy()
     while True:
         tried += 1
         threshold = np.percentile(values, 100 - np.log(1 + 100 * share))
-        beta = by_the_paper(found["deleted"], found["retain"], threshold, 1.0).float()
+        beta = torch.where(ratio > threshold, (1 / ratio).clamp(max=1), 1).float()
         parts = beta.split([start[key].numel() for key in start])
         state = {key: start[key] * part.view_as(start[key]) for key, part in zip(start, parts, strict=True)}
         if accuracy(state) <= enough:

@@ -17,6 +17,7 @@ import torch
 
 from cmu_lightning.cli import main
 from cmu_lightning.parsing import PACKAGE
+from tests.alike import kept, run
 
 ROOT = PACKAGE.parent
 CF = ["--config", "unlearn/cf.yaml", "--data.identified", "0.5"]
@@ -117,6 +118,29 @@ def test_four_processes_share_one_original_though_the_first_is_killed(small, run
     assert {run["original"] for run in stored(tmp_path, "CF")} == {original["hash"]}
     mine, theirs = weights(runs, "Original"), weights(tmp_path, "Original")
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_unlearners_on_two_processes_equal_those_on_one(original, tmp_path):
+    """Losses, importances, dampened weights and the search's end; 9 deleted samples on 2 processes."""
+    two = tmp_path / "two"
+    two.mkdir()
+    shutil.copy(original, two / "original.ckpt")
+    script = ["-m", "tests.alike", str(two / "original.ckpt"), str(two), "2"]
+    done = subprocess.run([*TORCHRUN, *script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    mine, alike = run(original, tmp_path, 1), [torch.load(two / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for theirs in alike:
+        for name, stage in mine.items():
+            other = theirs["stages"][name]
+            assert stage["losses"] == pytest.approx(other["losses"], rel=1e-4, abs=1e-6), name
+            assert len(stage["losses"]) == (10 if name in ("Scrub", "BadT") else 0)
+            assert stage["samples"] == other["samples"], name
+            for key, value in stage["weights"].items():
+                torch.testing.assert_close(value, other["weights"][key], rtol=1e-4, atol=1e-5, msg=name)
+        assert len(theirs["importances"]) == 3
+        for one, other in zip(kept(original), theirs["importances"], strict=True):
+            for key in ("deleted", "retain"):
+                torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-9)
 
 
 def wait_for(condition, seconds: float = 120) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cmu_lightning.data.training import Passes, TrainingBatches
 from cmu_lightning.tracking.callbacks import StageProgress
 from cmu_lightning.tracking.run import write_atomically
-from cmu_lightning.unlearning.dampening import factors, histogram, ratios, told
+from cmu_lightning.unlearning.dampening import factors, histogram, ratios, selected, told
 from cmu_lightning.unlearning.diagonal import of_samples
 from cmu_lightning.unlearning.importance import flat, of_batches, task_loss
 from cmu_lightning.unlearning.procedure import Procedure
@@ -158,10 +158,9 @@ class Dampener(Unlearner):
 
     def _summarise(self, deleted: Tensor, retain: Tensor, selection: float) -> None:
         """What the paper's Figure 3 shows, into the run's folder."""
-        known = told(deleted, retain)
         self.summary = histogram(ratios(deleted, retain)) | {
-            "left_alone": int((~known).sum()),
-            "selected": int((known & (deleted > selection * retain)).sum()),
+            "left_alone": int((~told(deleted, retain)).sum()),
+            "selected": int(selected(deleted, retain, selection).sum()),
             "selection": selection if isfinite(selection) else None,
         }
         if self.folder and self.trainer.is_global_zero:

@@ -19,6 +19,11 @@ def told(deleted: Tensor, retain: Tensor) -> Tensor:
     return deleted.isfinite() & retain.isfinite() & ((deleted != 0) | (retain != 0))
 
 
+def selected(deleted: Tensor, retain: Tensor, selection: float) -> Tensor:
+    """Whose ratio is over the threshold, bool; compared as a ratio, so that a threshold that is one is not over it."""
+    return told(deleted, retain) & (deleted / retain > selection)
+
+
 def factors(deleted: Tensor, retain: Tensor, selection: float, dampening: float) -> Tensor:
     """What each parameter is multiplied by: min(dampening I_D / I_f, 1) where I_f > selection I_D, elsewhere 1.
 
@@ -28,8 +33,8 @@ def factors(deleted: Tensor, retain: Tensor, selection: float, dampening: float)
         selection: Threshold on the ratio of both; the paper's alpha.
         dampening: The paper's gamma.
     """
-    selected = told(deleted, retain) & (deleted > selection * retain)
-    return torch.where(selected, (dampening * retain / deleted).clamp(max=1), 1)
+    chosen = selected(deleted, retain, selection)
+    return torch.where(chosen, (dampening * retain / deleted).clamp(max=1), 1)
 
 
 def ratios(deleted: Tensor, retain: Tensor) -> Tensor:

@@ -42,12 +42,22 @@ def test_an_unlearner_of_ones_own(fit, tmp_path, monkeypatch, capsys):
     assert stored["identified"] == 0.5
 
 
+METHODS = {
+    "reduction": "badt",
+    "alternate": "scrub",
+    "ascend": "scrub",
+    "rewind": "scrub",
+    "augment": "ssd",
+    "fisher": "ssd",
+}
+
+
 def test_every_option_of_the_fidelity_page_exists(capsys, fit):
     options = re.findall(r"`--([\w.]+) ([^`]+)`", (ROOT / "docs/fidelity.md").read_text())
-    assert len(options) >= 4
+    assert len(options) >= 8
     for name, value in options:
         setting = "confusion_cifar100.yaml" if name.endswith(("pick", "pair")) else "poison_cifar10.yaml"
-        overlay = ["--config", "unlearn/badt.yaml"] if name.startswith("model.") else []
+        overlay = ["--config", f"unlearn/{METHODS[name[6:]]}.yaml"] if name.startswith("model.") else []
         with pytest.raises(SystemExit) as ended:
             main(["fit", "--config", setting, *overlay, f"--{name}", value, "--print_config"])
         assert not ended.value.code, (name, value)

@@ -8,11 +8,12 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from cmu_lightning import unlearning
 from cmu_lightning.data import Batch, DigitsDataModule, InterclassConfusion
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
 from cmu_lightning.tracking.callbacks import LastCheckpoint
-from cmu_lightning.unlearning import CF, Original, Procedure, RewoD
+from cmu_lightning.unlearning import CF, Original, Procedure, RewoD, Unlearner
 from cmu_lightning.unlearning.stage import build
 from tests.networks import Linear
 from tests.plain import LINEAR, SHORT, digits, same, trainer, weights
@@ -239,7 +240,11 @@ def test_an_original_of_another_manipulation_is_refused(tmp_path, original):
             trainer(tmp_path).fit(CF(LINEAR, SHORT, original), datamodule=other)
 
 
-def test_damaged_unfinished_and_hostile_checkpoints_are_refused(tmp_path, original):
+UNLEARNERS = [kind for kind in vars(unlearning).values() if isinstance(kind, type) and issubclass(kind, Unlearner)]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in UNLEARNERS if kind is not Unlearner])
+def test_damaged_unfinished_and_hostile_checkpoints_are_refused(tmp_path, original, kind):
     class Hostile:
         def __reduce__(self):
             return (exec, ("raise SystemExit('ran code')",))
@@ -251,4 +256,8 @@ def test_damaged_unfinished_and_hostile_checkpoints_are_refused(tmp_path, origin
     torch.save(content | {"optimizer_states": []}, unfinished)
     for path, says in {cut: "cannot be read", hostile: "is refused", unfinished: "unfinished run"}.items():
         with pytest.raises(UserError, match=says):
-            trainer(tmp_path).fit(CF(LINEAR, SHORT, str(path)), datamodule=digits())
+            trainer(tmp_path).fit(kind(LINEAR, SHORT, str(path)), datamodule=digits())
+
+
+def test_every_unlearner_is_among_them():
+    assert {"CF", "RewoD", "BadT", "Scrub", "SSD", "LFSSD", "ASSD", "Potion"} <= {kind.__name__ for kind in UNLEARNERS}

@@ -3,6 +3,8 @@
 from cmu_lightning.unlearning.assd import ASSD
 from cmu_lightning.unlearning.badt import BadT
 from cmu_lightning.unlearning.cf import CF
+from cmu_lightning.unlearning.dampener import Dampener
+from cmu_lightning.unlearning.distilling import Distilling
 from cmu_lightning.unlearning.lfssd import LFSSD
 from cmu_lightning.unlearning.original import Original
 from cmu_lightning.unlearning.potion import Potion
@@ -10,7 +12,7 @@ from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.rewod import RewoD
 from cmu_lightning.unlearning.scrub import Scrub
 from cmu_lightning.unlearning.ssd import SSD
-from cmu_lightning.unlearning.stage import Stage
+from cmu_lightning.unlearning.stage import Stage, View
 from cmu_lightning.unlearning.unlearner import Unlearner
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "LFSSD",
     "SSD",
     "BadT",
+    "Dampener",
+    "Distilling",
     "Original",
     "Potion",
     "Procedure",
@@ -26,4 +30,5 @@ __all__ = [
     "Scrub",
     "Stage",
     "Unlearner",
+    "View",
 ]

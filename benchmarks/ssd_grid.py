@@ -1,0 +1,132 @@
+"""The paper's 50-point SSD grid: importances once, beside importances at every point as the released code has it.
+
+    python benchmarks/ssd_grid.py [--cifar DIR] [--share 0.05]
+
+Digits as they are, and with `--cifar` a share of CIFAR-10's images in its proportions (train to test), so that 50
+recomputations end in minutes; ResNet-9 of width 16 in both. Every dampening and every recomputation is really
+done. An evaluation is one pass over the test images, with the trigger and without, and over the validation images; ours
+is done at the 39 points that differ, the other way has one at each of the 50. Ratios are of times in one process.
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+from datetime import date
+from functools import partial
+
+import torch
+
+from cmu_lightning.data import Batch, CIFAR10DataModule, DigitsDataModule, Poison, evaluation
+from cmu_lightning.data.loading import EvaluationBatches
+from cmu_lightning.models import ResNet9
+from cmu_lightning.unlearning.dampening import factors
+from cmu_lightning.unlearning.importance import flat, of_batches, task_loss
+
+GRID = [(s, r) for s in (0.1, 1, 10, 50, 100, 500, 1e3, 1e4, 1e5, 1e6) for r in (0.1, 0.5, 1, 5, 10)]
+
+
+class Case:
+    """An original (untrained: the arithmetic is the same), its importances and its evaluation."""
+
+    def __init__(self, data, channels: int, batch_size: int, share: float) -> None:
+        torch.manual_seed(0)
+        data.setup()
+        self.network = ResNet9(data.num_classes, channels, width=16).eval()
+        self.start = flat(self.network.parameters()).detach().clone()
+        self.pixels = data.pixels()
+        samples = data.samples
+        rows = [torch.nonzero(mask).flatten() for mask in (samples.deleted, ~samples.deleted)]
+        self.parts = [self.batches(samples, part[: max(1, round(share * len(part)))], batch_size) for part in rows]
+        asked = [evaluation.of_test(data), evaluation.of_validation(data)]
+        self.asked = [self.some(what, share) for what in asked]
+
+    def batches(self, samples, rows, size):
+        """Not augmented, in order."""
+        made = []
+        for part in rows.split(size):
+            images, clean, label, manipulated, deleted = samples.take(part)
+            made.append(Batch(self.pixels(images, manipulated), label, clean, deleted, len(part)))
+        return made
+
+    def some(self, what, share):
+        """The first part of an evaluation."""
+        count = round(share * len(what.rows))
+        return what._replace(**{key: getattr(what, key)[:count] for key in ("rows", "stamped", "target", "domain")})
+
+    def importances(self):
+        """Over S_f and over the retain data."""
+        return [of_batches(self.network, part, task_loss, torch.square, lambda total: total) for part in self.parts]
+
+    @torch.no_grad()
+    def dampen(self, importances, selection, ratio):
+        """One grid point."""
+        values = self.start * factors(*importances, selection, ratio * selection)
+        parameters = list(self.network.parameters())
+        for parameter, part in zip(parameters, values.split([p.numel() for p in parameters]), strict=True):
+            parameter.copy_(part.view_as(parameter))
+
+    @torch.no_grad()
+    def evaluate(self):
+        """One pass over all that is asked."""
+        for what in self.asked:
+            for batch in EvaluationBatches(what, self.pixels, 0, 1):
+                (self.network(batch.image).argmax(1).unsqueeze(1) == batch.target).sum()
+
+
+def seconds(work) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def distinct():
+    """The first of all points that give the same result."""
+    seen = {}
+    for selection, ratio in GRID:
+        seen.setdefault(selection * ratio if ratio >= 1 else (selection, ratio), (selection, ratio))
+    return list(seen.values())
+
+
+def compare(name: str, case: Case) -> dict:
+    case.importances()  # first calls are slower
+    dampenings = recomputed = 0.0
+    shared = []
+    once = seconds(lambda: shared.append(case.importances()))
+    for point in GRID:
+        dampenings += seconds(partial(case.dampen, shared[0], *point))
+        case.dampen(shared[0], 1e30, 1)  # back to the original
+        recomputed += seconds(case.importances)
+    evaluation_seconds = sum(seconds(case.evaluate) for _ in range(5)) / 5
+    points = len(distinct())
+    ours, theirs = once + dampenings, recomputed + dampenings
+    ours_all, theirs_all = ours + points * evaluation_seconds, theirs + 50 * evaluation_seconds
+    found = {
+        "case": name,
+        "importances and dampening, ours": ours,
+        "importances and dampening, recomputed": theirs,
+        "ratio": theirs / ours,
+        "with evaluation, ours": ours_all,
+        "with evaluation, recomputed": theirs_all,
+        "ratio with evaluation": theirs_all / ours_all,
+        "distinct points": points,
+    }
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar", help="folder of CIFAR-10")
+    parser.add_argument("--share", type=float, default=0.05, help="of CIFAR-10's images")
+    given = parser.parse_args()
+    print(json.dumps(compare("digits", Case(DigitsDataModule(Poison(size=36)), 1, 128, 1.0))))
+    if given.cifar:
+        data = CIFAR10DataModule(Poison(size=500), root=given.cifar)
+        print(json.dumps(compare(f"CIFAR-10, {given.share:.0%}", Case(data, 3, 512, given.share))))
+    where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
+    print(json.dumps(where | {"machine": platform.machine(), "torch": torch.__version__}))
+
+
+if __name__ == "__main__":
+    main()

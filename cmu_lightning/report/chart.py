@@ -1,0 +1,69 @@
+"""What a picture shows, as plain data: matplotlib draws it into files, and the page's script draws the same."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cmu_lightning.report.appearance import Style
+from cmu_lightning.report.summarise import Spread
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis; `whole` shows all of [0, 1] whatever the data."""
+
+    label: str
+    log: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """Marks that look alike.
+
+    Args:
+        name: In the legend.
+        method: With which it is shown and hidden.
+        style: Of its marks.
+        points: x, y, spread or None, and what is said of it.
+    """
+
+    name: str
+    method: str
+    style: Style
+    points: list[tuple[float, float, float | None, str]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A level to compare with, over the whole width."""
+
+    name: str
+    style: Style
+    level: Spread
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture.
+
+    Args:
+        name: Of its file, without ending.
+        kind: Joined points with bands, points alone, or steps.
+        title: Above it.
+        note: Below it.
+        x: Horizontal axis.
+        y: Vertical axis.
+        series: Drawn in this order.
+        references: Levels.
+        legend: Names and looks of what the series' names do not say.
+    """
+
+    name: str
+    kind: Literal["lines", "scatter", "histogram"]
+    title: str
+    note: str
+    x: Axis
+    y: Axis
+    series: list[Series]
+    references: list[Reference] = field(default_factory=list)
+    legend: list[tuple[str, Style]] = field(default_factory=list)

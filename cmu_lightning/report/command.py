@@ -1,0 +1,94 @@
+"""`python -m cmu_lightning report RUNS_DIR --out REPORT_DIR`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table as Shown
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.report.collect import Skipped, collect
+from cmu_lightning.report.select import RULES
+
+SHOWN = 20
+"""How many skipped things are named on the screen; the report names all."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence, as for every other mistake."""
+        raise UserError(f"report: {message}; see report --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    made = _Parser(
+        prog="python -m cmu_lightning report",
+        description="Figures, tables and one HTML page from a folder of runs.",
+        allow_abbrev=False,
+    )
+    made.add_argument("runs_dir", type=Path, metavar="RUNS_DIR", help="What fit and sweep have written to.")
+    made.add_argument("--out", type=Path, required=True, metavar="REPORT_DIR", help="Where the report goes.")
+    made.add_argument(
+        "--select",
+        choices=list(RULES),
+        default="paper",
+        help="How hyperparameters are chosen; oracle looks at clean labels. Default: paper.",
+    )
+    return made
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Without the word report.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: The arguments cannot work, or there is nothing to report.
+    """
+    given = parser().parse_args(list(arguments))
+    runs_dir, out = given.runs_dir, given.out
+    if not runs_dir.is_dir():
+        raise UserError(f"there is no runs folder {runs_dir}: give one that fit or sweep has written to")
+    if out.resolve().is_relative_to(runs_dir.resolve()) or runs_dir.resolve().is_relative_to(out.resolve()):
+        raise UserError(
+            f"--out {out} and the runs folder {runs_dir} lie in each other: give another folder for the report"
+        )
+    console = Console()
+    with console.status(f"reading {runs_dir}"):
+        results, skipped = collect(runs_dir)
+    if not results:
+        _name(console, skipped)
+        raise UserError(f"there is no finished run in {runs_dir}: run fit or sweep first")
+    from cmu_lightning.report.write import write_figures, write_page_and_tables
+
+    try:
+        with console.status(f"writing {out}"):
+            charts = write_page_and_tables(results, skipped, runs_dir, out, given.select)
+        drawn = write_figures(charts, out, lambda todo: track(todo, "drawing", console=console, transient=True))
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {out} ({error}): give another --out") from error
+    _name(console, skipped)
+    figures = sum(map(len, charts.values()))
+    console.print(f"{len(results):,} runs, {figures} figures ({drawn} drawn, {figures - drawn} unchanged)")
+    console.print(f"{out / 'index.html'}", soft_wrap=True)
+    return 0
+
+
+def _name(console: Console, skipped: list[Skipped]) -> None:
+    """Say what was skipped."""
+    if not skipped:
+        return
+    shown = Shown("path", "reason", title=f"skipped: {len(skipped)}", title_justify="left")
+    for each in skipped[:SHOWN]:
+        shown.add_row(*(str(part).replace("[", "\\[") for part in each))
+    console.print(shown)
+    if len(skipped) > SHOWN:
+        console.print(f"and {len(skipped) - SHOWN} more, all of them in the report")

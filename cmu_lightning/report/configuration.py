@@ -1,0 +1,69 @@
+"""What a run's `config.yaml` says about how it came about, apart from seeds and hyperparameters."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cmu_lightning.tracking.identity import identity
+
+FROM_SCRATCH = frozenset({"RewoD"})
+"""Unlearners that take `procedure.steps`."""
+
+BLOCK = re.compile(r"^(?=\w)", re.MULTILINE)
+NEEDED = ("setting:", "data:", "network:", "procedure:", "trainer:")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Values by dotted names, as in `procedure.steps`.
+
+    Args:
+        steps: Of a stage that takes `procedure.steps`: an original, and what retrains from scratch.
+        unlearn_steps: Of one that takes `procedure.unlearn_steps`.
+    """
+
+    steps: dict[str, Any]
+    unlearn_steps: dict[str, Any]
+
+    def of(self, method: str) -> dict[str, Any]:
+        """What an unlearner's result depends on."""
+        return self.steps if method in FROM_SCRATCH else self.unlearn_steps
+
+
+def read_configuration(path: Path) -> Configuration | None:
+    """Read a `config.yaml`; None if it is missing or damaged."""
+    try:
+        text = path.read_text()
+    except (OSError, ValueError):
+        return None
+    return _parse("".join(block for block in BLOCK.split(text) if block.startswith(NEEDED)))
+
+
+@cache
+def _parse(text: str) -> Configuration | None:
+    """YAML is slow to parse, and most runs of a study share their text but for `model:`."""
+    import yaml
+
+    try:
+        config: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) | {"model": {}}
+        deletion = frozenset({"identified", "seed"})
+        taken = [identity(config, uses, deletion, None) for uses in ("steps", "unlearn_steps")]
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError):
+        return None
+    steps, unlearn_steps = ({key: value for key, value in own.items() if key != "original"} for own in taken)
+    unlearn_steps["procedure"]["unlearn_steps"] = unlearn_steps["procedure"].pop("steps")
+    return Configuration(flat(steps), flat(unlearn_steps))
+
+
+def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted names, as on the command line; without seeds."""
+    values: dict[str, Any] = {}
+    for key, value in nested.items():
+        name = prefix if key in ("init_args", "class_path") else f"{prefix}.{key}".removeprefix(".")
+        if isinstance(value, dict):
+            values |= flat(value, name)
+        elif key != "seed":
+            values[name] = value.rpartition(".")[2] if key == "class_path" else str(value)
+    return dict(sorted(values.items()))

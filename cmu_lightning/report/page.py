@@ -1,0 +1,65 @@
+"""One HTML page that holds everything and needs nothing else."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from cmu_lightning import __version__
+from cmu_lightning.report.appearance import Style
+from cmu_lightning.report.chart import Chart
+from cmu_lightning.report.collect import Skipped
+from cmu_lightning.report.measures import missing
+from cmu_lightning.report.summarise import Summary
+from cmu_lightning.report.tables import chosen_runs, tables
+
+
+def page(
+    summaries: list[Summary],
+    charts: list[list[Chart]],
+    styles: Mapping[str, Style],
+    skipped: list[Skipped],
+    runs_dir: Path,
+) -> str:
+    """The page's text.
+
+    Args:
+        summaries: One a variant.
+        charts: Of each variant.
+        styles: Of the methods.
+        skipped: What no number comes from.
+        runs_dir: Where the runs lie.
+    """
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    data = {
+        "styles": {method: styles[method] for summary in summaries for method in summary.methods},
+        "charts": [[asdict(chart) for chart in of_variant] for of_variant in charts],
+    }
+    variants = [
+        {
+            "summary": summary,
+            "charts": of_variant,
+            "tables": tables(summary),
+            "chosen": chosen_runs(summary),
+            "missing": missing(summary),
+        }
+        for summary, of_variant in zip(summaries, charts, strict=True)
+    ]
+    return templates.get_template("page.html").render(
+        variants=variants,
+        skipped=skipped,
+        rule=summaries[0].rule,
+        runs_dir=runs_dir,
+        version=__version__,
+        data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        style=Path(__file__).with_name("page.css").read_text(),
+        script=Path(__file__).with_name("page.js").read_text(),
+    )

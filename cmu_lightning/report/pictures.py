@@ -1,0 +1,102 @@
+"""The pictures of a variant."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cmu_lightning.report.appearance import NONE, ORACLE, Style
+from cmu_lightning.report.chart import Axis, Chart, Reference, Series
+from cmu_lightning.report.collect import Skipped
+from cmu_lightning.report.ratios import Ratios, read_ratios
+from cmu_lightning.report.scatter import across_fractions, trade_off
+from cmu_lightning.report.summarise import Summary
+
+IDENTIFIED = Axis("identified fraction of the manipulated samples", whole=True)
+
+CURVES = {
+    "acc_corr": ("Unseen affected samples (as Figures 2, 4, 5a, 6a)", "acc_corr: fraction correct"),
+    "acc_manipulated": (
+        "The manipulated training samples S_m (as Figures 5b, 6b)",
+        "acc_manipulated: fraction correct",
+    ),
+}
+
+
+def pictures(summary: Summary, runs_dir: Path, styles: Mapping[str, Style], skipped: list[Skipped]) -> list[Chart]:
+    """All that have something to show.
+
+    Args:
+        summary: Of the variant.
+        runs_dir: Where the runs lie.
+        styles: Of the methods.
+        skipped: Gets the files that could not be used.
+    """
+    charts = [_curves(summary, name, styles) for name in CURVES]
+    charts.append(_histogram(summary, runs_dir, styles, skipped))
+    for method in summary.tuned:
+        charts += [across_fractions(summary, method), trade_off(summary, method)]
+    return [chart for chart in charts if chart.series]
+
+
+def _curves(summary: Summary, name: str, styles: Mapping[str, Style]) -> Chart:
+    title, label = CURVES[name]
+    series = []
+    for method in summary.methods:
+        points = [
+            (x, y.mean, y.std, f"{method}, identified {x:g}: {y.mean:.3f}{_spread(y.std)}, {_runs(y.n)}")
+            for x, y in summary.curve(method, name).items()
+        ]
+        series.append(Series(method, method, styles[method], points))
+    levels = {"None (the original)": (NONE, summary.original(name)), "oracle": (ORACLE, summary.oracle(name))}
+    return Chart(
+        name=name,
+        kind="lines",
+        title=f"{summary.variant.name}: {title[0].lower() + title[1:]}",
+        note="Lines: means over seeds; bands: standard deviation over seeds. oracle: RewoD at identified 1.",
+        x=IDENTIFIED,
+        y=Axis(label, whole=True),
+        series=[each for each in series if each.points],
+        references=[Reference(each, style, level) for each, (style, level) in levels.items() if level],
+    )
+
+
+def _spread(std: float | None) -> str:
+    return "" if std is None else f" ± {std:.3f}"
+
+
+def _runs(count: int) -> str:
+    return f"{count} seed{'s' * (count != 1)}"
+
+
+def _histogram(summary: Summary, runs_dir: Path, styles: Mapping[str, Style], skipped: list[Skipped]) -> Chart:
+    series, notes = [], []
+    for method in summary.methods:
+        choices = sorted(summary.of(method), key=lambda choice: -choice.point.identified)
+        for choice in choices[:1]:
+            read = read_ratios(runs_dir, choice.result.folder)
+            if isinstance(read, Skipped):
+                skipped.append(read)
+            elif read is not None:
+                series.append(Series(method, method, styles[method], _steps(method, read)))
+                notes.append(
+                    f"{method}: identified {choice.point.identified:g}, seed {choice.point.seeds}, "
+                    f"{read.selected:,} parameters dampened"
+                )
+    return Chart(
+        name="importance_ratios",
+        kind="histogram",
+        title=f"{summary.variant.name}: importance of parameters for S_f against retain (as Figure 3)",
+        note="; ".join(notes) + ".",
+        x=Axis("importance on S_f / importance on retain", log=True),
+        y=Axis("parameters", log=True),
+        series=series,
+    )
+
+
+def _steps(method: str, ratios: Ratios) -> list[tuple[float, float, float | None, str]]:
+    """Left edges and counts; the last right edge has none."""
+    edges = [10**edge for edge in ratios.log10_edges]
+    said = [
+        f"{method}: {count:,} parameters from {left:.3g} to {right:.3g}"
+        for left, right, count in zip(edges, edges[1:], ratios.counts, strict=False)
+    ]
+    return [(x, y, None, text) for x, y, text in zip(edges, [*ratios.counts, 0], [*said, ""], strict=True)]

@@ -1,0 +1,102 @@
+"""Tables as CSV, Markdown and LaTeX."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmu_lightning.report.summarise import Spread
+from cmu_lightning.tracking.run import write_atomically
+
+Cell = str | int | float | bool | Spread | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Args:
+        name: Of its files, without ending.
+        title: What it is.
+        note: How its numbers come about.
+        columns: Headings.
+        rows: Cells, as many as columns; None is a gap.
+        digits: After the decimal point, in all but the CSV, which has all of them.
+    """
+
+    name: str
+    title: str
+    note: str
+    columns: Sequence[str]
+    rows: list[list[Cell]]
+    digits: int = 3
+
+    def text(self, cell: Cell) -> str:
+        """A cell as a person reads it."""
+        if cell is None:
+            return "–"
+        if isinstance(cell, bool):
+            return "yes" if cell else "no"
+        if isinstance(cell, Spread):
+            return self.text(cell.mean) + ("" if cell.std is None else f" ± {self.text(cell.std)}")
+        if isinstance(cell, int):
+            return f"{cell:,}"
+        return f"{cell:.{self.digits}f}" if isinstance(cell, float) else cell
+
+
+def write(table: Table, folder: Path) -> None:
+    """Write a table's three files."""
+    for ending, made in (("csv", as_csv(table)), ("md", as_markdown(table)), ("tex", as_latex(table))):
+        write_atomically(folder / f"{table.name}.{ending}", made)
+
+
+def as_csv(table: Table) -> str:
+    """All digits; a mean is three columns, with its standard deviation and the number of values."""
+    wide = [any(isinstance(row[at], Spread) for row in table.rows) for at in range(len(table.columns))]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    spreads = ("mean", "std", "n")
+    writer.writerow(
+        name
+        for heading, split in zip(table.columns, wide, strict=True)
+        for name in ([f"{heading} {part}" for part in spreads] if split else [heading])
+    )
+    for row in table.rows:
+        cells: list[Cell] = []
+        for cell, split in zip(row, wide, strict=True):
+            cells += (cell if isinstance(cell, Spread) else (cell, None, None)) if split else (cell,)
+        writer.writerow(cells)
+    return out.getvalue()
+
+
+def as_markdown(table: Table) -> str:
+    """With its title and note."""
+    lines = [[heading, *(table.text(row[at]) for row in table.rows)] for at, heading in enumerate(table.columns)]
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in zip(*lines, strict=True)]
+    sides = ["---:" if _is_number(table, at) else "---" for at in range(len(table.columns))]
+    body = "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], sides, *rows[1:]])
+    return f"**{table.title}**\n\n{body}\n\n{table.note}\n"
+
+
+def as_latex(table: Table) -> str:
+    """A `table` environment; needs the package booktabs."""
+    sides = "".join("r" if _is_number(table, at) else "l" for at in range(len(table.columns)))
+    rows = [[_escape(table.text(cell)) for cell in row] for row in table.rows]
+    body = "\n".join(f"{' & '.join(row)} \\\\" for row in rows)
+    head = " & ".join(_escape(heading) for heading in table.columns)
+    return (
+        f"\\begin{{table}}\n\\caption{{{_escape(f'{table.title}. {table.note}')}}}\n"
+        f"\\begin{{tabular}}{{{sides}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n"
+        "\\end{tabular}\n\\end{table}\n"
+    )
+
+
+def _is_number(table: Table, at: int) -> bool:
+    return any(not isinstance(row[at], str | bool | None) for row in table.rows)
+
+
+def _escape(text: str) -> str:
+    signs = {"\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    signs |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    return "".join(signs.get(sign, sign) for sign in text)

@@ -1,0 +1,118 @@
+"""Which runs belong together: of the same data, the same manipulation, and originals made in the same way."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cmu_lightning.report.collect import Result
+from cmu_lightning.report.configuration import flat
+
+Key = tuple[tuple[str, Any], ...]
+SHARED = ("dataset", "model", "manipulation", "manipulated", "fingerprint")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A setting, in one of the ways in which it was run.
+
+    Args:
+        name: The setting's, and what differs from its other variants.
+        about: Says what all its runs share, by dotted names.
+        originals: By their hashes.
+        methods: Unlearners' runs by the method's name; a method that was run in several ways is several ones.
+    """
+
+    name: str
+    about: dict[str, Any]
+    originals: dict[str, Result]
+    methods: dict[str, list[Result]]
+
+    def original_of(self, result: Result) -> Result | None:
+        """What an unlearner started from; None if it is not among the runs."""
+        return self.originals.get(result.metrics["original"])
+
+
+def variants(results: Iterable[Result]) -> list[Variant]:
+    """Sort runs into variants; different data and different originals are never merged."""
+    results = list(results)
+    about = _what_is_shared(results)
+    groups: dict[tuple[str, Key], list[Result]] = defaultdict(list)
+    for result in results:
+        groups[result.metrics["setting"], _key(about[result.folder])].append(result)
+    by_setting: dict[str, list[list[Result]]] = defaultdict(list)
+    for (setting, _), group in groups.items():
+        by_setting[setting] += _apart(group)
+    made = []
+    for setting, members in sorted(by_setting.items()):
+        shared = [dict(about[group[0].folder]) for group in members]
+        if len({_key(each) for each in shared}) < len(shared):
+            shared = [
+                each | {"original": _original_hash(group[0])} for each, group in zip(shared, members, strict=True)
+            ]
+        for name, each, group in zip(labels(setting, shared), shared, members, strict=True):
+            made.append(_variant(name, each, group))
+    return sorted(made, key=lambda variant: variant.name)
+
+
+def _what_is_shared(results: list[Result]) -> dict[str, dict[str, Any]]:
+    """For each run's folder, how its original was made and on what."""
+    originals = {result.metrics["hash"]: result for result in results if result.is_original}
+    about = {}
+    for result in results:
+        original = originals.get(_original_hash(result))
+        source = result if original is None else original
+        made = {"config": source.folder} if source.configuration is None else source.configuration.steps
+        kept = {} if original is not None else {"original": "not in the runs folder"}
+        tuned = flat({"model": original.metrics["hyperparameters"]}) if original is not None else {}
+        about[result.folder] = {key: result.metrics[key] for key in SHARED} | made | tuned | kept
+    return about
+
+
+def _original_hash(result: Result) -> str:
+    own: str = result.metrics["hash" if result.is_original else "original"]
+    return own
+
+
+def _apart(group: list[Result]) -> list[list[Result]]:
+    """Runs of one configuration and one draw, yet of several originals: nobody can say which belong together."""
+    hashes = defaultdict(set)
+    for result in group:
+        hashes[result.seeds[:2]].add(_original_hash(result))
+    parts: dict[str, list[Result]] = defaultdict(list)
+    for result in group:
+        parts[_original_hash(result) if len(hashes[result.seeds[:2]]) > 1 else ""].append(result)
+    return [parts[key] for key in sorted(parts)]
+
+
+def _variant(name: str, about: dict[str, Any], group: list[Result]) -> Variant:
+    by_method: dict[str, dict[Key, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for result in group:
+        if not result.is_original:
+            method = result.metrics["method"]
+            own = result.configuration.of(method) if result.configuration else {"config": result.folder}
+            by_method[method][_key(own)].append(result)
+    methods: dict[str, list[Result]] = {}
+    for method, ways in by_method.items():
+        methods |= dict(zip(labels(method, [dict(key) for key in ways]), ways.values(), strict=True))
+    originals = {result.metrics["hash"]: result for result in group if result.is_original}
+    return Variant(name, about, originals, dict(sorted(methods.items())))
+
+
+def _key(values: Mapping[str, Any]) -> Key:
+    return tuple(sorted(values.items()))
+
+
+def labels(name: str, ways: list[Any]) -> list[str]:
+    """Names for the ways in which something was run: what differs among them, where something does.
+
+    Args:
+        name: Of the thing.
+        ways: Values by dotted names.
+    """
+    keys = sorted({key for way in ways for key in way})
+    differing = [key for key in keys if len({way.get(key) for way in ways}) > 1]
+    if any(key.startswith("data.manipulation.") for key in differing):
+        differing = [key for key in differing if key != "manipulated"]  # size or fraction says it
+    notes = [", ".join(f"{key}={way[key]}" for key in differing if key in way) for way in ways]
+    return [f"{name} ({note})" if note else name for note in notes]

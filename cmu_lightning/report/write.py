@@ -1,0 +1,87 @@
+"""From runs to a report's files."""
+
+import re
+from collections.abc import Callable, Iterable
+from itertools import count
+from pathlib import Path
+
+from cmu_lightning.report.appearance import styles
+from cmu_lightning.report.chart import Chart
+from cmu_lightning.report.collect import Result, Skipped
+from cmu_lightning.report.draw import draw, remove_stale
+from cmu_lightning.report.measures import missing
+from cmu_lightning.report.page import page
+from cmu_lightning.report.pictures import pictures
+from cmu_lightning.report.summarise import Summary
+from cmu_lightning.report.table import Table, write
+from cmu_lightning.report.tables import chosen_runs, tables, together
+from cmu_lightning.report.variants import variants
+from cmu_lightning.tracking.run import write_atomically
+
+Charts = dict[str, list[Chart]]
+"""By the folder that a variant's figures go to."""
+
+
+def write_page_and_tables(
+    results: list[Result], skipped: list[Skipped], runs_dir: Path, out: Path, rule: str
+) -> Charts:
+    """Write all but the figures.
+
+    Args:
+        results: The runs.
+        skipped: What no number comes from; more may be added.
+        runs_dir: Where the runs lie.
+        out: Where the report goes.
+        rule: By which hyperparameters are chosen.
+
+    Returns:
+        What the figures show.
+    """
+    summaries = [Summary(variant, rule) for variant in variants(results)]
+    looks = styles(method for summary in summaries for method in summary.methods)
+    charts = [pictures(summary, runs_dir, looks, skipped) for summary in summaries]
+    made = [
+        (summary.variant.name, [*tables(summary), chosen_runs(summary), _missing(summary)]) for summary in summaries
+    ]
+    for table in [*together(made), _skipped(skipped)]:
+        write(table, out / "tables")
+    write_atomically(out / "index.html", page(summaries, charts, looks, skipped, runs_dir))
+    return dict(zip(_folders(summaries), charts, strict=True))
+
+
+def write_figures(
+    charts: Charts, out: Path, track: Callable[[list[tuple[Chart, Path]]], Iterable[tuple[Chart, Path]]]
+) -> int:
+    """Draw what has changed, and delete what earlier reports have left.
+
+    Args:
+        charts: What the figures show.
+        out: Where the report goes.
+        track: Shows progress.
+
+    Returns:
+        How many had to be drawn.
+    """
+    figures = [(chart, out / "figures" / folder / chart.name) for folder, each in charts.items() for chart in each]
+    drawn = sum(draw(chart, path) for chart, path in track(figures))
+    remove_stale(out / "figures", {path for _, path in figures})
+    return drawn
+
+
+def _folders(summaries: list[Summary]) -> list[str]:
+    """A folder name for each variant."""
+    taken: list[str] = []
+    for summary in summaries:
+        name = re.sub(r"[^\w.=-]+", "_", summary.variant.name).strip("_")
+        taken.append(next(each for at in count(1) if (each := name if at == 1 else f"{name}_{at}") not in taken))
+    return taken
+
+
+def _missing(summary: Summary) -> Table:
+    return Table("missing", "What is missing", "Nothing is filled in.", ["gap"], [[each] for each in missing(summary)])
+
+
+def _skipped(skipped: list[Skipped]) -> Table:
+    return Table(
+        "skipped", "Skipped", "No number comes from these.", ["path", "reason"], [list(each) for each in skipped]
+    )

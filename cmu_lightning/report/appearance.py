@@ -28,8 +28,9 @@ COLOURS = ("#4D4D4D", "#117733", "#882255", "#999933", "#44AA99", "#AA4499")
 SHAPES = ("star", "circle", "cross", "square", "plus", "triangle", "diamond", "triangle-down")
 DASHES: tuple[tuple[float, ...], ...] = ((4, 2), (), (1, 2), (8, 2, 2, 2), (6, 2))
 
-NONE = Style("#777777", "none", (5, 3))
-ORACLE = Style("#777777", "none", (1.5, 2))
+LEVELS = {"None (the original)": Style("#777777", "none", (5, 3)), "oracle": Style("#777777", "none", (1.5, 2))}
+"""Reference lines."""
+
 CHOSEN = Style("#D00000", "ring")
 
 SEQUENCE = (

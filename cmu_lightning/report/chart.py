@@ -9,11 +9,12 @@ from cmu_lightning.report.summarise import Spread
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis; `whole` shows all of [0, 1] whatever the data."""
+    """An axis from `low` to `high`."""
 
     label: str
+    low: float = -0.02
+    high: float = 1.03
     log: bool = False
-    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Chart:
 
     Args:
         name: Of its file, without ending.
+        setting: What it is of.
         kind: Joined points with bands, points alone, or steps.
         title: Above it.
         note: Below it.
@@ -59,6 +61,7 @@ class Chart:
     """
 
     name: str
+    setting: str
     kind: Literal["lines", "scatter", "histogram"]
     title: str
     note: str

@@ -4,13 +4,17 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
+from cmu_lightning.report.appearance import Style
 from cmu_lightning.report.chart import Axis, Chart, Reference, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis, YAxis
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 MARKERS = {
     "circle": "o",
@@ -33,6 +37,7 @@ LOOK: dict[Any, Any] = {
     "axes.axisbelow": True,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "svg.hashsalt": "cmu_lightning",
 }
 ENDINGS = ("png", "svg")
@@ -89,30 +94,31 @@ def remove_stale(folder: Path, current: set[Path]) -> None:
 def _figure(chart: Chart) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(6.8, 4.2))
+    axes = figure.add_axes((0.09, 0.2, 0.66, 0.7))
     for reference in chart.references:
         _reference(axes, reference)
     for series in chart.series:
         {"lines": _line, "scatter": _marks, "histogram": _steps}[chart.kind](axes, series)
-    for axis, side in ((chart.x, "x"), (chart.y, "y")):
-        _axis(axes, axis, side, chart.kind)
-    axes.set_title(chart.title, loc="left", fontsize=9)
-    figure.supxlabel(chart.note, fontsize=7, color="#555555", x=0.01, ha="left", wrap=True)
+    _axis(axes, axes.xaxis, chart.x)
+    _axis(axes, axes.yaxis, chart.y)
+    axes.set(xlim=(chart.x.low, chart.x.high), ylim=(chart.y.low, chart.y.high))
+    figure.text(0.01, 0.945, f"{chart.setting}: {chart.title}", fontsize=9.5, weight="bold")
+    figure.text(0.01, 0.015, fill(chart.note, 118), fontsize=7.5, color="#555555")
     _legend(figure, axes, chart)
     return figure
 
 
-def _axis(axes: "Axes", axis: Axis, side: str, kind: str) -> None:
-    name = {"label": axis.label}
-    getattr(axes, f"set_{side}label")(**{f"{side}label": name["label"]})
+def _axis(axes: "Axes", side: "XAxis | YAxis", axis: Axis) -> None:
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    side.set_label_text(axis.label)
     if axis.log:
-        getattr(axes, f"set_{side}scale")("log")
-    if axis.whole:
-        getattr(axes, f"set_{side}lim")(-0.02, 1.03)
-        getattr(axes, f"set_{side}ticks")([tenth / 10 for tenth in range(0, 11, 2 if side == "y" else 1)])
-    if kind == "histogram" and side == "y":
-        axes.set_ylim(bottom=0.8)
+        (axes.set_xscale if side is axes.xaxis else axes.set_yscale)("log")
+        side.set_minor_locator(NullLocator())
+        side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("+0", "")))
+    elif (axis.low, axis.high) == (Axis.low, Axis.high):
+        side.set_ticks([fifth / 5 for fifth in range(6)])
 
 
 def _line(axes: "Axes", series: Series) -> None:
@@ -157,20 +163,16 @@ def _dashes(lengths: tuple[float, ...]) -> Any:
 
 
 def _legend(figure: "Figure", axes: "Axes", chart: Chart) -> None:
-    from matplotlib.lines import Line2D
-
     handles, names = axes.get_legend_handles_labels()
     if chart.legend:
-        names = [name for name, _ in chart.legend]
-        handles = [
-            Line2D(
-                [],
-                [],
-                linestyle="none",
-                marker=MARKERS[style.shape],
-                markerfacecolor="none" if style.shape == "ring" else style.colour,
-                markeredgecolor=style.colour,
-            )
-            for _, style in chart.legend
-        ]
-    figure.legend(handles, names, loc="outside right upper", fontsize=7.5)
+        handles, names = [_handle(style) for _, style in chart.legend], [name for name, _ in chart.legend]
+    figure.legend(handles, names, loc="upper left", bbox_to_anchor=(0.755, 0.92), fontsize=7.5)
+
+
+def _handle(style: Style) -> "Line2D":
+    from matplotlib.lines import Line2D
+
+    face = "none" if style.shape == "ring" else style.colour
+    return Line2D(
+        [], [], linestyle="none", marker=MARKERS[style.shape], markerfacecolor=face, markeredgecolor=style.colour
+    )

@@ -54,15 +54,13 @@ function rounds(low, high) {
   return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, i) => (first + i) * step);
 }
 
-function scale(axis, values, from, to) {
-  const usable = axis.log ? values.filter((value) => value > 0) : values;
-  let [low, high] = [Math.min(...usable), Math.max(...usable)];
-  if (axis.whole) [low, high] = [-0.02, 1.03];
-  else if (axis.log) [low, high] = [low / 1.5, high * 1.5];
-  else [low, high] = [low - 0.06 * (high - low || 0.1), high + 0.06 * (high - low || 0.1)];
-  const [a, b] = axis.log ? [Math.log10(low), Math.log10(high)] : [low, high];
-  const place = (value) => from + (((axis.log ? Math.log10(Math.max(value, low)) : value) - a) / (b - a)) * (to - from);
-  const ticks = axis.whole ? rounds(0, 1) : axis.log ? powers(low, high) : rounds(low, high);
+function scale({ low, high, log }, from, to) {
+  const at = log ? Math.log10 : (value) => value;
+  const place = (value) => from + ((at(Math.max(value, low)) - at(low)) / (at(high) - at(low))) * (to - from);
+  return { place, ticks: log ? powers(low, high) : rounds(low, high) };
+}
+
+const ticks = axis.whole ? rounds(0, 1) : axis.log ? powers(low, high) : rounds(low, high);
   return { place, ticks };
 }
 
@@ -90,7 +88,6 @@ function level(plot, { name, style, level: [mean, std, n] }, y) {
   draw("path", { d: `M${BOX.left},${y.place(mean)}h${across}`, stroke: style[0], "stroke-width": 1.6, "stroke-dasharray": dashed(style[2]) }, group);
   const said = `${name}: ${mean.toFixed(3)}${std === null ? "" : ` ± ${std.toFixed(3)}`}, ${n} seed${n === 1 ? "" : "s"}`;
   draw("path", { d: `M${BOX.left},${y.place(mean)}h${across}`, stroke: "transparent", "stroke-width": 10, "data-tip": said }, group);
-  draw("text", { x: BOX.left + 4, y: y.place(mean) - 4 }, group, name);
 }
 
 function lines(group, series, x, y) {
@@ -125,9 +122,8 @@ function show(figure) {
   const chart = DATA.charts[figure.dataset.variant][figure.dataset.chart];
   const plot = draw("svg", { class: "plot", viewBox: `0 0 ${BOX.width} ${BOX.height}`, role: "img", "aria-label": chart.title }, figure);
   figure.querySelector("figcaption").after(plot);
-  const points = chart.series.flatMap((series) => series.points);
-  const x = scale(chart.x, points.map((point) => point[0]), BOX.left, BOX.width - BOX.right);
-  const y = scale(chart.y, points.map((point) => point[1]), BOX.height - BOX.bottom, BOX.top);
+  const x = scale(chart.x, BOX.left, BOX.width - BOX.right);
+  const y = scale(chart.y, BOX.height - BOX.bottom, BOX.top);
   frame(plot, chart, x, y);
   for (const reference of chart.references) level(plot, reference, y);
   for (const series of chart.series) {
@@ -163,6 +159,11 @@ function legend() {
     button.append(swatch(style, true), method);
     button.addEventListener("click", () => toggle(button));
     document.getElementById("legend").append(button);
+  }
+  for (const [name, style] of Object.entries(DATA.levels)) {
+    const entry = Object.assign(document.createElement("span"), { className: "level" });
+    entry.append(swatch(style, true), name);
+    document.getElementById("legend").append(entry);
   }
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cmu_lightning import __version__
-from cmu_lightning.report.appearance import Style
+from cmu_lightning.report.appearance import LEVELS, Style
 from cmu_lightning.report.chart import Chart
 from cmu_lightning.report.collect import Skipped
 from cmu_lightning.report.measures import missing
@@ -41,6 +41,7 @@ def page(
     )
     data = {
         "styles": {method: styles[method] for summary in summaries for method in summary.methods},
+        "levels": LEVELS,
         "charts": [[asdict(chart) for chart in of_variant] for of_variant in charts],
     }
     variants = [

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from cmu_lightning.report.appearance import NONE, ORACLE, Style
+from cmu_lightning.report.appearance import LEVELS, Style
 from cmu_lightning.report.chart import Axis, Chart, Reference, Series
 from cmu_lightning.report.collect import Skipped
 from cmu_lightning.report.ratios import Ratios, read_ratios
 from cmu_lightning.report.scatter import across_fractions, trade_off
 from cmu_lightning.report.summarise import Summary
 
-IDENTIFIED = Axis("identified fraction of the manipulated samples", whole=True)
+IDENTIFIED = Axis("identified fraction of the manipulated samples")
 
 CURVES = {
     "acc_corr": ("Unseen affected samples (as Figures 2, 4, 5a, 6a)", "acc_corr: fraction correct"),
@@ -46,16 +46,17 @@ def _curves(summary: Summary, name: str, styles: Mapping[str, Style]) -> Chart:
             for x, y in summary.curve(method, name).items()
         ]
         series.append(Series(method, method, styles[method], points))
-    levels = {"None (the original)": (NONE, summary.original(name)), "oracle": (ORACLE, summary.oracle(name))}
+    levels = zip(LEVELS.items(), (summary.original(name), summary.oracle(name)), strict=True)
     return Chart(
         name=name,
+        setting=summary.variant.name,
         kind="lines",
-        title=f"{summary.variant.name}: {title[0].lower() + title[1:]}",
+        title=title,
         note="Lines: means over seeds; bands: standard deviation over seeds. oracle: RewoD at identified 1.",
         x=IDENTIFIED,
-        y=Axis(label, whole=True),
+        y=Axis(label),
         series=[each for each in series if each.points],
-        references=[Reference(each, style, level) for each, (style, level) in levels.items() if level],
+        references=[Reference(each, style, level) for (each, style), level in levels if level],
     )
 
 
@@ -81,13 +82,16 @@ def _histogram(summary: Summary, runs_dir: Path, styles: Mapping[str, Style], sk
                     f"{method}: identified {choice.point.identified:g}, seed {choice.point.seeds}, "
                     f"{read.selected:,} parameters dampened"
                 )
+    edges = sorted(point[0] for each in series for point in each.points) or [1.0, 10.0]
+    most = max((point[1] for each in series for point in each.points), default=1)
     return Chart(
         name="importance_ratios",
+        setting=summary.variant.name,
         kind="histogram",
-        title=f"{summary.variant.name}: importance of parameters for S_f against retain (as Figure 3)",
+        title="Importance of parameters for S_f against retain (as Figure 3)",
         note="; ".join(notes) + ".",
-        x=Axis("importance on S_f / importance on retain", log=True),
-        y=Axis("parameters", log=True),
+        x=Axis("importance on S_f / importance on retain", edges[0], edges[-1], log=True),
+        y=Axis("parameters in a bin", 0.8, 1.5 * most, log=True),
         series=series,
     )
 

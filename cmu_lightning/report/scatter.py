@@ -18,9 +18,9 @@ def across_fractions(summary: Summary, method: str) -> Chart:
         summary,
         points,
         name=f"{method}_across_fractions",
-        title=f"{summary.variant.name}: every run of {method} (as Figures 7 to 10)",
+        title=f"Every run of {method} (as Figures 7 to 10)",
         x="identified",
-        axis=Axis("identified fraction of the manipulated samples", whole=True),
+        axis=Axis("identified fraction of the manipulated samples"),
     )
 
 
@@ -28,14 +28,23 @@ def trade_off(summary: Summary, method: str) -> Chart:
     """acc_corr against acc_retain at identified 0.5, or at the fraction closest to it (Figures 11 to 14)."""
     points = [point for point in summary.points if point.method == method]
     middle = min({point.identified for point in points}, key=lambda identified: (abs(identified - 0.5), identified))
+    points = [point for point in points if point.identified == middle]
     return _scatter(
         summary,
-        [point for point in points if point.identified == middle],
+        points,
         name=f"{method}_trade_off",
-        title=f"{summary.variant.name}: every run of {method} at identified {middle:g} (as Figures 11 to 14)",
+        title=f"Every run of {method} at identified {middle:g} (as Figures 11 to 14)",
         x="acc_retain",
-        axis=Axis("acc_retain: fraction correct"),
+        axis=Axis("acc_retain: fraction correct", *_around(points)),
     )
+
+
+def _around(points: list[Point]) -> tuple[float, float]:
+    """Limits of acc_retain, at least 0.1 apart, so that noise does not look like more."""
+    values = [run.metrics["acc_retain"] for point in points for run in point.runs if "acc_retain" in run.metrics]
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    margin = max(0.05 * (high - low), (0.1 - (high - low)) / 2)
+    return low - margin, high + margin
 
 
 def _scatter(summary: Summary, points: list[Point], name: str, title: str, x: str, axis: Axis) -> Chart:
@@ -52,11 +61,12 @@ def _scatter(summary: Summary, points: list[Point], name: str, title: str, x: st
     series += [Series(f"chosen ({summary.rule})", method, CHOSEN, rings)] if rings else []
     return Chart(
         name=name,
+        setting=summary.variant.name,
         kind="scatter",
         title=title,
         note=f"One mark a run, all seeds. Circled: chosen by the rule {summary.rule}.",
         x=axis,
-        y=Axis("acc_corr: fraction correct", whole=True),
+        y=Axis("acc_corr: fraction correct"),
         series=series,
         legend=[*_legend(looks), (f"chosen ({summary.rule})", CHOSEN)],
     )

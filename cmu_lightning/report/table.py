@@ -40,9 +40,13 @@ class Table:
             return "yes" if cell else "no"
         if isinstance(cell, Spread):
             return self.text(cell.mean) + ("" if cell.std is None else f" ± {self.text(cell.std)}")
-        if isinstance(cell, int):
-            return f"{cell:,}"
+        if isinstance(cell, int) or (isinstance(cell, float) and abs(cell) >= 1000):
+            return f"{cell:,.0f}"
         return f"{cell:.{self.digits}f}" if isinstance(cell, float) else cell
+
+    def is_number(self, at: int) -> bool:
+        """Whether a column holds numbers."""
+        return any(not isinstance(row[at], str | bool | None) for row in self.rows)
 
 
 def write(table: Table, folder: Path) -> None:
@@ -74,14 +78,14 @@ def as_markdown(table: Table) -> str:
     """With its title and note."""
     lines = [[heading, *(table.text(row[at]) for row in table.rows)] for at, heading in enumerate(table.columns)]
     rows = [[cell.replace("|", "\\|") for cell in row] for row in zip(*lines, strict=True)]
-    sides = ["---:" if _is_number(table, at) else "---" for at in range(len(table.columns))]
+    sides = ["---:" if table.is_number(at) else "---" for at in range(len(table.columns))]
     body = "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], sides, *rows[1:]])
     return f"**{table.title}**\n\n{body}\n\n{table.note}\n"
 
 
 def as_latex(table: Table) -> str:
     """A `table` environment; needs the package booktabs."""
-    sides = "".join("r" if _is_number(table, at) else "l" for at in range(len(table.columns)))
+    sides = "".join("r" if table.is_number(at) else "l" for at in range(len(table.columns)))
     rows = [[_escape(table.text(cell)) for cell in row] for row in table.rows]
     body = "\n".join(f"{' & '.join(row)} \\\\" for row in rows)
     head = " & ".join(_escape(heading) for heading in table.columns)
@@ -90,10 +94,6 @@ def as_latex(table: Table) -> str:
         f"\\begin{{tabular}}{{{sides}}}\n\\toprule\n{head} \\\\\n\\midrule\n{body}\n\\bottomrule\n"
         "\\end{tabular}\n\\end{table}\n"
     )
-
-
-def _is_number(table: Table, at: int) -> bool:
-    return any(not isinstance(row[at], str | bool | None) for row in table.rows)
 
 
 def _escape(text: str) -> str:

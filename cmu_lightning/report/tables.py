@@ -68,7 +68,7 @@ def retain_change(summary: Summary) -> Table:
     paper: dict[str, Any] = next(
         (each for each in settings if all(each[key] == about[key] for key in keys)), {"none": None, "change": {}}
     )
-    rows: list[list[Cell]] = [["None", _times(summary.original("acc_retain"), 100), None, paper["none"]]]
+    rows: list[list[Cell]] = [["None (acc_retain)", _times(summary.original("acc_retain"), 100), None, paper["none"]]]
     for method in summary.methods:
         curve = summary.curve(method, "retain_change")
         theirs = Spread._make([*paper["change"][method], 10]) if method in paper["change"] else None
@@ -102,9 +102,9 @@ def measures(summary: Summary) -> Table:
         title="How much has to be identified",
         note="Smallest identified fraction, of those that were run, whose mean acc_corr is at least 0.9 of the "
         "oracle's (RewoD at identified 1). Area under acc_corr against identified, divided by the width: mean and "
-        "standard deviation over the seeds that have all fractions. Utility x healed: acc_retain x acc_manipulated, mean "
-        "and standard deviation over fractions of the means over seeds. Destroyed: chosen runs with less than half of "
-        "the original's validation accuracy.",
+        "standard deviation over the seeds that have all fractions. Utility x healed: acc_retain x acc_manipulated, "
+        "mean and standard deviation over fractions of the means over seeds. Destroyed: chosen runs with less than "
+        "half of the original's validation accuracy.",
         columns=["method", "fractions", "0.9 of the oracle at", "area", "utility x healed", "destroyed"],
         rows=rows,
     )
@@ -152,8 +152,8 @@ def regrets(summary: Summary) -> Table:
         name="regret",
         title="Regret of selection rules",
         note="acc_corr of the best run of a point minus that of the chosen one, mean and largest over the points; the "
-        "rule oracle chooses by acc_corr itself and is a bound, no rule that can be used. Destroyed: choices with less than "
-        "half of the original's validation accuracy.",
+        "rule oracle chooses by acc_corr itself and is a bound, no rule that can be used. Destroyed: choices with less "
+        "than half of the original's validation accuracy.",
         columns=["method", "rule", "regret", "largest", "acc_retain", "destroyed", "points"],
         rows=rows,
     )

@@ -60,10 +60,6 @@ function scale({ low, high, log }, from, to) {
   return { place, ticks: log ? powers(low, high) : rounds(low, high) };
 }
 
-const ticks = axis.whole ? rounds(0, 1) : axis.log ? powers(low, high) : rounds(low, high);
-  return { place, ticks };
-}
-
 const tick = (value, axis) => (axis.log ? value.toExponential(0).replace("e+", "e") : String(+value.toPrecision(6)));
 
 function frame(plot, chart, x, y) {

@@ -39,10 +39,12 @@ class Table:
         if isinstance(cell, bool):
             return "yes" if cell else "no"
         if isinstance(cell, Spread):
-            return self.text(cell.mean) + ("" if cell.std is None else f" ± {self.text(cell.std)}")
-        if isinstance(cell, int) or (isinstance(cell, float) and abs(cell) >= 1000):
-            return f"{cell:,.0f}"
-        return f"{cell:.{self.digits}f}" if isinstance(cell, float) else cell
+            digits = self._digits(cell.mean)
+            return f"{cell.mean:,.{digits}f}" + ("" if cell.std is None else f" ± {cell.std:,.{digits}f}")
+        return cell if isinstance(cell, str) else f"{cell:,.{self._digits(cell)}f}"
+
+    def _digits(self, number: float) -> int:
+        return 0 if isinstance(number, int) or abs(number) >= 1000 else self.digits
 
     def is_number(self, at: int) -> bool:
         """Whether a column holds numbers."""

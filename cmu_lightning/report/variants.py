@@ -1,6 +1,6 @@
 """Which runs belong together: of the same data, the same manipulation, and originals made in the same way."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,10 +46,10 @@ def variants(results: Iterable[Result]) -> list[Variant]:
     made = []
     for setting, members in sorted(by_setting.items()):
         shared = [dict(about[group[0].folder]) for group in members]
-        if len({_key(each) for each in shared}) < len(shared):
-            shared = [
-                each | {"original": _original_hash(group[0])} for each, group in zip(shared, members, strict=True)
-            ]
+        alike = Counter(map(_key, shared))
+        for each, group in zip(shared, members, strict=True):
+            if alike[_key(each)] > 1:
+                each["original"] = f"{_original_hash(group[0])}, not in the runs folder"
         for name, each, group in zip(labels(setting, shared), shared, members, strict=True):
             made.append(_variant(name, each, group))
     return sorted(made, key=lambda variant: variant.name)

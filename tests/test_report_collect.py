@@ -1,0 +1,195 @@
+"""What is read, what is skipped and why, and which runs belong together."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cmu_lightning.report.collect import Seeds, collect
+from cmu_lightning.report.variants import labels, variants
+from tests.study import Study
+
+
+def change(folder, **values):
+    path = folder / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def without(folder, key):
+    path = folder / "metrics.json"
+    stored = json.loads(path.read_text())
+    del stored[key]
+    path.write_text(json.dumps(stored))
+
+
+def half(folder):
+    path = folder / "metrics.json"
+    path.write_text(path.read_text()[:300])
+
+
+def half_made(folder):
+    (folder / "metrics.json").rename(folder / ".metrics.json.part")
+
+
+def moved(folder):
+    (folder.parents[1] / "SSD").mkdir()
+    folder.rename(folder.parents[1] / "SSD" / folder.name)
+
+
+DAMAGE = {
+    "half a file": (half, "CF/.*/metrics.json", "no whole JSON"),
+    "an empty file": (lambda folder: (folder / "metrics.json").write_text(""), "CF/", "no whole JSON"),
+    "no text": (lambda folder: (folder / "metrics.json").write_bytes(b"\xff\x00"), "CF/", "no whole JSON"),
+    "endless nesting": (lambda folder: (folder / "metrics.json").write_text("[" * 100_000), "CF/", "no whole JSON"),
+    "a list": (lambda folder: (folder / "metrics.json").write_text("[1]"), "CF/", "no JSON object"),
+    "another program's file": (lambda folder: (folder / "metrics.json").write_text('{"loss": 1}'), "CF/", "no setting"),
+    "no hash": (lambda folder: without(folder, "hash"), "CF/", "no hash"),
+    "no original": (lambda folder: without(folder, "original"), "CF/", "no original"),
+    "text for a number": (lambda folder: change(folder, acc_corr="high"), "CF/", "acc_corr='high'"),
+    "an accuracy over 1": (lambda folder: change(folder, acc_retain=90.5), "CF/", "acc_retain=90.5"),
+    "not a number": (lambda folder: change(folder, acc_corr=float("nan")), "CF/", "acc_corr=nan"),
+    "no seconds": (lambda folder: change(folder, seconds=None), "CF/", "seconds=None"),
+    "a yes for a number": (lambda folder: change(folder, manipulated=True), "CF/", "manipulated=True"),
+    "a run without results": (half_made, "CF/", "not finished"),
+    "an empty run folder": (lambda folder: (shutil.rmtree(folder), folder.mkdir()), "CF/", "no run"),
+    "a run in another's place": (moved, "SSD/", "it says poison_digits/CF"),
+    "a directory for a file": (
+        lambda folder: ((folder / "metrics.json").unlink(), (folder / "metrics.json").mkdir()),
+        "CF/",
+        "cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_what_is_damaged_is_named_and_the_rest_is_read(case):
+    study = Study(Path("runs"))
+    study.original()
+    study.unlearner("CF", 0.5)
+    damaged = study.unlearner("CF", 1.0)
+    damage, path, reason = DAMAGE[case]
+    damage(damaged)
+    results, skipped = collect(Path("runs"))
+    assert [result.metrics.get("identified") for result in results] == [0.5, None]
+    named = [each for each in skipped if each.reason != "an empty folder"]
+    assert len(named) == 1
+    assert path.split("/")[0] in named[0].path
+    assert reason in named[0].reason
+
+
+def test_foreign_files_and_empty_folders_are_named_and_hidden_ones_are_not():
+    Study(Path("runs")).original()
+    Path("runs/notes.txt").write_text("mine")
+    Path("runs/poison_digits/Original/plot.png").write_bytes(b"")
+    Path("runs/wandb/empty").mkdir(parents=True)
+    Path("runs/.locks").mkdir()
+    results, skipped = collect(Path("runs"))
+    assert len(results) == 1
+    assert {each.path for each in skipped} == {"notes.txt", "poison_digits/Original/plot.png", "wandb/empty"}
+
+
+def test_a_copy_of_a_run_counts_once():
+    folder = Study(Path("runs")).unlearner("CF")
+    shutil.copytree(folder, folder.with_name(f"7-{folder.name.partition('-')[2]}"))
+    results, skipped = collect(Path("runs"))
+    assert len(results) == 1
+    assert "the same run as poison_digits/CF/0-" in skipped[0].reason
+
+
+def test_seeds_tell_repetitions_apart():
+    assert str(Seeds(3, 3, 3, 3)) == str(Seeds(3, 3, None, None)) == "3"
+    assert str(Seeds(0, 0, 1, 0)) == "original=0 manipulation=0 model=1 data=0"
+
+
+def read():
+    results, skipped = collect(Path("runs"))
+    assert skipped == []
+    return variants(results)
+
+
+def test_seeds_and_fractions_and_hyperparameters_are_one_variant():
+    study = Study(Path("runs"))
+    for seed in (0, 1):
+        study.original(seed)
+        for identified in (0.1, 1.0):
+            study.unlearner("CF", identified, seed)
+            study.unlearner("Scrub", identified, seed, {"distill": 0.1 + identified})
+    (variant,) = read()
+    assert variant.name == "poison_digits"
+    assert {method: len(runs) for method, runs in variant.methods.items()} == {"CF": 4, "Scrub": 4}
+    assert {original.metrics["seed"] for original in variant.originals.values()} == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ({"width": 32}, "network.width=32"),
+        ({"steps": 600}, "procedure.steps=600"),
+        ({"size": 72}, "data.manipulation.size=72"),
+    ],
+)
+def test_other_originals_are_other_variants(change, note):
+    for study in (Study(Path("runs")), Study(Path("runs"), **change)):
+        for seed in (0, 1):
+            study.original(seed)
+            study.unlearner("CF", 1.0, seed)
+    first, second = read()
+    assert f"poison_digits ({note})" in (first.name, second.name)
+    for variant in (first, second):
+        assert len(variant.originals) == len(variant.methods["CF"]) == 2
+        assert all(variant.original_of(run) is not None for run in variant.methods["CF"])
+
+
+def test_other_data_are_another_variant():
+    study = Study(Path("runs"))
+    study.original(0)
+    study.original(1, fingerprint=1)
+    assert [variant.name for variant in read()] == [
+        "poison_digits (fingerprint=1)",
+        "poison_digits (fingerprint=3422256668)",
+    ]
+
+
+def test_an_unlearner_of_another_length_is_another_method():
+    for study in (Study(Path("runs")), Study(Path("runs"), unlearn_steps=50)):
+        study.original(0)
+        study.unlearner("CF", 1.0)
+    (variant,) = read()
+    assert list(variant.methods) == ["CF (procedure.unlearn_steps=100)", "CF (procedure.unlearn_steps=50)"]
+
+
+def test_retraining_does_not_depend_on_the_length_of_unlearning():
+    Study(Path("runs")).original()
+    for seed, study in enumerate((Study(Path("runs")), Study(Path("runs"), unlearn_steps=50))):
+        study.unlearner("RewoD", 1.0, seed)
+    results, _ = collect(Path("runs"))
+    assert sorted({label for variant in variants(results) for label in variant.methods}) == ["RewoD"]
+
+
+def test_runs_of_unknown_originals_are_kept_from_those_of_known_ones():
+    study = Study(Path("runs"))
+    study.original(0)
+    study.unlearner("CF", 1.0, 0)
+    study.unlearner("CF", 1.0, 1)
+    study.unlearner("CF", 0.5, 1, original="0123456789")
+    names = {variant.name: variant for variant in read()}
+    assert len(names) == 3
+    known = next(variant for variant in names.values() if variant.originals)
+    assert [run.metrics["seed"] for run in known.methods["CF"]] == [0]
+    assert sum("not in the runs folder" in name for name in names) == 2
+
+
+def test_a_run_without_config_is_kept_apart():
+    study = Study(Path("runs"))
+    study.original(0)
+    (study.original(1) / "config.yaml").unlink()
+    (study.original(2) / "config.yaml").write_text("{")
+    results, skipped = collect(Path("runs"))
+    assert len(variants(results)) == 3
+    assert [each.path.rpartition("/")[2] for each in skipped] == ["config.yaml", "config.yaml"]
+
+
+def test_labels_say_what_differs():
+    assert labels("x", [{"a": 1, "b": 2}]) == ["x"]
+    assert labels("x", [{"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 1}]) == ["x (b=2)", "x (b=3)", "x"]

@@ -111,7 +111,7 @@ class Study:
     ) -> Path:
         """An unlearner's folder, after it was written."""
         hyperparameters = hyperparameters or {}
-        own = self.hash(seed=seed, method=method, at=identified, how=hyperparameters, steps=self.unlearn_steps)
+        drawn = self.hash(seed=seed, method=method, at=identified, how=hyperparameters, steps=self.unlearn_steps)
         about = {
             "identified": identified,
             "deleted": round(identified * self.shared["size"]),
@@ -121,7 +121,7 @@ class Study:
             "hyperparameters": hyperparameters,
             "seconds": 1.0,
         }
-        return self.write(method, seed, own, about | measured)
+        return self.write(method, seed, measured.get("hash", drawn), about | measured)
 
     def write(self, method: str, seed: int, own: str, numbers: dict[str, Any]) -> Path:
         """A run's folder, after it was written."""

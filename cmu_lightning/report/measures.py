@@ -45,7 +45,7 @@ def missing(summary: Summary) -> list[str]:
     if without or not summary.variant.originals:
         said.append(f"No original for seeds {_listed(sorted({seed for seed, _ in without}))}.")
     if summary.oracle("acc_corr") is None:
-        said.append("No oracle: there is no RewoD at identified 1.")
+        said.append("No oracle: there is no acc_corr of RewoD at identified 1.")
     for method in summary.methods:
         points = [point for point in summary.points if point.method == method]
         said += _missing_points(summary, method, points)

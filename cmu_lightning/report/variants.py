@@ -49,7 +49,7 @@ def variants(results: Iterable[Result]) -> list[Variant]:
         alike = Counter(map(_key, shared))
         for each, group in zip(shared, members, strict=True):
             if alike[_key(each)] > 1:
-                each["original"] = f"{_original_hash(group[0])}, not in the runs folder"
+                each["original"] = ", ".join([_original_hash(group[0]), *filter(None, [each.get("original")])])
         for name, each, group in zip(labels(setting, shared), shared, members, strict=True):
             made.append(_variant(name, each, group))
     return sorted(made, key=lambda variant: variant.name)

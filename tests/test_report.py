@@ -1,0 +1,266 @@
+"""The command, its pictures and its page, the latter in a real browser."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from cmu_lightning.__main__ import main
+from cmu_lightning.report.appearance import FIXED, styles
+from tests.browser import visit
+from tests.study import Study, whole_study
+
+SEEDS = (0, 1)
+NAMES = ("acc_corr", "acc_manipulated", "importance_ratios", "Scrub_across_fractions", "Scrub_trade_off")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A report on two settings, with something broken beside them."""
+    place = tmp_path_factory.mktemp("report")
+    for study in (Study(place / "runs"), Study(place / "runs", "confusion_digits", "InterclassConfusion", 122)):
+        assert len(list(whole_study(study, ("RewoD", "CF", "Scrub", "Potion"), SEEDS))) == 2 * (1 + 10 * (8 + 3))
+    broken = place / "runs/poison_digits/CF/0-broken"
+    broken.mkdir()
+    (broken / "metrics.json").write_text('{"setting": "<script>alert(1)</script>')
+    assert main(["report", str(place / "runs"), "--out", str(place / "out")]) == 0
+    return place
+
+
+def test_tables_are_in_three_formats_and_cover_all_settings(made):
+    tables = made / "out/tables"
+    for name in (
+        "retain_change",
+        "measures",
+        "cost",
+        "regret",
+        "curves",
+        "origin",
+        "chosen_runs",
+        "missing",
+        "skipped",
+    ):
+        assert {path.suffix for path in tables.glob(f"{name}.*")} == {".csv", ".md", ".tex"}, name
+    for name in ("retain_change", "curves", "chosen_runs"):
+        lines = (tables / f"{name}.csv").read_text().splitlines()[1:]
+        assert {line.split(",")[0] for line in lines} == {"poison_digits", "confusion_digits"}
+    assert len((tables / "chosen_runs.csv").read_text().splitlines()) == 1 + 2 * 2 * 10 * 4
+    assert "poison_digits/CF/0-broken" in (tables / "skipped.csv").read_text()
+
+
+def test_pictures_are_there_and_say_what_they_show(made):
+    for setting in ("poison_digits", "confusion_digits"):
+        for name in NAMES:
+            path = made / "out/figures" / setting / name
+            assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+            assert f"{setting}: " in path.with_suffix(".svg").read_text()
+    drawn = (made / "out/figures/poison_digits/acc_corr.svg").read_text()
+    for said in ("acc_corr: fraction correct", "identified fraction", "RewoD", "None (the original)", "oracle"):
+        assert said in drawn
+
+
+def stamps(folder):
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*.[ps][nv]g")}
+
+
+def test_pictures_are_drawn_again_only_when_their_data_change(tmp_path, capsys):
+    study = Study(tmp_path / "runs")
+    study.original(0)
+    study.unlearner("CF", 1.0, 0, acc_corr=0.5, acc_manipulated=0.6, acc_retain=0.9)
+    for distill in (0.1, 1.0):
+        study.unlearner(
+            "Scrub", 1.0, 0, {"distill": distill}, acc_corr=distill / 2, acc_retain=0.9, selection_score=0.5
+        )
+    command = ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    page, before = (tmp_path / "out/index.html").read_bytes(), stamps(tmp_path / "out")
+    assert {Path(name).stem for name in before} == set(NAMES) - {"importance_ratios"}
+    assert main(command) == 0
+    assert "0 drawn, 4 unchanged" in capsys.readouterr().out
+    assert ((tmp_path / "out/index.html").read_bytes(), stamps(tmp_path / "out")) == (page, before)
+
+    study.unlearner("CF", 1.0, 0, acc_corr=0.7, acc_manipulated=0.6, acc_retain=0.9)
+    assert main(command) == 0
+    after = stamps(tmp_path / "out")
+    assert {Path(name).stem for name in after if after[name] != before[name]} == {"acc_corr"}
+
+
+def test_pictures_of_runs_that_are_gone_go_and_those_of_others_stay(tmp_path):
+    for setting in ("one", "two"):
+        study = Study(tmp_path / "runs", setting)
+        study.original(0)
+        study.unlearner("CF", 1.0, 0, acc_corr=0.5)
+    command = ["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    mine = tmp_path / "out/figures/two/mine.png"
+    mine.write_bytes(b"a photograph")
+    (tmp_path / "runs/two").rename(tmp_path / "two")
+    assert main(command) == 0
+    assert {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.png")} == {
+        "figures/one/acc_corr.png",
+        "figures/two/mine.png",
+    }
+
+
+def test_a_damaged_histogram_is_named(tmp_path, capsys):
+    study = Study(tmp_path / "runs")
+    study.original(0)
+    folder = study.unlearner("SSD", 1.0, 0, acc_corr=0.5)
+    for content in ("{", '{"log10_edges": [0, 1], "counts": [1, 2], "left_alone": 0, "selected": 1}'):
+        (folder / "importance_ratios.json").write_text(content)
+        assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+        assert "importance_ratios.json,damaged" in (tmp_path / "out/tables/skipped.csv").read_text()
+        assert not (tmp_path / "out/figures/poison_digits/importance_ratios.png").exists()
+
+
+WRONG = {
+    "no folder of runs": (["nothing", "--out", "out"], "there is no runs folder nothing"),
+    "no folder to write to": (["runs"], "--out"),
+    "an unknown rule": (["runs", "--out", "out", "--select", "best"], "best"),
+    "an unknown option": (["runs", "--out", "out", "--fast"], "--fast"),
+    "an empty folder": (["empty", "--out", "out"], "no finished run in empty"),
+    "nothing but damaged runs": (["broken", "--out", "out"], "no finished run in broken"),
+    "a report among the runs": (["runs", "--out", "runs/report"], "lie in each other"),
+    "a file to write to": (["runs", "--out", "file"], "cannot be written to file"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_in_one_sentence(case, capsys):
+    study = Study(Path("runs"))
+    study.original(0)
+    Path("empty").mkdir()
+    Path("broken/s/m/0-x").mkdir(parents=True)
+    Path("broken/s/m/0-x/metrics.json").write_text("{")
+    Path("file").write_text("")
+    arguments, says = WRONG[case]
+    assert main(["report", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert re.fullmatch(r"error: [^\n]*\n", printed.err)
+    assert says in printed.err
+    assert not Path("out").exists()
+    assert ("s/m/0-x" in printed.out) == ("broken" in arguments)
+
+
+def test_no_torch_and_no_matplotlib_before_it_draws():
+    study = Study(Path("runs"))
+    study.original(0)
+    study.unlearner("CF", 1.0, 0, acc_corr=0.5)
+    code = """
+import sys
+from cmu_lightning.__main__ import main
+try: main(["report", "--help"])
+except SystemExit: pass
+print([name for name in ("torch", "matplotlib", "yaml", "jinja2") if name in sys.modules])
+assert main(["report", "runs", "--out", "out"]) == 0
+print([name for name in ("torch", "lightning") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith("[")] == ["[]", "[]"]
+    assert Path("out/index.html").exists()
+
+
+def test_methods_look_the_same_everywhere_and_unlike_each_other():
+    first, second = styles(["SSD", "Mine", "CF (procedure.unlearn_steps=50)"]), styles(["Mine", "CF"])
+    assert first["SSD"] == second["SSD"] == FIXED["SSD"]
+    assert len(set(first.values())) == len(first)
+    assert len({(style.shape, style.dashes) for style in FIXED.values()}) == len(FIXED)  # in grey too
+    assert styles(["b", "a"])["a"] == styles(["a", "b"])["a"]
+
+
+class Links(HTMLParser):
+    """What a page would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        named = [value for key, value in attrs if key in ("src", "href", "data", "srcset")]
+        self.found += [value for value in named if not value.startswith(("#", "data:"))]
+
+
+def test_the_page_needs_nothing_else(made):
+    text = (made / "out/index.html").read_text()
+    links = Links()
+    links.feed(text)
+    assert links.found == []
+    assert "@import" not in text
+    assert "url(" not in text
+    assert not re.search(r"\bfetch\(|XMLHttpRequest|\bimport\(", text)
+
+
+def test_the_page_says_what_was_skipped_and_runs_none_of_it(made):
+    text = (made / "out/index.html").read_text()
+    assert "poison_digits/CF/0-broken/metrics.json" in text
+    assert "alert(1)" not in text
+
+
+LOOK = """
+const shown = (method) => [...document.querySelectorAll(".series")]
+  .filter((group) => group.dataset.method === method).map((group) => getComputedStyle(group).display !== "none");
+const button = (method) => document.querySelector(`#legend button[data-method="${method}"]`);
+const charts = [...document.querySelectorAll("figure")];
+outcome.charts = charts.map((figure) => figure.querySelectorAll("svg.plot .series *").length);
+outcome.titles = charts.map((figure) => figure.querySelector("svg.plot").getAttribute("aria-label"));
+const words = (figure) => [...figure.querySelectorAll("svg.plot > text")].map((text) => text.textContent);
+outcome.labels = charts.map((figure) => words(figure).slice(-2));
+outcome.outside = [...document.querySelectorAll(".plot .mark")].filter((mark) => {
+  const [box, frame] = [mark.getBoundingClientRect(), mark.closest("svg").getBoundingClientRect()];
+  return box.left < frame.left || box.right > frame.right || box.top < frame.top || box.bottom > frame.bottom;
+}).length;
+outcome.methods = [...document.querySelectorAll("#legend button")].map((each) => each.dataset.method);
+outcome.before = shown("CF");
+button("CF").click();
+outcome.hidden = shown("CF");
+outcome.others = shown("RewoD");
+outcome.pressed = button("CF").getAttribute("aria-pressed");
+button("CF").click();
+outcome.again = shown("CF");
+const tip = document.getElementById("tip");
+const hover = (target) => target.dispatchEvent(new MouseEvent("mousemove", { bubbles: true, clientX: 50 }));
+hover(charts[0].querySelector('.series[data-method="RewoD"] .hit:last-of-type'));
+outcome.tip = [tip.hidden, tip.textContent];
+hover(document.body);
+outcome.tip_after = tip.hidden;
+outcome.theme = [document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor];
+document.getElementById("theme").click();
+outcome.other_theme = [document.documentElement.dataset.theme, getComputedStyle(document.body).backgroundColor];
+outcome.wide = document.documentElement.scrollWidth - innerWidth;
+"""
+WHITE, BLACK = ["light", "rgb(255, 255, 255)"], ["dark", "rgb(21, 24, 28)"]
+
+
+def test_the_page_in_a_browser(made):
+    outcome = visit(made / "out/index.html", LOOK)
+    assert outcome["problems"] == []
+    assert len(outcome["charts"]) == 2 * len(NAMES)
+    assert min(outcome["charts"]) >= 8 * 2 + 2  # every run of Scrub at one fraction, and two circles
+    assert outcome["outside"] == 0
+    assert outcome["labels"][0] == ["identified fraction of the manipulated samples", "acc_corr: fraction correct"]
+    assert outcome["methods"] == ["CF", "Potion", "RewoD", "Scrub"]
+    assert outcome["before"] == outcome["again"] == [True] * 4  # two charts in each of two settings
+    assert outcome["hidden"] == [False] * 4
+    assert outcome["others"] == [True] * 4
+    assert outcome["pressed"] == "false"
+    stored = made.glob("runs/confusion_digits/RewoD/*/metrics.json")
+    measured = [
+        run["acc_corr"] for run in map(json.loads, (path.read_text() for path in stored)) if run["identified"] == 1
+    ]
+    assert len(measured) == 2
+    assert outcome["tip"][0] is False
+    assert f"RewoD, identified 1: {sum(measured) / 2:.3f}" in outcome["tip"][1]
+    assert outcome["tip_after"] is True
+    assert (outcome["theme"], outcome["other_theme"]) == (WHITE, BLACK)
+    assert outcome["wide"] <= 0
+
+
+def test_the_page_follows_the_readers_preference(made):
+    outcome = visit(made / "out/index.html", LOOK, "--blink-settings=preferredColorScheme=0", "--window-size=420,900")
+    assert (outcome["theme"], outcome["other_theme"]) == (BLACK, WHITE)
+    assert outcome["problems"] == []
+    assert outcome["wide"] <= 0  # on a telephone too

@@ -1,0 +1,222 @@
+"""Means, measures, tables and what is missing, against numbers worked out by hand."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from cmu_lightning.report.collect import collect
+from cmu_lightning.report.measures import area, missing, over_fractions, smallest_fraction
+from cmu_lightning.report.summarise import Spread, Summary, spread
+from cmu_lightning.report.table import Table, as_csv, as_latex, as_markdown
+from cmu_lightning.report.tables import chosen_runs, cost, curves, measures, origin, published, regrets, retain_change
+from cmu_lightning.report.variants import variants
+from tests.study import Study
+
+
+def summary(rule="paper"):
+    results, _ = collect(Path("runs"))
+    (variant,) = variants(results)
+    return Summary(variant, rule)
+
+
+def flat(*means):
+    return {at / 10: Spread(mean, None, 1) for at, mean in means}
+
+
+def row(table, *beginning):
+    (found,) = [row for row in table.rows if tuple(row[: len(beginning)]) == beginning]
+    return dict(zip(table.columns, found, strict=True))
+
+
+@pytest.fixture
+def study():
+    """Two seeds; RewoD at 0.5 and 1.0, CF at 0.5 alone, Scrub with two values of distill."""
+    made = Study(Path("runs"))
+    for seed, shift in ((0, 0.0), (1, 0.1)):
+        made.original(seed, acc_corr=0.1, acc_retain=0.9 - shift, val_acc=0.9)
+        made.unlearner("RewoD", 0.5, seed, acc_corr=0.3, acc_retain=0.9, acc_manipulated=0.5)
+        made.unlearner("RewoD", 1.0, seed, acc_corr=0.8 + 2 * shift, acc_retain=0.94, acc_manipulated=1.0)
+        made.unlearner("CF", 0.5, seed, acc_corr=0.2 + shift, acc_retain=0.7, acc_manipulated=0.5, seconds=4.0)
+        for distill, score, corr, accuracy in ((0.1, 0.9, 0.5, 0.4), (1.0, 0.8, 0.85, 0.9)):
+            numbers = {"selection_score": score, "acc_corr": corr, "val_acc": accuracy, "acc_retain": accuracy}
+            made.unlearner("Scrub", 1.0, seed, {"distill": distill}, **numbers)
+    return made
+
+
+def test_spread_is_mean_and_sample_deviation():
+    assert spread([]) is None
+    assert spread([0.5]) == (0.5, None, 1)
+    assert spread([1.0, 2.0, 6.0]) == (3.0, pytest.approx(math.sqrt(7)), 3)
+
+
+def test_curves_are_means_over_seeds(study):
+    made = summary()
+    assert made.curve("CF", "acc_corr") == {0.5: (pytest.approx(0.25), pytest.approx(0.1 / math.sqrt(2)), 2)}
+    assert made.curve("RewoD", "acc_corr")[1.0].mean == pytest.approx(0.9)
+    assert made.original("acc_corr") == (0.1, 0.0, 2)
+    assert made.oracle("acc_corr").mean == pytest.approx(0.9)
+    table = curves(made)
+    assert row(table, "CF", "1")["acc_corr"] is None  # a gap, not a number from elsewhere
+    assert row(table, "CF", "1")["seeds"] == 0
+    assert row(table, "CF", "0.5")["acc_corr"].mean == pytest.approx(0.25)
+
+
+def test_change_of_retain_is_against_the_original_of_the_same_seed(study):
+    made = retain_change(summary())
+    assert row(made, "CF")["change"] == (pytest.approx(-15.0), None, 1)  # -20 and -10
+    rewod = row(made, "RewoD")["change"]  # 5 at 0.5, 9 at 1.0
+    assert (rewod.mean, rewod.std) == (pytest.approx(7.0), pytest.approx(math.sqrt(8)))
+    assert row(made, "CF")["fractions"] == "1 of 2"
+    assert row(made, "None (acc_retain)")["change"].mean == pytest.approx(85.0)
+
+
+def test_the_papers_numbers_stand_beside_its_settings():
+    made = Study(Path("runs"), "poison_cifar10", size=500)
+    made.original(dataset="cifar10")
+    made.unlearner("SSD", 0.1, dataset="cifar10", acc_retain=0.9)
+    table = retain_change(summary())
+    assert row(table, "SSD")["paper"] == (-8.94, 1.02, 10)
+    assert row(table, "None (acc_retain)")["paper"] == 90.52
+    assert row(cost(summary()), "SSD")["paper, minutes"] == 1.80
+
+
+def test_the_published_numbers_cover_table_1():
+    settings = published()["retain_change"]["settings"]
+    assert len({(each["dataset"], each["manipulation"]) for each in settings}) == 4
+    assert all(set(each["change"]) == {"BadT", "CF", "SSD", "Scrub", "RewoD"} for each in settings)
+
+
+def test_the_rule_decides_and_regret_tells_what_it_costs(study):
+    assert [choice.result.metrics["acc_corr"] for choice in summary().of("Scrub")] == [0.5, 0.5]
+    assert [choice.result.metrics["acc_corr"] for choice in summary("oracle").of("Scrub")] == [0.85, 0.85]
+    table = regrets(summary())
+    paper = row(table, "Scrub", "paper")
+    assert (paper["regret"], paper["largest"]) == (pytest.approx(0.35), pytest.approx(0.35))
+    assert (paper["destroyed"], paper["points"]) == (2, 2)  # 0.4 is less than half of 0.9
+    assert row(table, "Scrub", "oracle")["regret"] == 0
+    assert row(table, "Scrub", "oracle")["destroyed"] == 0
+    assert {each[0] for each in table.rows} == {"Scrub"}  # the others had no choice
+    assert row(table, "Scrub", "rem")["points"] == 0  # nothing of what it needs was measured
+
+
+def test_chosen_runs_say_where_they_come_from(study):
+    table = chosen_runs(summary())
+    found = row(table, "Scrub", "1", "1")
+    assert (found["hyperparameters"], found["of"], found["destroyed"]) == ("distill=0.1", 2, True)
+    assert (Path("runs") / found["folder"] / "metrics.json").exists()
+    assert row(table, "CF", "0.5", "0")["regret"] == 0
+
+
+def test_measures(study):
+    table = measures(summary())
+    rewod, cf, scrub = (row(table, method) for method in ("RewoD", "CF", "Scrub"))
+    assert (rewod["0.9 of the oracle at"], cf["0.9 of the oracle at"]) == ("1", "not reached")
+    assert rewod["area"] == (pytest.approx((0.55 + 0.65) / 2), pytest.approx(0.1 / math.sqrt(2)), 2)
+    assert cf["area"] is None
+    assert rewod["utility x healed"].mean == pytest.approx((0.45 + 0.94) / 2)
+    assert scrub["utility x healed"] is None  # acc_manipulated was not measured
+    assert scrub["destroyed"] == "2 of 2"
+
+
+def test_area_and_smallest_fraction_of_a_curve():
+    curve = flat((1, 0.0), (2, 0.5), (4, 1.0))
+    assert area(curve, [0.1, 0.2, 0.4]) == pytest.approx((0.1 * 0.25 + 0.2 * 0.75) / 0.3)
+    assert area(curve, [0.1, 0.2, 0.3, 0.4]) is None  # nothing is filled in
+    assert area(curve, [0.1]) is None
+    assert smallest_fraction(curve, Spread(1.0, None, 1)) == 0.4
+    assert smallest_fraction(curve, Spread(0.5, None, 1)) == 0.2
+    assert smallest_fraction(curve, Spread(1.2, None, 1)) is None
+    assert smallest_fraction(curve, None) is None
+    assert over_fractions(curve) == (0.5, pytest.approx(0.5), 3)
+
+
+def test_cost_is_of_the_chosen_runs(study):
+    made = row(cost(summary()), "CF")
+    assert (made["seconds"], made["samples forward"].mean, made["runs"]) == ((4.0, 0.0, 2), 1000, 2)
+    assert row(cost(summary()), "None (training the original)")["seconds"].mean == 10
+
+
+def test_origin_names_seeds_and_versions(study):
+    found = row(origin(summary()), "Scrub")
+    assert (found["runs"], found["seeds"], found["torch"], found["device"]) == (4, "0, 1", "2.15.0", "cpu x86_64")
+
+
+def test_nothing_is_missing_from_a_full_study():
+    made = Study(Path("runs"))
+    made.original()
+    for identified in (0.5, 1.0):
+        made.unlearner("RewoD", identified, acc_corr=0.9)
+        made.unlearner("Scrub", identified, 0, {"distill": 0.1}, selection_score=0.5)
+    assert missing(summary()) == []
+
+
+def test_what_is_missing_is_said(study):
+    made = Study(Path("runs"))
+    made.unlearner("Scrub", 0.5, 0, {"distill": 0.1})
+    made.unlearner("Scrub", 0.5, 0, {"distill": 1.0})
+    made.unlearner("Scrub", 1.0, 0, {"distill": 5.0}, selection_score=0.1)
+    assert missing(summary()) == [
+        "CF: no run at identified 1 (seeds 0, 1).",
+        "Scrub: no run at identified 0.5 (seeds 1).",
+        "Scrub: 2 of 3 points lack some of 3 runs, the worst has 2.",
+        "Scrub: 1 points without what the rule paper needs.",
+    ]
+
+
+def test_missing_oracles_and_seeds_are_said():
+    made = Study(Path("runs"))
+    made.original()
+    made.unlearner("CF", 1.0, 0)
+    made.unlearner("BadT", 1.0, 0)
+    made.unlearner("BadT", 1.0, 0, model_seed=1, hash="0123456789")
+    said = missing(summary())
+    assert said[0] == "No oracle: there is no acc_corr of RewoD at identified 1."
+    assert said[1] == "CF: no run for seeds original=0 manipulation=0 model=1 data=0."
+
+
+def test_missing_originals_are_said():
+    Study(Path("runs")).unlearner("CF", 1.0, 3)
+    assert "No original for seeds 3." in missing(summary())
+    assert retain_change(summary()).rows[1][:2] == ["CF", None]
+
+
+TABLE = Table(
+    "t", "Title_1", "50% of S_m", ["a & b", "x", "y"], [["p|q", Spread(0.12345, 0.5, 3), 1], ["r", None, 2.0]]
+)
+
+
+def test_a_table_in_three_formats():
+    rows = list(csv.reader(io.StringIO(as_csv(TABLE))))
+    assert rows == [
+        ["a & b", "x mean", "x std", "x n", "y"],
+        ["p|q", "0.12345", "0.5", "3", "1"],
+        ["r", "", "", "", "2.0"],
+    ]
+    markdown = as_markdown(TABLE).splitlines()
+    assert markdown[2:6] == [
+        "| a & b | x | y |",
+        "| --- | ---: | ---: |",
+        "| p\\|q | 0.123 ± 0.500 | 1 |",
+        "| r | – | 2.000 |",
+    ]
+    latex = as_latex(TABLE)
+    assert "\\caption{Title\\_1. 50\\% of S\\_m}" in latex
+    assert "\\begin{tabular}{lrr}" in latex
+    assert "p|q & 0.123 $\\pm$ 0.500 & 1 \\\\" in latex
+
+
+def test_metrics_that_were_not_measured_are_gaps(study):
+    for path in Path("runs").rglob("metrics.json"):
+        stored = json.loads(path.read_text())
+        for key in ("acc_corr", "val_acc"):
+            stored.pop(key, None)
+        path.write_text(json.dumps(stored))
+    made = summary()
+    assert made.curve("CF", "acc_corr") == {}
+    assert row(measures(made), "CF")["area"] is None
+    assert row(measures(made), "CF")["destroyed"] is None
+    assert any(line.startswith("No oracle") for line in missing(made))

@@ -2,7 +2,7 @@
 
     python -m benchmarks.report [--runs 5000]
 
-The runs are made up, in the paper's grids: 621 runs for each seed of a setting. Figures are counted by themselves, for they
+The runs are made up, in the paper's grids: 621 for each seed of a setting. Figures are timed by themselves, for they
 are drawn again only when their data have changed.
 """
 
@@ -27,6 +27,8 @@ SETTINGS = {
 
 
 class Clock:
+    """Prints the time since it was made."""
+
     def __init__(self):
         self.wall, self.cpu = time.perf_counter(), time.process_time()
 

@@ -117,6 +117,17 @@ def test_a_damaged_histogram_is_named(tmp_path, capsys):
         assert not (tmp_path / "out/figures/poison_digits/importance_ratios.png").exists()
 
 
+def test_destroyed_models_are_named_in_the_picture(tmp_path):
+    study = Study(tmp_path / "runs")
+    study.original(0, val_acc=0.9)
+    study.unlearner("CF", 0.5, 0, acc_corr=0.5, val_acc=0.8)
+    study.unlearner("CF", 1.0, 0, acc_corr=0.5, val_acc=0.1)
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    drawn = (tmp_path / "out/figures/poison_digits/acc_corr.svg").read_text()
+    assert "Destroyed models" in drawn
+    assert "CF at 1." in drawn
+
+
 WRONG = {
     "no folder of runs": (["nothing", "--out", "out"], "there is no runs folder nothing"),
     "no folder to write to": (["runs"], "--out"),

@@ -52,12 +52,23 @@ def _curves(summary: Summary, name: str, styles: Mapping[str, Style]) -> Chart:
         setting=summary.variant.name,
         kind="lines",
         title=title,
-        note="Lines: means over seeds; bands: standard deviation over seeds. oracle: RewoD at identified 1.",
+        note="Lines: means over seeds; bands: standard deviation over seeds. Oracle: RewoD at identified 1."
+        + _destroyed(summary),
         x=IDENTIFIED,
         y=Axis(label),
         series=[each for each in series if each.points],
         references=[Reference(each, style, level) for (each, style), level in levels if level],
     )
+
+
+def _destroyed(summary: Summary) -> str:
+    """Names the choices that one must not be glad about."""
+    said = []
+    for method in summary.methods:
+        fractions = {choice.point.identified for choice in summary.of(method) if choice.destroyed}
+        if fractions:
+            said.append(f"{method} at {', '.join(f'{identified:g}' for identified in sorted(fractions))}")
+    return f" Destroyed models (under half of the original's validation accuracy): {'; '.join(said)}." if said else ""
 
 
 def _spread(std: float | None) -> str:

@@ -9,6 +9,14 @@ from cmu_lightning.report.collect import Result
 from cmu_lightning.report.configuration import flat
 
 Key = tuple[tuple[str, Any], ...]
+SAID_BY = {
+    "dataset": "data",
+    "model": "network",
+    "manipulation": "data.manipulation",
+    "manipulated": "data.manipulation",
+}
+"""What a `metrics.json` says, by what the config says more precisely."""
+
 SHARED = ("dataset", "model", "manipulation", "manipulated", "fingerprint")
 
 
@@ -17,7 +25,7 @@ class Variant:
     """A setting, in one of the ways in which it was run.
 
     Args:
-        name: The setting's, and what differs from its other variants.
+        name: The setting's, and what differs from its most usual variant.
         about: Says what all its runs share, by dotted names.
         originals: By their hashes.
         methods: Unlearners' runs by the method's name; a method that was run in several ways is several ones.
@@ -50,7 +58,7 @@ def variants(results: Iterable[Result]) -> list[Variant]:
         for each, group in zip(shared, members, strict=True):
             if alike[_key(each)] > 1:
                 each["original"] = ", ".join([_original_hash(group[0]), *filter(None, [each.get("original")])])
-        for name, each, group in zip(labels(setting, shared), shared, members, strict=True):
+        for name, each, group in zip(labels(setting, shared, [*map(len, members)]), shared, members, strict=True):
             made.append(_variant(name, each, group))
     return sorted(made, key=lambda variant: variant.name)
 
@@ -94,7 +102,8 @@ def _variant(name: str, about: dict[str, Any], group: list[Result]) -> Variant:
             by_method[method][_key(own)].append(result)
     methods: dict[str, list[Result]] = {}
     for method, ways in by_method.items():
-        methods |= dict(zip(labels(method, [dict(key) for key in ways]), ways.values(), strict=True))
+        names = labels(method, [dict(key) for key in ways], [*map(len, ways.values())])
+        methods |= dict(zip(names, ways.values(), strict=True))
     originals = {result.metrics["hash"]: result for result in group if result.is_original}
     return Variant(name, about, originals, dict(sorted(methods.items())))
 
@@ -103,16 +112,20 @@ def _key(values: Mapping[str, Any]) -> Key:
     return tuple(sorted(values.items()))
 
 
-def labels(name: str, ways: list[Any]) -> list[str]:
-    """Names for the ways in which something was run: what differs among them, where something does.
+def labels(name: str, ways: list[dict[str, Any]], runs: list[int]) -> list[str]:
+    """Names for the ways in which something was run: the most usual one has it alone, others add what differs there.
 
     Args:
         name: Of the thing.
         ways: Values by dotted names.
+        runs: How many there are of each.
     """
-    keys = sorted({key for way in ways for key in way})
-    differing = [key for key in keys if len({way.get(key) for way in ways}) > 1]
-    if any(key.startswith("data.manipulation.") for key in differing):
-        differing = [key for key in differing if key != "manipulated"]  # size or fraction says it
-    notes = [", ".join(f"{key}={way[key]}" for key in differing if key in way) for way in ways]
-    return [f"{name} ({note})" if note else name for note in notes]
+    usual = ways[runs.index(max(runs))]
+    made = []
+    for way in ways:
+        differing = [key for key in sorted({*usual, *way}) if usual.get(key) != way.get(key)]
+        told = [key for key in differing if not any(other.startswith(SAID_BY.get(key, "-")) for other in differing)]
+        told = [key for key in told if key in way] or told
+        note = ", ".join(f"{key}={way.get(key)}" for key in told)
+        made.append(f"{name} ({note})" if note else name)
+    return made

@@ -72,7 +72,7 @@ def _folders(summaries: list[Summary]) -> list[str]:
     """A folder name for each variant."""
     taken: list[str] = []
     for summary in summaries:
-        name = re.sub(r"[^\w.=-]+", "_", summary.variant.name).strip("_")
+        name = re.sub(r"[^\w.=-]+", "_", summary.variant.name).strip("_")[:80]
         taken.append(next(each for at in count(1) if (each := name if at == 1 else f"{name}_{at}") not in taken))
     return taken
 

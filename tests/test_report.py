@@ -183,6 +183,21 @@ def test_methods_look_the_same_everywhere_and_unlike_each_other():
     assert styles(["b", "a"])["a"] == styles(["a", "b"])["a"]
 
 
+def test_text_of_runs_stays_text(tmp_path):
+    evil = "</script><script>problems.push('ran')</script>"
+    study = Study(tmp_path / "runs")
+    study.original(0)
+    for how in (evil, "b"):
+        study.unlearner("Mine", 0.4, 0, {"how": how}, acc_corr=0.5, acc_retain=0.9, selection_score=0.5)
+        study.unlearner("Mine", 0.6, 0, {"how": how}, acc_corr=0.5, acc_retain=0.9, selection_score=0.5)
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    look = "outcome.titles = [...document.querySelectorAll('svg.plot')].map((plot) => plot.getAttribute('aria-label'));"
+    outcome = visit(tmp_path / "out/index.html", look + "outcome.keys = document.querySelector('.key').textContent;")
+    assert outcome["problems"] == []
+    assert f"how {evil}" in outcome["keys"]
+    assert outcome["titles"][-1] == "Every run of Mine at identified 0.4 (as Figures 11 to 14)"  # of two equally close
+
+
 class Links(HTMLParser):
     """What a page would load."""
 

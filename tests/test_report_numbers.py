@@ -131,6 +131,7 @@ def test_area_and_smallest_fraction_of_a_curve():
     assert smallest_fraction(curve, Spread(0.5, None, 1)) == 0.2
     assert smallest_fraction(curve, Spread(1.2, None, 1)) is None
     assert smallest_fraction(curve, None) is None
+    assert smallest_fraction(flat((1, 0.89), (2, 0.91), (4, 1.0)), Spread(1.0, None, 1)) == 0.2
     assert over_fractions(curve) == (0.5, pytest.approx(0.5), 3)
 
 

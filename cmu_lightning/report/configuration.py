@@ -8,8 +8,8 @@ from typing import Any
 
 from cmu_lightning.tracking.identity import identity
 
-FROM_SCRATCH = frozenset({"RewoD"})
-"""Unlearners that take `procedure.steps`."""
+WITHOUT_FINE_TUNING = frozenset({"RewoD", "SSD", "LFSSD", "ASSD", "Potion"})
+"""Unlearners on which `procedure.unlearn_steps` has no bearing."""
 
 BLOCK = re.compile(r"^(?=\w)", re.MULTILINE)
 NEEDED = ("setting:", "data:", "network:", "procedure:", "trainer:")
@@ -20,8 +20,8 @@ class Configuration:
     """Values by dotted names, as in `procedure.steps`.
 
     Args:
-        steps: Of a stage that takes `procedure.steps`: an original, and what retrains from scratch.
-        unlearn_steps: Of one that takes `procedure.unlearn_steps`.
+        steps: Of an original, of what retrains from scratch, and of what does not train.
+        unlearn_steps: Of what fine-tunes.
     """
 
     steps: dict[str, Any]
@@ -29,7 +29,7 @@ class Configuration:
 
     def of(self, method: str) -> dict[str, Any]:
         """What an unlearner's result depends on."""
-        return self.steps if method in FROM_SCRATCH else self.unlearn_steps
+        return self.steps if method in WITHOUT_FINE_TUNING else self.unlearn_steps
 
 
 def read_configuration(path: Path) -> Configuration | None:

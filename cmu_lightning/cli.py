@@ -23,6 +23,7 @@ import cmu_lightning.models  # noqa: F401  (makes short class names known to con
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import find_configs, one_sentence
+from cmu_lightning.tracking.asked import remember
 from cmu_lightning.tracking.callbacks import LastCheckpoint, StageProgress, WriteConfig
 from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
 from cmu_lightning.tracking.identity import LEFT, digest, identity
@@ -58,9 +59,9 @@ class CLI(LightningCLI):
         parser.add_argument("--runs_dir", type=str | None, help="Default: CMU_RUNS_DIR, else ./runs.")
         parser.add_argument(
             "--checkpoints",
-            type=Literal["all", "chosen", "none"],
+            type=Literal["all", "chosen", "none", "until_chosen"],
             default="all",
-            help="Whose weights stay: every run's, those of originals, or none.",
+            help="Whose weights stay: every run's, those of originals, none, or all until a sweep has chosen.",
         )
         parser.add_argument("--threads", type=int | None, help="CPU threads; default torch's choice.")
         parser.link_arguments("network", "model.init_args.network")
@@ -161,6 +162,7 @@ class CLI(LightningCLI):
         job = Job(self.trainer, model, datamodule, self.run, self.original, self.resolved)
         was_finished = job.do(ckpt_path)
         if self.trainer.is_global_zero:
+            remember(sys.argv[2:], self.run)
             columns = {} if self.original is None else {"Original": self.original.metrics or {}}
             columns[self.run.method] = self.run.metrics or {}
             note = " (was finished before)" if was_finished else ""

@@ -1,0 +1,104 @@
+"""`python -m cmu_lightning sweep`."""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+import dotenv
+from rich.console import Console
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.sweep import failures
+from cmu_lightning.sweep.file import find, read
+from cmu_lightning.sweep.points import Point, listed, shard
+from cmu_lightning.sweep.progress import SweepProgress
+from cmu_lightning.sweep.queue import Queue
+from cmu_lightning.sweep.weights import Choice
+
+
+def main(arguments: list[str]) -> int:
+    """Run sweep files.
+
+    Args:
+        arguments: After `sweep`.
+
+    Returns:
+        The exit code: 0, 1 if runs failed, 2 for what is wrong with the files, 130 if it was interrupted.
+    """
+    dotenv.load_dotenv(".env")
+    given = _parse(arguments)
+    sweeps = [read(path) for path in find(given.paths)]
+    runs_dir = Path(given.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
+    everything = listed(sweeps, runs_dir)
+    points = shard(everything, given.shard)
+    if given.check:
+        return _check(points)
+    left = [point for point in points if not point.is_finished(runs_dir)]
+    if given.dry_run:
+        return _list(points, left)
+    return _run(given, everything, points, left, runs_dir)
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "cmu_lightning sweep", description="Run W&B sweep files here, without an account.", allow_abbrev=False
+    )
+    parser.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER", help="Sweep files, and folders of them.")
+    parser.add_argument("--runs_dir", help="Default: CMU_RUNS_DIR, else ./runs.")
+    parser.add_argument("--workers", type=int, default=1, help="Processes; several may share a GPU.")
+    parser.add_argument("--dry_run", action="store_true", help="List the runs and how many are done; run nothing.")
+    parser.add_argument("--check", action="store_true", help="Say what is wrong with the files; run nothing.")
+    parser.add_argument("--shard", metavar="I/N", help="Of N machines, this is the I-th: run every N-th point.")
+    parser.add_argument(
+        "--checkpoints",
+        choices=["all", "chosen", "none"],
+        default="chosen",
+        help="Whose weights stay: every run's, those of originals and of runs with the best selection_score, or none.",
+    )
+    given = parser.parse_args(arguments)
+    if not 1 <= given.workers <= 1024:
+        raise UserError(f"--workers {given.workers} is not possible: give a number from 1 to 1024")
+    return given
+
+
+def _list(points: list[Point], left: list[Point]) -> int:
+    """What would be run."""
+    to_do = {point.key for point in left}
+    for point in points:
+        sys.stdout.write(f"{'      ' if point.key in to_do else 'done  '}{point}\n")
+    done = len(points) - len(left)
+    sys.stdout.write(f"{len(points)} runs, {done} done, {len(left)} to do\n")
+    return 0
+
+
+def _check(points: list[Point]) -> int:
+    """Everything that is wrong, one sentence each."""
+    from cmu_lightning.sweep.check import complaints  # imports torch
+
+    said = complaints(points)
+    for sentence in said:
+        sys.stderr.write(f"error: {sentence}\n")
+    return 2 if said else 0
+
+
+def _run(given: argparse.Namespace, everything: list[Point], points: list[Point], left: list[Point], runs: Path) -> int:
+    from cmu_lightning.sweep.runner import Runner
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    choice = Choice(everything, runs) if given.checkpoints == "chosen" else None
+    keep = "until_chosen" if choice else given.checkpoints
+    more = ["--runs_dir", str(runs), "--checkpoints", keep]
+    failed = []
+    try:
+        with SweepProgress(len(points), len(points) - len(left)) as progress:
+            failed = Runner(Queue(left, runs), choice, given.workers, more, progress).run()
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: the same command goes on where this one was")
+        return 130
+    except OSError as error:
+        raise UserError(f"runs cannot be written to {runs} ({error}): give another --runs_dir") from error
+    if failed:
+        failures.show(failed, runs)
+    return 1 if failed else 0

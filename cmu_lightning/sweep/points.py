@@ -1,0 +1,127 @@
+"""The points of sweep files, and what their command lines tell about them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.sweep import search
+from cmu_lightning.sweep.arguments import of_fit
+from cmu_lightning.sweep.file import Sweep
+from cmu_lightning.tracking.asked import content, is_finished, key, options
+
+OF_DELETION = ("--data.identified", "--data.seed", "--data.init_args.identified", "--data.init_args.seed")
+NO_HYPERPARAMETER = ("--model", "--model.class_path", "--model.seed", "--model.original")
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One point of a sweep file and the command line that runs it."""
+
+    sweep: Sweep
+    values: search.Values
+    arguments: tuple[str, ...]
+    """Of `python -m cmu_lightning`, beginning with fit."""
+
+    @cached_property
+    def key(self) -> str:
+        """Names what is asked for; points of the same key are the same."""
+        return key(list(self.arguments[1:]))
+
+    @cached_property
+    def options(self) -> list[tuple[str, str]]:
+        """Names and values of its options."""
+        return list(options(list(self.arguments[1:])))
+
+    @cached_property
+    def configs(self) -> list[dict[str, Any]]:
+        """What the configs that it names say."""
+        read = [yaml.safe_load(content(value)) for name, value in self.options if name == "--config"]
+        return [config for config in read if isinstance(config, dict)]
+
+    @cached_property
+    def is_original(self) -> bool:
+        """Whether it asks for no unlearner."""
+        by_option = any(name.partition(".")[0] == "--model" for name, _ in self.options)
+        return not by_option and not any("model" in config for config in self.configs)
+
+    @cached_property
+    def origin(self) -> str:
+        """Equal for points that start from the same original, as far as their command lines tell."""
+        without = [
+            f"{name}={content(value) if name == '--config' else value}"
+            for name, value in self.options
+            if name.partition(".")[0] != "--model" and name not in OF_DELETION
+        ]
+        overlays = [content(value) for name, value in self.options if name == "--config"]
+        only_model = {f"--config={text}" for text in overlays if set(_mapping(text)) == {"model"}}
+        return "\n".join(sorted(set(without) - only_model))
+
+    @cached_property
+    def rivals(self) -> str:
+        """Equal for the points of a file among which hyperparameters are chosen: one setting, method, S_f and seed."""
+        kept = [f"{n}={v}" for n, v in self.options if not n.startswith("--model.") or n in NO_HYPERPARAMETER]
+        return "\n".join([str(self.sweep.path), *kept])
+
+    @cached_property
+    def processes(self) -> bool:
+        """Whether it asks for more than one process."""
+        trainer: dict[str, Any] = {}
+        for config in self.configs:
+            trainer |= config.get("trainer") or {}
+        for name, value in self.options:
+            if name in ("--trainer.devices", "--trainer.num_nodes"):
+                trainer[name.rpartition(".")[2]] = yaml.safe_load(value)
+        devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes", 1)
+        one = devices in (None, "auto", 1, "1") or (isinstance(devices, list) and len(devices) == 1)
+        return not one or nodes not in (None, 1)
+
+    def is_finished(self, runs_dir: Path) -> bool:
+        """Whether its results are known to be there."""
+        return is_finished(self.key, runs_dir)
+
+    def __str__(self) -> str:
+        """As it is typed."""
+        return " ".join(self.arguments)
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    read = yaml.safe_load(text)
+    return read if isinstance(read, dict) else {}
+
+
+def listed(sweeps: list[Sweep], runs_dir: Path) -> list[Point]:
+    """All points of grid and random sweeps, each once; originals come first, for others start from them.
+
+    Raises:
+        UserError: A file asks for what cannot be run.
+    """
+    found: dict[str, Point] = {}
+    for sweep in sweeps:
+        if sweep.method != "bayes":
+            for values in search.points(sweep):
+                point = make(sweep, values, runs_dir)
+                found.setdefault(point.key, point)
+    return sorted(found.values(), key=lambda point: not point.is_original)
+
+
+def make(sweep: Sweep, values: search.Values, runs_dir: Path) -> Point:
+    """The point with these values."""
+    return Point(sweep, values, tuple(of_fit(sweep, values, runs_dir)))
+
+
+def shard(points: list[Point], part: str | None) -> list[Point]:
+    """Every N-th point, beginning with the I-th.
+
+    Raises:
+        UserError: It is no I/N.
+    """
+    if part is None:
+        return points
+    first, _, count = part.partition("/")
+    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        raise UserError(f"--shard {part} is no I/N: give 1/4, 2/4, 3/4 and 4/4 to four machines")
+    return points[int(first) - 1 :: int(count)]

@@ -1,0 +1,34 @@
+"""How far a sweep is."""
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as TimeLeftColumn
+
+
+class SweepProgress(Progress):
+    """A bar with the numbers of running and failed runs, and the time left.
+
+    Args:
+        total: Number of runs.
+        done: How many of them were finished before.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("done, {task.fields[running]} running, {task.fields[failed]} failed,"),
+            TimeElapsedColumn(),
+            TextColumn("passed,"),
+            TimeLeftColumn(),
+            TextColumn("left"),
+            console=Console(stderr=True),
+        )
+        self.failed = 0
+        self.sweep: TaskID = self.add_task("sweep", total=total, completed=done, running=0, failed=0)
+
+    def show(self, running: int, done: int = 0, failed: int = 0) -> None:
+        """Count."""
+        self.failed += failed
+        self.update(self.sweep, advance=done, running=running, failed=self.failed)

@@ -1,0 +1,106 @@
+"""Runs the points of a queue on workers until nothing is left."""
+
+from collections import Counter
+from pathlib import Path
+
+from cmu_lightning.sweep import failures
+from cmu_lightning.sweep.failures import Failure, log_of
+from cmu_lightning.sweep.points import Point
+from cmu_lightning.sweep.pool import GRACE, Worker, gpus, wait_for
+from cmu_lightning.sweep.progress import SweepProgress
+from cmu_lightning.sweep.queue import Queue
+from cmu_lightning.sweep.weights import Choice
+
+LOOK = 0.5
+"""Seconds between two looks at what other processes on the same runs folder have done."""
+
+
+class Runner:
+    """Hands points to workers, and sees to those that fail or die.
+
+    Args:
+        queue: What is to be done.
+        choice: Drops weights, if they are to be dropped.
+        workers: Number of processes.
+        more: Arguments for every run.
+        progress: Is told what happens.
+    """
+
+    def __init__(
+        self, queue: Queue, choice: Choice | None, workers: int, more: list[str], progress: SweepProgress
+    ) -> None:
+        self.queue, self.choice, self.more, self.progress = queue, choice, more, progress
+        available = gpus()
+        count = min(workers, len(queue.waiting))
+        self.workers = [Worker(available[i % len(available)] if available else None) for i in range(count)]
+        self.deaths: Counter[str] = Counter()
+        self.failures: list[Failure] = []
+
+    @property
+    def runs_dir(self) -> Path:
+        """Where the runs go."""
+        return self.queue.runs_dir
+
+    @property
+    def busy(self) -> list[Worker]:
+        """Workers that have a point."""
+        return [worker for worker in self.workers if worker.point is not None]
+
+    def run(self) -> list[Failure]:
+        """Until nothing is left; what failed."""
+        try:
+            while self.queue.waiting or self.busy:
+                self._hand_out()
+                wait_for(self.busy, LOOK)
+                for at, worker in enumerate(self.workers):
+                    if worker.point is not None and (code := worker.ended()) is not None:
+                        self._take_back(at, worker.point, code)
+        finally:
+            self._stop()
+        return self.failures
+
+    def _hand_out(self) -> None:
+        """Give each idle worker a point."""
+        for worker in self.workers:
+            while worker.point is None and (point := self.queue.next()) is not None:
+                if point.is_finished(self.runs_dir):  # by another process, meanwhile
+                    self._finish(point)
+                else:
+                    worker.begin(point, [*point.arguments, *self.more], log_of(point, self.runs_dir))
+            self.progress.show(running=len(self.busy))
+
+    def _take_back(self, at: int, point: Point, code: int) -> None:
+        """A point has ended, or its worker has."""
+        self.workers[at].point = None
+        if code < 0:
+            self.workers[at].end(0)
+            self.workers[at] = Worker(self.workers[at].gpu)
+            self.deaths[point.key] += 1
+        if code == 0:
+            self._finish(point)
+        elif code < 0 and self.deaths[point.key] < 2:
+            self.queue.give_back(point, finished=False)
+            self.queue.add(point)
+        else:
+            self.failures.append(failures.record(point, code, self.runs_dir))
+            self.queue.give_back(point, finished=False)
+            self.progress.show(running=len(self.busy), failed=1)
+            self.progress.console.print(f"failed: {point}: {self.failures[-1].reason}", markup=False)
+
+    def _finish(self, point: Point) -> None:
+        failures.forget(point, self.runs_dir)
+        if self.choice is not None:
+            self.choice.settle(point)
+        self.queue.give_back(point, finished=True)
+        self.progress.show(running=len(self.busy), done=1)
+
+    def _stop(self) -> None:
+        """End all workers; one that is in the midst of a run leaves it as an interrupted `fit` does."""
+        busy = self.busy
+        for worker in busy:
+            worker.interrupt()
+        for worker in self.workers:
+            worker.end(GRACE)
+        for worker in busy:
+            if worker.point is not None:
+                self.queue.give_back(worker.point, finished=False)

@@ -1,0 +1,49 @@
+"""Of the runs among which hyperparameters are chosen, the chosen one keeps its weights."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from cmu_lightning.sweep.points import Point
+from cmu_lightning.tracking.asked import folder
+from cmu_lightning.tracking.run import read_metrics, write_atomically
+
+MARK = "checkpoints: until_chosen"
+"""In the config of a run whose weights are a sweep's to drop."""
+
+
+class Choice:
+    """Drops weights as soon as a run and all its rivals have finished, whoever ran them.
+
+    Args:
+        points: All of the sweep, in its order.
+        runs_dir: Where their runs are.
+    """
+
+    def __init__(self, points: list[Point], runs_dir: Path) -> None:
+        self.runs_dir = runs_dir
+        self.rivals: dict[str, list[Point]] = defaultdict(list)
+        for point in points:
+            self.rivals[point.rivals].append(point)
+
+    def settle(self, point: Point) -> None:
+        """Drop what was not chosen among a point's rivals, if it can be known."""
+        folders = [folder(rival.key, self.runs_dir) for rival in self.rivals[point.rivals]]
+        results = [(found, read_metrics(found)) for found in folders if found is not None]
+        known = [(found, stored) for found, stored in results if stored is not None]
+        if len(known) < len(folders) or any("selection_score" not in stored for _, stored in known):
+            return
+        chosen = max(known, key=lambda run: run[1]["selection_score"])  # of equal ones the first in the sweep's order
+        for found, stored in known:
+            if found != chosen[0]:
+                _drop(found, stored)
+
+
+def _drop(run: Path, stored: dict[str, Any]) -> None:
+    """Say so first, then delete: a run never promises weights that are gone."""
+    checkpoint, config = run / "last.ckpt", run / "config.yaml"
+    if checkpoint.exists() and config.exists() and MARK in config.read_text().splitlines():
+        stored["dropped_checkpoint"] = checkpoint.name
+        write_atomically(run / "metrics.json", json.dumps(stored, indent=2) + "\n")
+        checkpoint.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""Which run a command line led to, so that a sweep knows finished runs without asking torch.
+
+`fit` leaves a note in `RUNS_DIR/.sweep/asked`, named after its arguments, the content of the configs among them, and the
+program's own source: whatever could lead elsewhere makes another name.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.parsing import PACKAGE, find_configs
+from cmu_lightning.tracking.run import Run, read_metrics, write_atomically
+
+NO_IDENTITY = ("--runs_dir", "--checkpoints")
+"""Options that say where a run goes and what it keeps, not what it is."""
+
+
+def options(arguments: list[str]) -> Iterator[tuple[str, str]]:
+    """The options of a command line, whether their values follow or are attached."""
+    at = 0
+    while at < len(arguments):
+        name, equals, value = arguments[at].partition("=")
+        following = arguments[at + 1 : at + 2]
+        if not equals and following and not following[0].startswith("--"):
+            value, at = following[0], at + 1
+        yield name, value
+        at += 1
+
+
+def key(arguments: list[str]) -> str:
+    """A name for what a `fit` command line asks for.
+
+    Raises:
+        UserError: It names a config that is not there.
+    """
+    named = hashlib.sha256(_source())
+    for name, value in options(arguments):
+        if name not in NO_IDENTITY:
+            meant = content(value) if name in ("--config", "-c") else _one_spelling(value)
+            named.update(f"{name}={meant}\n".encode())
+    return named.hexdigest()[:16]
+
+
+@cache
+def content(config: str) -> str:
+    """What a config says; what is no file is its own content.
+
+    Raises:
+        UserError: It is not there.
+    """
+    path = Path(find_configs([f"--config={config}"])[0].partition("=")[2])
+    return path.read_text() if path.is_file() else config
+
+
+def _one_spelling(value: str) -> str:
+    """1, 1.0 and 1e0 are one number."""
+    with suppress(ValueError):
+        return repr(float(value))
+    return value
+
+
+@cache
+def _source() -> bytes:
+    """A digest of the program, but for its light commands."""
+    light = (PACKAGE / "sweep", PACKAGE / "report")
+    files = [path for path in sorted(PACKAGE.rglob("*.py")) if not path.is_relative_to(light[0])]
+    files = [path for path in files if not path.is_relative_to(light[1])]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
+
+
+def remember(arguments: list[str], run: Run) -> None:
+    """Note which run a command line leads to."""
+    note = run.runs_dir / ".sweep" / "asked" / key(arguments)
+    if not note.exists():
+        with suppress(FileNotFoundError):  # another process wrote the same
+            write_atomically(note, str(run.folder.relative_to(run.runs_dir)))
+
+
+def folder(name: str, runs_dir: Path) -> Path | None:
+    """The folder of the run that a command line of this key leads to, if one was started."""
+    try:
+        return runs_dir / (runs_dir / ".sweep" / "asked" / name).read_text()
+    except OSError:
+        return None
+
+
+def is_finished(name: str, runs_dir: Path) -> bool:
+    """Whether the run of this key is known to have its results."""
+    found = folder(name, runs_dir)
+    try:
+        return found is not None and read_metrics(found) is not None
+    except UserError:  # damaged results, which `fit` will name
+        return False

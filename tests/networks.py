@@ -1,8 +1,22 @@
 """Networks without batch norm, for which one and several processes must train alike."""
 
+import os
+import signal
+from pathlib import Path
+
 from torch import nn
 
 
 class Linear(nn.Sequential):
     def __init__(self, pixels: int, num_classes: int, channels: int = 1) -> None:
         super().__init__(nn.Flatten(), nn.Linear(pixels * channels, 32), nn.CELU(), nn.Linear(32, num_classes))
+
+
+class Deadly(Linear):
+    """Its process is killed as often as there are files in a folder."""
+
+    def __init__(self, pixels: int, num_classes: int, folder: str, channels: int = 1) -> None:
+        super().__init__(pixels, num_classes, channels)
+        for path in Path(folder).glob("*"):
+            path.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -12,9 +12,10 @@ from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.tracking.run import write_atomically
 
 MODULE = "cmu_lightning"
+FILE = "${args_json_file}"
 
 
-def expand(command: list[Any], program: str, point: dict[str, Any], json_file: str) -> list[str]:
+def expand(command: list[Any], program: str, point: dict[str, Any], json_file: str = "") -> list[str]:
     """A command with its macros replaced.
 
     Args:
@@ -62,11 +63,7 @@ def of_fit(sweep: Sweep, point: dict[str, Any], runs_dir: Path) -> list[str]:
         UserError: It is another command.
     """
     command, program = sweep.content["command"], str(sweep.content.get("program", ""))
-    text = json.dumps(point)
-    json_file = runs_dir / ".sweep" / "arguments" / f"{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
-    if "${args_json_file}" in command:
-        write_atomically(json_file, text)
-    expanded = expand(command, program, point, str(json_file))
+    expanded = expand(command, program, point, _json_file(point, runs_dir) if FILE in command else "")
     at = expanded.index(MODULE) if MODULE in expanded else 0
     if expanded[at - 1 : at + 2] != ["-m", MODULE, "fit"]:
         raise UserError(
@@ -74,3 +71,11 @@ def of_fit(sweep: Sweep, point: dict[str, Any], runs_dir: Path) -> list[str]:
             'and ["${env}", "${interpreter}", -m, "${program}", fit, ..., "${args}"]'
         )
     return expanded[at + 1 :]
+
+
+def _json_file(point: dict[str, Any], runs_dir: Path) -> str:
+    """Written here, as the agent writes it."""
+    text = json.dumps(point)
+    path = runs_dir / ".sweep" / "arguments" / f"{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
+    write_atomically(path, text)
+    return str(path)

@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections.abc import Iterator
-from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 from cmu_lightning.cli import main
@@ -13,8 +13,8 @@ from cmu_lightning.tracking.results import MEASURED
 
 OF_ORIGINAL = {name for name in MEASURED if name.startswith(("acc_corr", "acc_retain", "acc_manip", "asr", "val_acc"))}
 LOGGED = {*MEASURED, "train_loss", "seconds", "samples_forward", "samples_backward"}
-STRUCTURE = ("config", "model", "model.class_path", "data", "data.class_path")
-"""Parameters on which depends what other parameters there are."""
+STRUCTURE = ("--config", "--model", "--model.class_path", "--data", "--data.class_path")
+"""Options on which depends what other options there are."""
 
 
 def complaints(points: list[Point]) -> list[str]:
@@ -23,16 +23,15 @@ def complaints(points: list[Point]) -> list[str]:
     Args:
         points: Of all the files.
     """
-    by_file: dict[int, list[Point]] = {}
+    by_file: dict[Path, list[Point]] = {}
     for point in points:
-        by_file.setdefault(id(point.sweep), []).append(point)
-    return [said for own in by_file.values() for said in _of_file(own)]
-
-
-def _of_file(points: list[Point]) -> list[str]:
-    sweep = points[0].sweep
-    said = [*_numbers_as_text(sweep), *_mixed_bounds(sweep), *_metric(sweep, points)]
-    return [f"{sweep.path}: {sentence}" for sentence in [*said, *_refused(points)]]
+        by_file.setdefault(point.sweep.path, []).append(point)
+    said = []
+    for path, own in by_file.items():
+        sweep = own[0].sweep
+        sentences = [*_numbers_as_text(sweep), *_mixed_bounds(sweep), *_metric(sweep, own)]
+        said += [f"{path}: {sentence}" for sentence in sentences]
+    return [*said, *_refused(points)]
 
 
 def _numbers_as_text(sweep: Sweep) -> Iterator[str]:
@@ -72,11 +71,11 @@ def _metric(sweep: Sweep, points: list[Point]) -> Iterator[str]:
 
 
 def _refused(points: list[Point]) -> Iterator[str]:
-    """What the command line says to points that hold every value of every parameter, each once for the same reason."""
+    """What the command line says to the options of the points, each thing once for a file."""
     said = set()
     for point in covering(points):
-        error = parse(point.arguments)
-        if error is not None and error not in said:
+        error = f"{point.sweep.path}: {parse(point.arguments)}"
+        if not error.endswith(": None") and error not in said:
             said.add(error)
             yield error
 
@@ -93,20 +92,45 @@ def parse(arguments: tuple[str, ...]) -> str | None:
 
 
 def covering(points: list[Point]) -> list[Point]:
-    """As few points as hold every combination of `STRUCTURE`, and with each of these every value of the others."""
-    rest: dict[tuple[str, ...], list[Point]] = {}
+    """Few points that hold every combination of classes, and every value of an option with each of its classes."""
+    parts = {point: _parts(point) for point in points}
+    missing: set[Part] = set().union(*parts.values())
+    alike: dict[Part, list[Point]] = {}
     for point in points:
-        structure = tuple(str(point.values.get(name)) for name in STRUCTURE)
-        rest.setdefault(structure, []).append(point)
+        alike.setdefault(_structure(point), []).append(point)
     chosen = []
-    for own in rest.values():
-        unseen = {(name, str(value)) for point in own for name, value in point.values.items()}
-        while unseen:
-            best = max(own, key=lambda point: len(unseen & _pairs(point)))
-            unseen -= _pairs(best)
-            chosen.append(best)
+    while missing:
+        for own in alike.values():
+            best = max(own, key=lambda point: len(parts[point] & missing))
+            if parts[best] & missing:
+                chosen.append(best)
+                missing -= parts[best]
     return chosen
 
 
-def _pairs(point: Point) -> set[tuple[str, str]]:
-    return {(name, str(value)) for name, value in point.values.items()}
+Part = tuple[str, ...]
+"""An option, its value and what decides whether it is a good one."""
+
+
+def _parts(point: Point) -> set[Part]:
+    """What of a point can be wrong on its own."""
+    owners = {part: _owners(point, part) for part in ("model", "data")}
+    others = [(name, value) for name, value in point.options if name not in STRUCTURE]
+    return {_structure(point)} | {
+        (name, value, *owners.get(name.strip("-").partition(".")[0], [])) for name, value in others
+    }
+
+
+def _structure(point: Point) -> Part:
+    """Which classes and configs it names."""
+    return tuple(f"{name}={value}" for name, value in point.options if name in STRUCTURE)
+
+
+def _owners(point: Point, part: str) -> list[str]:
+    """What says of which class the model or the data are."""
+    by_config = [value for (name, value), config in zip(_named(point), point.configs, strict=True) if part in config]
+    return by_config + [value for name, value in point.options if name in (f"--{part}", f"--{part}.class_path")]
+
+
+def _named(point: Point) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in point.options if name == "--config"]

@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import dotenv
@@ -86,7 +87,8 @@ def _check(points: list[Point]) -> int:
 def _run(given: argparse.Namespace, everything: list[Point], points: list[Point], left: list[Point], runs: Path) -> int:
     from cmu_lightning.sweep.runner import Runner
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     choice = Choice(everything, runs) if given.checkpoints == "chosen" else None
     keep = "until_chosen" if choice else given.checkpoints
     more = ["--runs_dir", str(runs), "--checkpoints", keep]

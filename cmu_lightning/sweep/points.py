@@ -1,7 +1,7 @@
 """The points of sweep files, and what their command lines tell about them."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,7 @@ class Point:
     @cached_property
     def configs(self) -> list[dict[str, Any]]:
         """What the configs that it names say."""
-        read = [yaml.safe_load(content(value)) for name, value in self.options if name == "--config"]
-        return [config for config in read if isinstance(config, dict)]
+        return [_mapping(content(value)) for name, value in self.options if name == "--config"]
 
     @cached_property
     def is_original(self) -> bool:
@@ -88,6 +87,7 @@ class Point:
         return " ".join(self.arguments)
 
 
+@cache
 def _mapping(text: str) -> dict[str, Any]:
     read = yaml.safe_load(text)
     return read if isinstance(read, dict) else {}

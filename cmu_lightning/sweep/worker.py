@@ -123,4 +123,4 @@ def keep_data() -> None:
         data.load = load_once  # type: ignore[method-assign]
         setup(data, stage)
 
-    CorruptedDataModule.setup = with_kept_data  # type: ignore[method-assign]
+    CorruptedDataModule.setup = with_kept_data  # type: ignore[method-assign, assignment]

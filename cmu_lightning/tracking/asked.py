@@ -1,7 +1,7 @@
 """Which run a command line led to, so that a sweep knows finished runs without asking torch.
 
-`fit` leaves a note in `RUNS_DIR/.sweep/asked`, named after its arguments, the content of the configs among them, and the
-program's own source: whatever could lead elsewhere makes another name.
+`fit` leaves a note in `RUNS_DIR/.sweep/asked`, named after its arguments, the content of the configs among them, and
+the program's own source: whatever could lead elsewhere makes another name.
 """
 
 import hashlib
@@ -75,7 +75,7 @@ def remember(arguments: list[str], run: Run) -> None:
     """Note which run a command line leads to."""
     note = run.runs_dir / ".sweep" / "asked" / key(arguments)
     if not note.exists():
-        with suppress(FileNotFoundError):  # another process wrote the same
+        with suppress(OSError):  # another process writes the same
             write_atomically(note, str(run.folder.relative_to(run.runs_dir)))
 
 

@@ -1,0 +1,194 @@
+"""Sweep files: reading, order and values, command lines, what is said about them; nothing is run."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cmu_lightning.__main__ import main
+from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.sweep import check, search
+from cmu_lightning.sweep.arguments import expand
+from cmu_lightning.sweep.file import find, read
+from cmu_lightning.sweep.points import listed, shard
+from cmu_lightning.sweep.queue import Queue
+from tests.sweeps_engine import digest
+
+ROOT = PACKAGE.parent
+ENGINE = json.loads((ROOT / "tests/sweeps_engine.json").read_text())
+SHIPPED = sorted((ROOT / "sweeps").rglob("*.yaml"))
+COMMAND = ["${env}", "${interpreter}", "-m", "${program}", "fit", "--config", "poison_digits.yaml", "${args}"]
+
+
+def sweep_file(parameters: dict, *more: str, name: str = "sweep.yaml", command: list | None = None, **keys) -> Path:
+    content = {"program": "cmu_lightning", "method": "grid", "parameters": parameters}
+    content |= {"command": [*(command or COMMAND), *more]} | keys
+    path = Path(name)
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_grids_are_in_the_order_of_the_engine(path):
+    """Order and values; sweeps_engine.json is the engine's own output."""
+    told = ENGINE["grids"][str(path.relative_to(ROOT))]
+    assert yaml.safe_load(path.read_text())["parameters"] == told["parameters"], "run tests/sweeps_engine.py again"
+    points = search.points(read(path))
+    assert len(points) == told["count"]
+    assert {int(at): points[int(at)] for at in told["points"]} == {int(at): p for at, p in told["points"].items()}
+    assert digest(points) == told["digest"]
+
+
+@pytest.mark.parametrize("case", ENGINE["random"], ids=lambda case: case["name"])
+def test_random_values_are_those_of_the_engine(case):
+    sweep = read(sweep_file(case["parameters"], method="random", run_cap=len(case["points"])))
+    assert search.points(sweep) == case["points"]
+
+
+@pytest.mark.parametrize("case", ENGINE["other grids"], ids=lambda case: case["name"])
+def test_other_grids_are_those_of_the_engine(case):
+    points = search.points(read(sweep_file(case["parameters"])))
+    assert points == case["points"]
+
+
+def test_every_value_of_every_shipped_file_is_taken_by_the_command_line(tmp_path):
+    """Each option and value is parsed with each class that it belongs to; no point holds anything else."""
+    points = listed([read(path) for path in SHIPPED], tmp_path)
+    assert len(points) > 24_000
+    assert check.complaints(points) == []
+    seen = set().union(*(check._parts(point) for point in check.covering(points)))
+    assert all(check._parts(point) <= seen for point in points)
+
+
+def test_commands_are_expanded_as_by_the_agent(monkeypatch):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+    monkeypatch.setenv("THERE", "here")
+    point = {"a.b": 1.0, "flag": True, "off": False, "text": "x y", "nothing": None, "many": [1, 2], "in": {"x": 1}}
+    macros = ["args", "args_no_equals", "args_no_hyphens", "args_no_boolean_flags", "args_json"]
+    macros += ["args_append_hydra", "args_override_hydra"]
+    theirs = create_sweep_command_args({"args": {name: {"value": value} for name, value in point.items()}})
+    for macro in macros:
+        assert expand([f"${{{macro}}}"], "p", point) == theirs[macro]
+    given = ["${env}", "${interpreter}", "-m", "${program}", 3, "x-${envvar:THERE}-${envvar:GONE}", "${unknown}"]
+    words = [str(item) for item in create_sweep_command([str(item) for item in given])]
+    expected = {"${env}": "/usr/bin/env", "${interpreter}": "python", "${program}": "p"}
+    assert expand(given, "p", point) == [expected.get(word, word) for word in words if word != "${unknown}"]
+
+
+def test_a_json_file_of_arguments(tmp_path):
+    command = ["python", "-m", "${program}", "fit", "--config", "poison_digits.yaml", "--config", "${args_json_file}"]
+    path = sweep_file({"data.identified": {"value": 0.5}, "model": {"value": "CF"}}, command=command)
+    (point,) = listed([read(path)], tmp_path)
+    assert json.loads(Path(point.arguments[-1]).read_text()) == {"data.identified": 0.5, "model": "CF"}
+    assert check.parse(point.arguments) is None
+
+
+WRONG = {
+    "missing": (None, "nothing.yaml cannot be read"),
+    "empty": ("", "sweep.yaml is empty"),
+    "no YAML": ("a: [", "sweep.yaml is not YAML"),
+    "binary": (bytes(range(128, 256)), "sweep.yaml is not YAML"),
+    "a list": ("[1, 2]", "is no sweep file"),
+    "unknown method": ("method: gird\nparameters: {a: {value: 1}}", "method gird is unknown: give grid"),
+    "unknown key": ("method: grid\nparametres: {}", "there is no key parametres"),
+    "no parameters": ("method: grid", "has no parameters"),
+    "no command": ("method: grid\nparameters: {a: {value: 1}}", "has no command"),
+    "another command": ("command: [python, x.py]\nmethod: grid\nparameters: {a: {value: 1}}", "a sweep runs fit"),
+    "a bare value": ("method: grid\nparameters: {a: 3}\ncommand: []", "parameter a is 3: give a mapping"),
+    "a bound as text": ("method: grid\nparameters: {a: {min: 1e-4, max: 1.0}}\ncommand: []", "'1e-4', which YAML does"),
+    "min over max": ("method: grid\nparameters: {a: {min: 2, max: 1}}\ncommand: []", "min 2 is not less than max 1"),
+    "an unknown distribution": ("method: grid\nparameters: {a: {distribution: x}}\ncommand: []", "x is unknown"),
+    "a continuous grid": ("method: grid\nparameters: {a: {min: 0.1, max: 1.0}}\ncommand: []", "which has no grid"),
+    "a million": (
+        "method: grid\nparameters: {a: {min: 1, max: 1000}, b: {min: 1, max: 1000}}\ncommand: []",
+        "is a grid of 1,000,000 runs: set run_cap",
+    ),
+    "random without end": ("method: random\nparameters: {a: {value: 1}}\ncommand: []", "without an end: set run_cap"),
+    "no cap": ("method: grid\nrun_cap: all\nparameters: {a: {value: 1}}\ncommand: []", "run_cap all is not a number"),
+    "an unknown config": (
+        "method: grid\nprogram: cmu_lightning\nparameters: {config: {value: no.yaml}}\n"
+        "command: [-m, cmu_lightning, fit, '${args}']",
+        "there is no config no.yaml",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_with_a_file_is_said_in_one_sentence(case, capsys):
+    text, says = WRONG[case]
+    if text is not None:
+        Path("sweep.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert main(["sweep", "nothing.yaml" if text is None else "sweep.yaml", "--dry_run"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(re.escape(says), error), error
+    assert error.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+CHECKED = {
+    "text": ({"model.distill": {"values": ["1e4"]}}, {}, "has the value 1e4, which YAML reads as text: write 10000.0"),
+    "mixed": ({"data.identified": {"min": 0.1, "max": 1}}, {"method": "random", "run_cap": 1}, "goes from 0.1 to 1"),
+    "key": ({"model.distil": {"value": 1.0}}, {}, "there is no option 'distil'"),
+    "value": ({"data.identified": {"value": "half"}}, {}, "expected float"),
+    "metric": ({"data.identified": {"value": 0.5}}, {"metric": {"name": "accuracy"}}, "accuracy is never logged"),
+}
+
+
+@pytest.mark.parametrize("case", CHECKED)
+def test_check_says_what_would_fail(case, capsys):
+    parameters, keys, says = CHECKED[case]
+    overlay = [*COMMAND[:-1], "--config", "unlearn/scrub.yaml", "${args}"]
+    path = sweep_file(parameters, command=overlay, **keys)
+    assert main(["sweep", str(path), "--check"]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_check_knows_that_originals_have_no_selection_score(capsys):
+    path = sweep_file({"seed_everything": {"values": [0, 1]}}, metric={"name": "selection_score"})
+    assert main(["sweep", str(path), "--check"]) == 2
+    assert "selection_score is never logged: there are acc_corr" in capsys.readouterr().err
+    assert (
+        main(["sweep", str(sweep_file({"seed_everything": {"value": 1}}, metric={"name": "val_acc"})), "--check"]) == 0
+    )
+
+
+def test_a_list_of_runs_needs_no_torch(tmp_path):
+    code = "import sys; from cmu_lightning.__main__ import main; main(['sweep', sys.argv[1], '--dry_run']); "
+    code += "assert not {'torch', 'lightning', 'wandb'} & sys.modules.keys()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "sweeps/main")], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("9315 runs, 0 done, 9315 to do\n")
+
+
+def test_shards_share_the_points(tmp_path, capsys):
+    points = listed([read(path) for path in find([str(ROOT / "sweeps/demo_digits")])], tmp_path)
+    parts = [shard(points, f"{i}/3") for i in (1, 2, 3)]
+    assert sorted(point.key for part in parts for point in part) == sorted(point.key for point in points)
+    for wrong in ("0/3", "4/3", "x", "1"):
+        assert main(["sweep", str(ROOT / "sweeps/demo_digits"), "--dry_run", "--shard", wrong]) == 2
+        assert "is no I/N" in capsys.readouterr().err
+
+
+def test_workers_do_not_wait_for_one_original(tmp_path):
+    """Originals first; then one point of each original, before a second one of any."""
+    path = sweep_file(
+        {"model.class_path": {"values": ["CF", "RewoD"]}, "seed_everything": {"values": [0, 1]}},
+        name="unlearners.yaml",
+    )
+    originals = sweep_file({"seed_everything": {"values": [0, 1]}}, name="z_originals.yaml")
+    points = listed([read(path), read(originals)], tmp_path)
+    assert [point.is_original for point in points] == [True, True, False, False, False, False]
+    queue = Queue(points[2:], tmp_path)
+    first, second, third = queue.next(), queue.next(), queue.next()
+    assert first.origin != second.origin
+    assert third is not None, "nothing else is left to do"
+    queue.give_back(second, finished=True)
+    assert queue.next().origin == second.origin or len(queue.waiting) == 0
+    assert Queue(points[2:3], tmp_path).next() is None, "another process works on it"

@@ -1,0 +1,208 @@
+"""Sweeps that run: on warm workers, killed, interrupted, and several on one runs folder."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock, Timeout
+
+from cmu_lightning import cli
+from cmu_lightning.__main__ import main
+from cmu_lightning.parsing import PACKAGE
+
+TERM = signal.SIGTERM
+FIT = ["fit", "--config", "poison_digits.yaml"]
+GRID = {
+    "data.identified": {"values": [0.5, 1.0]},
+    "model.class_path": {"value": "SSD"},
+    "model.selection": {"values": [0.1, 1.0, 10.0]},
+}
+
+
+@pytest.fixture(autouse=True)
+def _started_processes_find_the_tests(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+
+
+@pytest.fixture
+def copied(runs, tmp_path):
+    """A runs folder of this test's own, with the small original."""
+    return Path(shutil.copytree(runs, tmp_path / "runs"))
+
+
+@pytest.fixture
+def sweep_file(small, tmp_path):
+    """Writes a sweep of poison_digits with the small network."""
+
+    def write(parameters: dict = GRID, *more: str) -> str:
+        command = ["${env}", "${interpreter}", "-m", "${program}", *FIT, "--config", small, *more, "${args}"]
+        content = {"program": "cmu_lightning", "method": "grid", "parameters": parameters, "command": command}
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content))
+        return str(tmp_path / "sweep.yaml")
+
+    return write
+
+
+def results(runs: Path, method: str = "*") -> dict[str, dict]:
+    """What is stored of each run, but for what differs from time to time."""
+    found = {}
+    for path in sorted(runs.glob(f"*/{method}/*/metrics.json")):
+        found[path.parent.name] = json.loads(path.read_text())
+        for name in ("seconds", "environment", "dropped_checkpoint"):
+            found[path.parent.name].pop(name, None)
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runs, small, tmp_path_factory):
+    """The results of GRID, by six commands in one process after the other."""
+    folder = Path(shutil.copytree(runs, tmp_path_factory.mktemp("undisturbed") / "runs"))
+    for identified in (0.5, 1.0):
+        for selection in (0.1, 1.0, 10.0):
+            options = [f"--data.identified={identified}", "--model.class_path=SSD", f"--model.selection={selection}"]
+            assert cli.main([*FIT, "--config", small, *options, "--runs_dir", str(folder)]) == 0
+    return results(folder)
+
+
+def test_a_sweep_runs_each_point_once_and_keeps_the_chosen_weights(copied, sweep_file, undisturbed, capsys):
+    arguments = ["sweep", sweep_file(), "--runs_dir", str(copied)]
+    assert main([*arguments, "--workers", "2"]) == 0
+    assert results(copied) == undisturbed
+    for identified in (0.5, 1.0):
+        paths = [
+            p for p in copied.glob("*/SSD/*/metrics.json") if json.loads(p.read_text())["identified"] == identified
+        ]
+        stored = {path: json.loads(path.read_text()) for path in paths}
+        best = max(run["selection_score"] for run in stored.values())
+        first = [run for run in stored.values() if run["selection_score"] == best]
+        chosen = min(first, key=lambda run: run["hyperparameters"]["selection"])
+        for path, run in stored.items():
+            assert (path.parent / "last.ckpt").exists() == (run is chosen) == ("dropped_checkpoint" not in run)
+    assert len(list(copied.glob("*/Original/*/last.ckpt"))) == 1
+    assert not list((copied / ".sweep").glob("failed/*"))
+
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()}
+    assert main([*arguments, "--dry_run"]) == 0
+    assert "6 runs, 6 done, 0 to do" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()} == before
+
+
+def test_runs_of_others_are_known_and_keep_their_weights(copied, sweep_file, small):
+    """By hand, in another spelling."""
+    path = sweep_file(GRID | {"data.identified": {"value": 1.0}})
+    options = ["--data.identified", "1", "--model.class_path", "SSD", "--model.selection", "1e-1"]
+    assert cli.main([*FIT, "--config", small, *options, "--runs_dir", str(copied)]) == 0
+    (by_hand,) = copied.glob("*/SSD/*")
+    assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
+    assert len(list(copied.glob("*/SSD/*"))) == 3
+    assert (by_hand / "last.ckpt").exists()
+    assert not (by_hand / "csv" / "version_1").exists()
+
+
+def test_a_failing_run_is_recorded_and_stops_no_other(copied, sweep_file, capsys):
+    path = sweep_file({"data.identified": {"values": [0.001, 1.0]}, "model.class_path": {"value": "CF"}})
+    assert main(["sweep", path, "--runs_dir", str(copied)]) == 1
+    assert len(results(copied, "CF")) == 1
+    (failed,) = (copied / ".sweep" / "failed").glob("*.json")
+    stored = json.loads(failed.read_text())
+    assert stored["code"] == 2
+    assert stored["lines"][-1].startswith("error: identified=0.001 of 36 manipulated samples is none")
+    assert "1 failed; their last lines are in" in capsys.readouterr().err
+
+
+def test_a_point_whose_worker_is_killed_is_tried_once_more(copied, sweep_file, tmp_path, capsys):
+    (tmp_path / "kill").mkdir()
+    network = ["--network", "tests.networks.Deadly", "--network.folder", str(tmp_path / "kill")]
+    path = sweep_file({"seed_everything": {"values": [0, 1]}}, *network)
+    (tmp_path / "kill" / "once").touch()
+    assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
+    assert len(results(copied, "Original")) == 3
+    assert not list((tmp_path / "kill").iterdir())
+
+
+def test_a_point_that_kills_two_workers_is_a_failure(copied, sweep_file, tmp_path, capsys):
+    (tmp_path / "kill").mkdir()
+    network = ["--network", "tests.networks.Deadly", "--network.folder", str(tmp_path / "kill")]
+    path = sweep_file({"seed_everything": {"values": [0, 1]}}, *network)
+    for name in ("once", "twice"):
+        (tmp_path / "kill" / name).touch()
+    assert main(["sweep", path, "--runs_dir", str(copied)]) == 1
+    assert len(results(copied, "Original")) == 2
+    assert "ended by signal 9, twice" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_ctrl_c_leaves_nothing_half_made(copied, sweep_file, undisturbed):
+    """Every run is finished, or has a checkpoint to go on from, or is not there."""
+    arguments = ["sweep", sweep_file(), "--runs_dir", str(copied)]
+    watch = threading.Thread(target=lambda: (wait_for(lambda: results(copied, "SSD")), os.kill(os.getpid(), TERM)))
+    watch.start()
+    assert main(arguments) == 130
+    watch.join()
+    assert unlocked(copied)
+    for folder in copied.glob("*/*/*"):
+        assert (folder / "metrics.json").exists() or (folder / "last.ckpt").exists()
+    assert not list(copied.rglob("*.part"))
+    assert main(arguments) == 0
+    assert results(copied) == undisturbed
+
+
+def test_a_killed_sweep_takes_its_workers_along_and_goes_on_to_the_same_results(copied, sweep_file, undisturbed):
+    arguments = ["sweep", sweep_file(), "--runs_dir", str(copied)]
+    sweep = subprocess.Popen([sys.executable, "-m", "cmu_lightning", *arguments])
+    wait_for(lambda: results(copied, "SSD"))
+    sweep.kill()
+    sweep.wait()
+    wait_for(lambda: unlocked(copied), seconds=5)
+    assert len(results(copied, "SSD")) < 6
+    assert main(arguments) == 0
+    assert results(copied) == undisturbed
+
+
+def test_four_sweeps_on_one_runs_folder(copied, sweep_file, undisturbed):
+    """Each with a worker process of its own."""
+    arguments = ["sweep", sweep_file(), "--runs_dir", str(copied)]
+    with ThreadPoolExecutor(4) as four:
+        assert list(four.map(main, [arguments] * 4)) == [0] * 4
+    assert results(copied) == undisturbed
+    assert not list(copied.glob("*/*/*/csv/version_1")), "a run was run twice"
+
+
+def unlocked(runs: Path) -> bool:
+    """Whether no process works on a run any more."""
+    for path in (runs / ".locks").glob("*.lock"):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        lock.release()
+    return True
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_what_one_run_says_is_not_the_next_ones(copied, sweep_file):
+    """Threads, and which of a data set's samples validate."""
+    path = sweep_file({"data.val_size": {"values": [100, 99, 203]}, "threads": {"values": [2, "null"]}})
+    assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
+    assert len(results(copied, "Original")) == 3
+    threads = {}
+    for folder in copied.glob("*/Original/*"):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        threads[config["data"]["init_args"]["val_size"]] = config["threads"]
+    assert threads == {100: 2, 99: 2, None: 1}

@@ -109,6 +109,11 @@ WRONG = {
         "is a grid of 1,000,000 runs: set run_cap",
     ),
     "random without end": ("method: random\nparameters: {a: {value: 1}}\ncommand: []", "without an end: set run_cap"),
+    "bayes": ("method: bayes\nparameters: {a: {value: 1}}\ncommand: []", "method bayes needs W&B's agents"),
+    "hyperband": (
+        "method: grid\nearly_terminate: {type: hyperband, min_iter: 3}\nparameters: {a: {value: 1}}\ncommand: []",
+        "early_terminate needs W&B's agents",
+    ),
     "no cap": ("method: grid\nrun_cap: all\nparameters: {a: {value: 1}}\ncommand: []", "run_cap all is not a number"),
     "an unknown config": (
         "method: grid\nprogram: cmu_lightning\nparameters: {config: {value: no.yaml}}\n"

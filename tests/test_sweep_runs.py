@@ -149,7 +149,7 @@ def test_ctrl_c_leaves_nothing_half_made(copied, sweep_file, undisturbed):
     assert main(arguments) == 130
     watch.join()
     assert unlocked(copied)
-    for folder in copied.glob("*/*/*"):
+    for folder in copied.glob("poison_digits/*/*"):
         assert (folder / "metrics.json").exists() or (folder / "last.ckpt").exists()
     assert not list(copied.rglob("*.part"))
     assert main(arguments) == 0
@@ -198,7 +198,7 @@ def wait_for(condition, seconds: float = 120) -> None:
 
 def test_what_one_run_says_is_not_the_next_ones(copied, sweep_file):
     """Threads, and which of a data set's samples validate."""
-    path = sweep_file({"data.val_size": {"values": [100, 99, 203]}, "threads": {"values": [2, "null"]}})
+    path = sweep_file({"data.val_size": {"values": [100, 99]}, "threads": {"values": [2, "null"]}})
     assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
     assert len(results(copied, "Original")) == 3
     threads = {}

@@ -94,23 +94,17 @@ def _mapping(text: str) -> dict[str, Any]:
 
 
 def listed(sweeps: list[Sweep], runs_dir: Path) -> list[Point]:
-    """All points of grid and random sweeps, each once; originals come first, for others start from them.
+    """All points, each once; originals come first, for others start from them.
 
     Raises:
         UserError: A file asks for what cannot be run.
     """
     found: dict[str, Point] = {}
     for sweep in sweeps:
-        if sweep.method != "bayes":
-            for values in search.points(sweep):
-                point = make(sweep, values, runs_dir)
-                found.setdefault(point.key, point)
+        for values in search.points(sweep):
+            point = Point(sweep, values, tuple(of_fit(sweep, values, runs_dir)))
+            found.setdefault(point.key, point)
     return sorted(found.values(), key=lambda point: not point.is_original)
-
-
-def make(sweep: Sweep, values: search.Values, runs_dir: Path) -> Point:
-    """The point with these values."""
-    return Point(sweep, values, tuple(of_fit(sweep, values, runs_dir)))
 
 
 def shard(points: list[Point], part: str | None) -> list[Point]:

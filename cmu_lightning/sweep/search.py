@@ -18,11 +18,14 @@ Values = dict[str, Any]
 
 
 def points(sweep: Sweep) -> list[Values]:
-    """All points of a grid or random sweep.
+    """All points of a grid or random sweep, in order.
 
     Raises:
         UserError: They are too many, or cannot be listed.
     """
+    if sweep.method == "bayes" or "early_terminate" in sweep.content:
+        what = "method bayes" if sweep.method == "bayes" else "early_terminate"
+        raise UserError(f"{sweep.path}: {what} needs W&B's agents (wandb sweep {sweep.path}); here: grid or random")
     found = grid(sweep) if sweep.method == "grid" else draw(sweep)
     return list(islice(found, sweep.run_cap))
 

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# One task of the array for each GPU; every task runs every N-th point of the sweep.
+#   sbatch sweeps/slurm_array.sh sweeps/main
+#SBATCH --job-name=cmu_lightning
+#SBATCH --array=1-8
+#SBATCH --ntasks=1
+#SBATCH --gpus=1
+#SBATCH --cpus-per-task=4
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:TERM@120
+#SBATCH --output=slurm-%A-%a.log
+set -euo pipefail
+# SLURM_NTASKS would make Lightning look for further processes of this job.
+unset SLURM_NTASKS SLURM_PROCID
+exec python -m cmu_lightning sweep "$@" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"

@@ -198,7 +198,9 @@ def wait_for(condition, seconds: float = 120) -> None:
 
 def test_what_one_run_says_is_not_the_next_ones(copied, sweep_file):
     """Threads, and which of a data set's samples validate."""
-    path = sweep_file({"data.val_size": {"values": [100, 99]}, "threads": {"values": [2, "null"]}})
+    path = sweep_file(
+        {"data.val_size": {"values": [100, 99]}, "threads": {"values": [2, "null"]}}, "--procedure.steps", "2"
+    )
     assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
     assert len(results(copied, "Original")) == 3
     threads = {}

@@ -22,8 +22,7 @@ SMALL = ["--network.width", 4, "--procedure.steps", 40, "--procedure.unlearn_ste
 COMMAND = ["-m", "cmu_lightning", "fit", "--config", "poison_digits.yaml", *SMALL, "--trainer.accelerator", "cpu"]
 PARAMETERS = {
     "data.identified": {"values": [0.5, 1.0]},
-    "model.class_path": {"values": ["CF", "RewoD", "SSD"]},
-    "seed_everything": {"values": [0, 1]},
+    "model.class_path": {"values": ["CF", "SSD"]},
 }
 
 
@@ -75,7 +74,7 @@ def main() -> None:
             if len(results(runs)) >= len(whole) - 1:
                 shutil.rmtree(runs)
             sweep = start(file, runs)
-            wait = chance.uniform(0.1, 0.6) * lasts
+            wait = chance.uniform(0.3, 0.95) * lasts
             time.sleep(wait)
             victims = workers(sweep.pid)
             victim = "a worker" if moment % 2 and victims else "the sweep"
@@ -95,9 +94,7 @@ def main() -> None:
         print(f"four sweeps at once end with {[sweep.wait() for sweep in four]}")
         twice = list((folder / "four").glob("*/*/*/csv/version_1"))
         originals = len([run for run in results(folder / "four") if "/Original/" in run])
-        print(
-            f"equal: {results(folder / 'four') == whole}, run twice: {len(twice)}, originals: {originals} for 2 seeds"
-        )
+        print(f"equal: {results(folder / 'four') == whole}, run twice: {len(twice)}, originals: {originals} for 1 seed")
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ def test_what_is_wrong_is_said_in_one_sentence(case, fit, capsys):
 def test_a_runs_folder_that_cannot_be_written(fit, capsys):
     Path("file").write_text("")
     assert fit("--runs_dir", "file/runs") == 2
-    assert "runs cannot be written to file/runs" in capsys.readouterr().err
+    assert "nothing can be written to file/runs" in capsys.readouterr().err
 
 
 def test_no_data_and_no_network(capsys, monkeypatch):

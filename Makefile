@@ -14,8 +14,9 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	$(VENV)/bin/uv pip install --quiet --python $(RUN) --no-deps --editable .
 	touch $@
 
-demo: setup  ## poison handwritten digits, unlearn at three identified fractions, compare
-	$(RUN) docs/demo.py
+demo: setup  ## two manipulations of handwritten digits, all methods, and a report
+	$(RUN) -m cmu_lightning sweep sweeps/demo_digits --workers 2
+	$(RUN) -m cmu_lightning report runs --out report
 
 test: setup
 	$(RUN) -m pytest --cov=cmu_lightning --cov-report=term

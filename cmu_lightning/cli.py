@@ -126,7 +126,8 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs and keeps checkpoints in the run's folder."""
         config = self.config_init[self.subcommand].trainer
-        callbacks = list(config.callbacks or [])
+        asked = config.callbacks or []
+        callbacks = list(asked) if isinstance(asked, list) else [asked]
         if config.enable_progress_bar is not False:
             callbacks.append(StageProgress())
         logger: Any = False

@@ -267,6 +267,10 @@ def test_what_is_wrong_is_said_in_one_sentence(case, fit, capsys):
     assert left == []
 
 
+def test_a_single_callback_is_taken(fit, tmp_path):
+    assert fit("--runs_dir", str(tmp_path / "own"), "--trainer.callbacks", "LearningRateMonitor") == 0
+
+
 def test_a_runs_folder_that_cannot_be_written(fit, capsys):
     Path("file").write_text("")
     assert fit("--runs_dir", "file/runs") == 2

@@ -3,19 +3,52 @@
 from cmu_lightning.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from cmu_lightning.data.datamodule import CorruptedDataModule
 from cmu_lightning.data.digits import DigitsDataModule
+from cmu_lightning.data.discoveries import ByDifficulty, ClassBiased, Discovery, Uniform
 from cmu_lightning.data.loading import Batch, Split
-from cmu_lightning.data.manipulation import InterclassConfusion, Manipulation, Poison
+from cmu_lightning.data.manipulations import (
+    SIG,
+    AdapBlend,
+    AdapPatch,
+    AllToAll,
+    AsymmetricNoise,
+    Blended,
+    GaussianPoison,
+    InterclassConfusion,
+    Manipulation,
+    OneWayConfusion,
+    Poison,
+    RandomSwap,
+    SymmetricNoise,
+    TaCT,
+    WaNet,
+)
 from cmu_lightning.data.pcam import PCAMDataModule
 
 __all__ = [
+    "SIG",
+    "AdapBlend",
+    "AdapPatch",
+    "AllToAll",
+    "AsymmetricNoise",
     "Batch",
+    "Blended",
+    "ByDifficulty",
     "CIFAR10DataModule",
     "CIFAR100DataModule",
+    "ClassBiased",
     "CorruptedDataModule",
     "DigitsDataModule",
+    "Discovery",
+    "GaussianPoison",
     "InterclassConfusion",
     "Manipulation",
+    "OneWayConfusion",
     "PCAMDataModule",
     "Poison",
+    "RandomSwap",
     "Split",
+    "SymmetricNoise",
+    "TaCT",
+    "Uniform",
+    "WaNet",
 ]

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from cmu_lightning.data import evaluation
 from cmu_lightning.data.augmentation import CropAndFlip
+from cmu_lightning.data.discoveries import Discovery, Uniform
 from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split
-from cmu_lightning.data.manipulation import Manipulation
+from cmu_lightning.data.manipulations import Manipulation
 from cmu_lightning.data.sampling import EpochSampler, held_out, mix
 from cmu_lightning.data.training import Passes, Source, TrainingBatches
 from cmu_lightning.errors import UserError
@@ -30,12 +30,13 @@ class CorruptedDataModule(LightningDataModule):
 
     Args:
         manipulation: What the adversary did.
-        identified: Fraction of S_m that was found, in (0, 1]; |S_f| is rounded.
+        identified: Fraction of S_m that was found, in (0, 1]; its number is rounded.
         seed: Draws S_f; for growing `identified` the S_f of one seed are nested.
         root: Folder of the data; default the environment's CMU_DATA_DIR, else `./data`.
         val_size: Number of training samples held out for validation, always the same ones; default the data
             set's own.
         val_labels: `clean` holds them out before the manipulation, `given` after it.
+        discovery: How S_f comes about; default a uniform draw from S_m.
     """
 
     dataset: ClassVar[str]
@@ -45,7 +46,7 @@ class CorruptedDataModule(LightningDataModule):
     padding: ClassVar[int] = 4
     flip: ClassVar[bool] = True
     default_val_size: ClassVar[int] = 1000
-    of_deletion: ClassVar[frozenset[str]] = frozenset({"identified", "seed"})
+    of_deletion: ClassVar[frozenset[str]] = frozenset({"identified", "seed", "discovery"})
     """Arguments that say how S_f comes about; an original does not depend on them."""
 
     def __init__(
@@ -56,18 +57,23 @@ class CorruptedDataModule(LightningDataModule):
         root: str | None = None,
         val_size: int | None = None,
         val_labels: Literal["clean", "given"] = "clean",
+        discovery: Discovery | None = None,
     ) -> None:
         super().__init__()
         if not 0 < identified <= 1:
             raise UserError(f"identified={identified} is not in (0, 1]: it is the fraction of S_m that was found")
         if val_size is not None and val_size < 0:
             raise UserError(f"val_size={val_size} is negative: 0 is for no validation")
+        if discovery is not None and discovery.count is not None and identified != 1:
+            raise UserError(f"give discovery.count={discovery.count} or identified={identified}, not both")
         self.manipulation = manipulation
+        self.manipulation.num_classes = self.num_classes
         self.identified = identified
         self.seed = 0 if seed is None else seed
         self.root = Path(root or os.environ.get("CMU_DATA_DIR") or "data")
         self.val_size = val_size
         self.val_labels = val_labels
+        self.discovery = discovery
 
     def load(self) -> tuple[Split, Split | None, Split]:
         """Read the training, the validation and the test split; None holds validation out of training.
@@ -143,13 +149,16 @@ class CorruptedDataModule(LightningDataModule):
         return device
 
     def _identify(self, samples: Samples) -> Samples:
-        """Draw S_f, the first of one permutation of S_m."""
-        members = torch.nonzero(samples.manipulated).flatten()
-        count = round(self.identified * len(members))
+        """Draw S_f, the first that the discovery finds."""
+        discovery = self.discovery or Uniform()
+        members = int(samples.manipulated.sum())
+        if discovery.count is not None:
+            self.identified = discovery.count / members
+        count = round(self.identified * members)
         if not count:
-            raise UserError(f"identified={self.identified} of {len(members)} manipulated samples is none: give more")
-        order = torch.from_numpy(np.random.RandomState(self.seed).permutation(len(members)))
-        samples.deleted[members[order[:count]]] = True
+            raise UserError(f"identified={self.identified} of {members} manipulated samples is none: give more")
+        pixels = Pixels(self.mean, self.std, self.manipulation, torch.device("cpu"))
+        samples.deleted[discovery.find(samples, count, self.seed, pixels)] = True
         return samples
 
     def state_dict(self) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def of_test(data: "CorruptedDataModule") -> Evaluation:
         others = affected & (wanted.repeat(2) != clean)
         questions |= {"acc_corr_nontarget": (clean, others), "asr": (wanted.repeat(2), others)}
     index = torch.arange(len(labels)).repeat(2)
-    return ask(data.test, index, torch.cat([~nothing, nothing]), questions)
+    return ask(data.test, index, torch.cat([~nothing, nothing]), questions)._replace(unseen=True)
 
 
 def of_train(data: "CorruptedDataModule", reference: Tensor | None) -> Evaluation:

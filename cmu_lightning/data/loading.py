@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.manipulation import Manipulation
+from cmu_lightning.data.manipulations import Manipulation
 from cmu_lightning.data.sampling import rank_slice
 
 
@@ -61,7 +61,8 @@ class Evaluation(NamedTuple):
     """Samples to be classified, and what each of D accuracies counts as right.
 
     `split` holds the images, `rows` (n,) says which, `stamped` (n,) which carry the manipulation's pixels,
-    `target` (n, D) the class that an accuracy asks for, `domain` (n, D) whether it counts the sample.
+    `target` (n, D) the class that an accuracy asks for, `domain` (n, D) whether it counts the sample; `unseen`
+    tells whether they are stamped as unseen images are, or as training images.
     """
 
     names: tuple[str, ...]
@@ -70,6 +71,7 @@ class Evaluation(NamedTuple):
     stamped: Tensor
     target: Tensor
     domain: Tensor
+    unseen: bool = False
 
 
 class EvaluationBatch(NamedTuple):
@@ -102,12 +104,13 @@ class Pixels:
         self.manipulation = manipulation
         self.device = device
 
-    def __call__(self, images: Tensor, stamped: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, stamped: Tensor, index: Tensor | None = None) -> Tensor:
         """Stamp some and normalise all.
 
         Args:
             images: Shape (n, H, W, C), uint8.
             stamped: Which ones to stamp, bool, shape (n,), on the CPU, so that no one waits for a device to tell.
+            index: Which training samples they are, shape (n,); None stamps them as unseen images.
 
         Returns:
             Shape (n, C, H, W), float32, channels last in memory.
@@ -117,11 +120,14 @@ class Pixels:
         rows = torch.nonzero(stamped).flatten()
         if len(rows):
             rows = rows.to(self.device, non_blocking=True)
-            picture[rows] = self.manipulation.stamp(picture[rows])
+            picture[rows] = self._stamped(picture[rows], None if index is None else index.to(self.device)[rows])
         count, height, width, channels = pixels.shape
         lines = pixels.view(count * height, width * channels)  # long rows: broadcasting over 3 channels is slow
         lines.sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
         return picture
+
+    def _stamped(self, images: Tensor, index: Tensor | None) -> Tensor:
+        return self.manipulation.stamp(images) if index is None else self.manipulation.stamp_training(images, index)
 
 
 class EvaluationBatches:
@@ -140,10 +146,11 @@ class EvaluationBatches:
         return -(-len(self.evaluation.rows) // self.size)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        _, split, rows, stamped, target, domain = self.evaluation
+        _, split, rows, stamped, target, domain, unseen = self.evaluation
         place, device = split.images.device, self.pixels.device
         for start in range(0, len(rows), self.size):
             part = rank_slice(min(self.size, len(rows) - start), self.rank, self.world_size)
             part = slice(start + part.start, start + part.stop)
-            image = self.pixels(split.images[rows[part].to(place)], stamped[part])
+            index = None if unseen else rows[part]
+            image = self.pixels(split.images[rows[part].to(place)], stamped[part], index)
             yield EvaluationBatch(image, target[part].to(device), domain[part].to(device))

@@ -36,7 +36,8 @@ class Source:
         images, clean, label, _, deleted = self.samples.take(order[part])
         device = pixels.device
         moved = self.augmentation(images.to(device), crops[part].to(device))
-        return Batch(pixels(moved, stamped[part]), label.to(device), clean.to(device), deleted.to(device), total)
+        image = pixels(moved, stamped[part], order[part])
+        return Batch(image, label.to(device), clean.to(device), deleted.to(device), total)
 
     def epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         """The order of an epoch's samples, which of them are stamped, and their crops; kept for its next steps."""

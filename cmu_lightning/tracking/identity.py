@@ -45,6 +45,8 @@ def identity(config: dict[str, Any], uses: str, deletion: frozenset[str], origin
     """
     data = deepcopy(config["data"])
     data["init_args"].pop("root", None)
+    if data["init_args"].get("discovery") is None:
+        data["init_args"].pop("discovery", None)  # says nothing, as in configs that are older than it
     procedure = dict(config["procedure"])
     procedure["steps"] = procedure[uses]
     del procedure["unlearn_steps"]

@@ -57,8 +57,7 @@ def measured(
             "deleted": int(data.samples.deleted.sum()),
             "original": original.hash,
         }
-        wrong = int((data.samples.deleted & ~data.samples.manipulated).sum())
-        of_unlearner |= {"false_positives": wrong} if wrong else {}
+        of_unlearner |= of_discovery(data)
     return {
         "setting": run.setting,
         "dataset": data.dataset,
@@ -77,6 +76,19 @@ def measured(
         "samples_forward": stage.samples_forward,
         "samples_backward": stage.samples_backward,
         "environment": environment(stage.trainer),
+    }
+
+
+def of_discovery(data: CorruptedDataModule) -> dict[str, float]:
+    """How much of S_f is manipulated and how much of S_m was found; only where a discovery is given."""
+    manipulated, deleted = data.samples.manipulated, data.samples.deleted
+    right, wrong = int((deleted & manipulated).sum()), int((deleted & ~manipulated).sum())
+    told: dict[str, float] = {"false_positives": wrong} if wrong else {}
+    if data.discovery is None:
+        return told
+    return told | {
+        "discovery_precision": right / (right + wrong),
+        "discovery_recall": right / int(manipulated.sum()),
     }
 
 

@@ -7,6 +7,7 @@ network, the retrained one without any poisoned sample, the same questions.
 import argparse
 import datetime
 import json
+import os
 import platform
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ TRIED = [
     ("Blended", {"size": 36}),
     ("SIG", {"size": 36}),
     ("SIG", {"size": 60, "clean_label": True}),
+    ("SIG", {"size": 60, "clean_label": True, "amplitude": 0.5}),
     ("WaNet", {"size": 120}),
     ("AllToAll", {"size": 120}),
     ("TaCT", {"size": 72}),
@@ -37,7 +39,7 @@ TRIED = [
     ("AsymmetricNoise", {"size": 359}),
     ("SymmetricNoise", {"size": 359}),
     ("RandomSwap", {"size": 359}),
-    ("GaussianPoison", {"size": 36}),
+    ("GaussianPoison", {"size": 120}),
 ]
 ASKED = ("acc_corr", "acc_corr_nontarget", "asr", "acc_retain")
 HEADER = """| manipulation | seed | `acc_corr` | clean | `asr` | clean | `acc_retain` | clean | `acc_manipulated` |
@@ -45,13 +47,12 @@ HEADER = """| manipulation | seed | `acc_corr` | clean | `asr` | clean | `acc_re
 """
 
 
-def fit(folder: Path, seed: int, *arguments: str) -> Path:
-    """The folder of a run."""
+def fit(folder: Path, seed: int, *arguments: str, method: str = "Original") -> Path:
+    """The run of a method; the folder is of one original and what starts from it, and what is finished stays."""
     given = ["--runs_dir", str(folder), "--seed_everything", str(seed), *arguments]
-    before = set(folder.rglob("metrics.json"))
     if code := main(["fit", "--config", "poison_digits.yaml", "--trainer.enable_progress_bar", "false", *given]):
         sys.exit(code)
-    (made,) = set(folder.rglob("metrics.json")) - before
+    (made,) = folder.glob(f"poison_digits/{method}/*/metrics.json")
     return made.parent
 
 
@@ -84,7 +85,7 @@ def trace(network: nn.Module, data: CorruptedDataModule) -> float:
 
 def row(name: str, arguments: dict, seed: int, folder: Path, clean: nn.Module) -> str:
     """A line of the table."""
-    run = folder if (folder / "metrics.json").exists() else fit(folder, seed, *options(name, arguments))
+    run = fit(folder, seed, *options(name, arguments))
     measured = json.loads((run / "metrics.json").read_text())
     data = DigitsDataModule(getattr(manipulations, name)(**arguments, seed=seed))
     data.setup()
@@ -104,7 +105,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", help="Names of manipulations; default all.")
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs-manipulations"))
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs/manipulations"))
     parser.add_argument("--append", type=Path, help="A Markdown file that gets the rows.")
     return parser.parse_args()
 
@@ -114,14 +115,15 @@ if __name__ == "__main__":
     chosen = [each for each in TRIED if given.only is None or each[0] in given.only]
     rows = []
     for seed in given.seeds:
-        fit(given.runs_dir / "clean", seed)
-        oracle = fit(given.runs_dir / "clean", seed, "--config", "unlearn/rewod.yaml")
-        clean = cmu_lightning.load(oracle)
+        folder = given.runs_dir / str(seed)
+        fit(folder / "clean", seed)
+        clean = cmu_lightning.load(fit(folder / "clean", seed, "--config", "unlearn/rewod.yaml", method="RewoD"))
         for name, own in chosen:
-            rows.append(row(name, own, seed, given.runs_dir / f"{name}-{len(rows)}", clean))
+            place = folder / "-".join([name, *map(str, own.values())])
+            rows.append(row(name, own, seed, place, clean))
             print(rows[-1], end="", flush=True)
     if given.append:
-        heading = f"\n`python {' '.join(sys.argv)}`, {datetime.date.today()}, {platform.machine()}, torch {torch.__version__}, "
-        heading += f"{torch.get_num_threads()} thread\n\n"
+        machine = f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} thread"
+        where = f"{machine}, torch {torch.__version__}, {datetime.date.today()}"
         with given.append.open("a") as file:
-            file.write(heading + HEADER + "".join(rows))
+            file.write(f"\n`python {' '.join(sys.argv)}` ({where})\n\n{HEADER}{''.join(rows)}")

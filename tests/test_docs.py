@@ -1,12 +1,16 @@
 """The documents' code runs."""
 
+import inspect
 import json
 import re
+import shutil
 import sys
+from inspect import isabstract
 from pathlib import Path
 
 import pytest
 
+from cmu_lightning import data
 from cmu_lightning.cli import main
 from cmu_lightning.parsing import PACKAGE
 
@@ -42,6 +46,33 @@ def test_an_unlearner_of_ones_own(fit, tmp_path, monkeypatch, capsys):
     assert stored["identified"] == 0.5
 
 
+def test_a_discovery_of_ones_own(runs, fit, tmp_path, monkeypatch, capsys):
+    document = (ROOT / "docs/extending.md").read_text()
+    (code,) = (block for block in blocks("docs/extending.md", "python") if "Discovery" in block)
+    Path("mine.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    arguments = re.search(
+        r"^python -m cmu_lightning fit --config poison_digits.yaml (.*mine.Bright.*)$", document, re.MULTILINE
+    )
+    shutil.copytree(runs, "runs")
+    assert fit(*arguments[1].split(), "--runs_dir", "runs") == 0
+    (path,) = Path("runs/poison_digits/CF").glob("*/metrics.json")
+    assert json.loads(path.read_text())["discovery_recall"] == 0.5
+
+
+def test_the_page_of_manipulations_names_every_one_and_its_arguments():
+    page = (ROOT / "docs/manipulations.md").read_text()
+    shown = (ROOT / "docs/manipulations.py").read_text()
+    for name in data.__all__:
+        kind = getattr(data, name)
+        if isinstance(kind, type) and issubclass(kind, data.Manipulation | data.Discovery) and not isabstract(kind):
+            assert f"`{name}`" in page
+            assert issubclass(kind, data.Discovery) or f'"{name}"' in shown
+            for argument in inspect.signature(kind).parameters:
+                assert f"`{argument}`" in page, (name, argument)
+
+
 METHODS = {
     "reduction": "badt",
     "alternate": "scrub",
@@ -65,7 +96,7 @@ def test_every_option_of_the_fidelity_page_exists(capsys, fit):
 
 
 def test_links_lead_somewhere():
-    for document in ("README.md", "docs/extending.md", "docs/fidelity.md"):
+    for document in ("README.md", "docs/extending.md", "docs/fidelity.md", "docs/manipulations.md"):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / document).read_text()):
             assert ((ROOT / document).parent / target).exists(), (document, target)
 

@@ -6,6 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,8 +30,10 @@ from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
 from cmu_lightning.tracking.identity import LEFT, digest, identity
 from cmu_lightning.tracking.job import Job
 from cmu_lightning.tracking.original import of_config, of_path
+from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.results import differences, show
 from cmu_lightning.tracking.run import Run, read_metrics
+from cmu_lightning.tracking.wandb import WandbLogger, choose_mode
 from cmu_lightning.unlearning import Original, Procedure, Stage, Unlearner
 from cmu_lightning.unlearning.stage import RECORD
 
@@ -63,6 +66,7 @@ class CLI(LightningCLI):
             default="all",
             help="Whose weights stay: every run's, those of originals, none, or all until a sweep has chosen.",
         )
+        parser.add_class_arguments(WandbLogger, "wandb", instantiate=False, skip={"run", "job_type"})
         parser.add_argument("--threads", type=int | None, help="CPU threads; default torch's choice.")
         parser.link_arguments("network", "model.init_args.network")
         parser.link_arguments("procedure", "model.init_args.procedure", apply_on="instantiate")
@@ -136,6 +140,9 @@ class CLI(LightningCLI):
             given = config.logger if isinstance(config.logger, list) else [config.logger]
             logger = [CSVLogger(self.run.folder, name="csv"), *(one for one in given if one)]
             callbacks += [WriteConfig(self.run.config, self.resolved), LastCheckpoint(self.run.checkpoint)]
+            if self.wandb is not None:
+                logger.append(self.wandb)
+                callbacks.append(Publish(self.wandb, self.resolved, self.run, self.original))
         try:
             return super().instantiate_trainer(logger=logger, callbacks=callbacks, enable_checkpointing=False)
         except (ValueError, TypeError, RuntimeError) as error:
@@ -157,11 +164,18 @@ class CLI(LightningCLI):
         named = digest(identity(self.resolved, self.model.uses, deletion, original))
         seed = config.seed_everything if self.original else config.original_seed
         self.run = Run.at(runs_dir, config.setting, type(self.model).__name__, seed, named)
+        job_type = "unlearn" if self.original else "original"
+        options = config.wandb.as_dict() | {"mode": choose_mode(config.wandb.mode)}
+        on = options["mode"] in ("online", "offline")
+        self.wandb = WandbLogger(self.run, job_type, **options) if on else None
 
     def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
         """Train, unless that is done; measure, unless that is done; and show the results beside the original's."""
         job = Job(self.trainer, model, datamodule, self.run, self.original, self.resolved)
-        was_finished = job.do(ckpt_path)
+        with self.wandb or nullcontext():
+            was_finished = job.do(ckpt_path)
+            if self.wandb and self.trainer.is_global_zero:
+                publish_results(self.wandb, self.resolved, self.run)
         if self.trainer.is_global_zero:
             remember(sys.argv[2:], self.run)
             columns = {} if self.original is None else {"Original": self.original.metrics or {}}

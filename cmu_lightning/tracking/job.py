@@ -13,7 +13,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import read_checkpoint
 from cmu_lightning.tracking.handover import INHERITED, decide
 from cmu_lightning.tracking.original import find_or_train
-from cmu_lightning.tracking.results import measured
+from cmu_lightning.tracking.results import described, measured
 from cmu_lightning.tracking.run import Run, write_atomically
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.rewind import Rewind
@@ -108,7 +108,8 @@ class Job:
             self.trainer.save_checkpoint(last, weights_only=True)
         self.trainer.test(model, datamodule=data, ckpt_path=last, weights_only=True, verbose=False)
         if self.trainer.is_global_zero:
-            self._store(measured(model, data, self.config, self.run, self.original))
+            description = described(model, data, self.config, self.run, self.original)
+            self._store(measured(model, description))
 
     def _store(self, metrics: dict[str, Any]) -> None:
         """Write the results last, then drop the weights if they are not wanted."""

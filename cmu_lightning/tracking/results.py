@@ -35,17 +35,17 @@ MEASURED = {
 }
 
 
-def measured(
+def described(
     stage: Stage, data: CorruptedDataModule, config: dict[str, Any], run: Run, original: Run | None
 ) -> dict[str, Any]:
-    """The content of `metrics.json`.
+    """The first part of `metrics.json`: what a run is, known once its data are there.
 
     Args:
-        stage: Trained and tested.
-        data: What it ran on.
+        stage: Of the run.
+        data: What it runs on.
         config: Resolved.
         run: Of the stage.
-        original: What the stage started from; None if it is one itself.
+        original: What the stage starts from; None if it is one itself.
     """
     own = dict(config["model"].get("init_args", {}))
     seeds = {"original_seed": config["original_seed"], "manipulation_seed": data.manipulation.seed}
@@ -71,6 +71,18 @@ def measured(
         "hyperparameters": {key: value for key, value in own.items() if key not in ("seed", "original")},
         "hash": run.hash,
         "fingerprint": data.fingerprint,
+    }
+
+
+def measured(stage: Stage, description: dict[str, Any]) -> dict[str, Any]:
+    """The content of `metrics.json`.
+
+    Args:
+        stage: Trained and tested.
+        description: From `described`.
+    """
+    return {
+        **description,
         **stage.results,
         "seconds": stage.seconds,
         "samples_forward": stage.samples_forward,

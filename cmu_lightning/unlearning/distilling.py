@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
+from cmu_lightning.data import Batch
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.unlearner import Unlearner
 
@@ -53,6 +54,14 @@ class Distilling(Unlearner):
         """Teachers follow the student to its device."""
         for teacher in self.teachers:
             teacher.to(self.device)
+
+    def curves(self, loss: Tensor, losses: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Beside the loss, its parts: on deleted samples, of which Scrub's is negative, and on the others."""
+        deleted = batch.deleted
+        return super().curves(loss, losses, batch) | {
+            "forget_loss": ((losses * deleted).sum(), deleted.sum()),
+            "retain_loss": ((losses * ~deleted).sum(), (~deleted).sum()),
+        }
 
     @torch.no_grad()
     def taught(self, images: Tensor) -> list[Tensor]:

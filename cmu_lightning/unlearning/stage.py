@@ -62,7 +62,7 @@ class Stage(Measuring):
         """What the command line wants to travel in the checkpoint."""
         self.samples_forward = 0
         self.samples_backward = 0
-        self.loss_sum: Tensor | None = None
+        self.sums: Tensor | None = None
         self.folder: Path | None = None
         """Of the run, if the command line made one."""
 
@@ -149,8 +149,9 @@ class Stage(Measuring):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a step."""
         self.begin_step(batch)
-        loss = self.global_mean(self.loss(batch), batch)
-        self.log_loss(loss)
+        losses = self.loss(batch)
+        loss = self.global_mean(losses, batch)
+        self.log_curves(self.curves(loss.detach(), losses.detach(), batch))
         return loss
 
     def begin_step(self, batch: Batch) -> None:
@@ -159,14 +160,30 @@ class Stage(Measuring):
         self.samples_forward += self.forwards * batch.total
         self.samples_backward += batch.total
 
-    def log_loss(self, loss: Tensor) -> None:
-        """Log the mean loss of the last steps, without waiting for the device in between."""
-        self.loss_sum = loss.detach() if self.loss_sum is None else self.loss_sum + loss.detach()
+    def curves(self, loss: Tensor, losses: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """What is logged of a step: by its name, a sum and the number of terms in it.
+
+        Args:
+            loss: What is minimised.
+            losses: This process's samples', shape (n,).
+            batch: Of the samples.
+        """
+        return {"train_loss": (loss, torch.ones_like(loss))}
+
+    def log_curves(self, curves: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """Log means over the last steps and all processes, without waiting for the device in between."""
+        sums = torch.stack([torch.stack(pair).float() for pair in curves.values()])
+        self.sums = sums if self.sums is None else self.sums + sums
         trainer: Any = self.trainer
         every = trainer.log_every_n_steps
         if every and (self.global_step + 1) % every == 0:
-            self.log("train_loss", self.loss_sum / every, prog_bar=True, sync_dist=True)
-            self.loss_sum = None
+            totals = trainer.strategy.reduce(self.sums, reduce_op="mean").tolist()
+            means = {name: total / count for name, (total, count) in zip(curves, totals, strict=True) if count}
+            self.log("train_loss", means["train_loss"], prog_bar=True, logger=False)
+            rates = {"learning_rate": group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups}
+            for logger in trainer.loggers:  # self.log would repeat forget_loss where no forget step was
+                logger.log_metrics(means | rates, step=self.global_step)
+            self.sums = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What has been spent, and the original's predictions."""

@@ -1,5 +1,6 @@
 """`python -m cmu_lightning`."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -32,4 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended = main()
+    if ended == 128 + signal.SIGTERM:  # die of it: to a W&B agent this is no failure of the trial
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGTERM)
+    sys.exit(ended)

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 import cmu_lightning.models  # noqa: F401  (makes short class names known to configs)
@@ -33,7 +35,7 @@ from cmu_lightning.tracking.original import of_config, of_path
 from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.results import differences, show
 from cmu_lightning.tracking.run import Run, read_metrics
-from cmu_lightning.tracking.wandb import WandbLogger, choose_mode
+from cmu_lightning.tracking.wandb import WandbLogger, choose_mode, say
 from cmu_lightning.unlearning import Original, Procedure, Stage, Unlearner
 from cmu_lightning.unlearning.stage import RECORD
 
@@ -172,10 +174,16 @@ class CLI(LightningCLI):
     def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
         """Train, unless that is done; measure, unless that is done; and show the results beside the original's."""
         job = Job(self.trainer, model, datamodule, self.run, self.original, self.resolved)
-        with self.wandb or nullcontext():
-            was_finished = job.do(ckpt_path)
-            if self.wandb and self.trainer.is_global_zero:
-                publish_results(self.wandb, self.resolved, self.run)
+        try:
+            with self.wandb or nullcontext():
+                was_finished = job.do(ckpt_path)
+                if self.wandb and self.trainer.is_global_zero:
+                    publish_results(self.wandb, self.resolved, self.run)
+        except SystemExit:
+            if not (self.wandb and self.wandb.stopped):
+                raise
+            say(f"W&B stopped this run: the same command again goes on with {self.run.folder}")
+            return
         if self.trainer.is_global_zero:
             remember(sys.argv[2:], self.run)
             columns = {} if self.original is None else {"Original": self.original.metrics or {}}
@@ -211,8 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Default those of the process.
 
     Returns:
-        The exit code: 0, 2 for what a user did wrong, which is said in one sentence, or 1 for numbers that `test`
-        does not find again.
+        The exit code: 0, 2 for what a user did wrong, which is said in one sentence, 1 for numbers that `test` does
+        not find again, or 143 if SIGTERM ended a run that can go on.
     """
     quiet()
     strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
@@ -238,6 +246,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             },
             parser_kwargs=strict | {"fit": strict, "test": strict},
         )
+    except SIGTERMException:
+        say("stopped by SIGTERM: the same command again goes on")
+        return 128 + signal.SIGTERM
     except Exception as error:
         said = what_a_user_did(error)
         if said is None:

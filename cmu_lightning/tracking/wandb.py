@@ -14,11 +14,11 @@ from rich.console import Console
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.run import Run
 
-SECONDS_TO_BEGIN = 30.0
+SECONDS_TO_BEGIN = 15.0
 SECONDS_TO_END = 15.0
-"""How long a run waits for a server, when it begins and when it ends: 45 s is the most it can lose."""
-SECONDS_TO_UPLOAD = 600.0
-"""The same at the end of a trial of a sweep, whose result must arrive, and with `log_model`."""
+"""How long a run waits for a server that is silent, when it begins (the client adds 10 s) and when it ends."""
+PATIENCE = 600.0
+"""The same in a trial of a sweep, whose result must arrive, and at the end with `log_model`."""
 
 Mode = Literal["online", "offline", "disabled"]
 SPELLINGS: dict[str, Mode] = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
@@ -89,10 +89,10 @@ class WandbLogger(LightningWandbLogger):
 
         begin = time.monotonic()
         Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
-        patient = in_sweep() or self.uploads_model
+        end = PATIENCE if in_sweep() or self.uploads_model else SECONDS_TO_END
         self._wandb_init["settings"] = wandb.Settings(
-            init_timeout=SECONDS_TO_BEGIN,
-            finish_timeout=SECONDS_TO_UPLOAD if patient else SECONDS_TO_END,
+            init_timeout=PATIENCE / 10 if in_sweep() else SECONDS_TO_BEGIN,
+            finish_timeout=end,
             stop_fn=self._stop,
         )
         try:

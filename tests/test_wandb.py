@@ -1,0 +1,239 @@
+"""What runs send to W&B, and what they do without it. The server is a stub on loopback, the client the real one."""
+
+import json
+import re
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import wandb
+
+from cmu_lightning.cli import main
+from cmu_lightning.tracking import wandb as tracking
+from tests.offline import records
+from tests.stub import KEY, Stub
+
+SCRUB = ("--config", "unlearn/scrub.yaml", "--data.identified", "0.5", "--trainer.log_every_n_steps", "5")
+CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5", "--trainer.log_every_n_steps", "5")
+
+
+@pytest.fixture
+def place(runs, tmp_path, monkeypatch):
+    """A copy of the runs folder, where W&B would be used if there were a key."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SWEEP_ID", "WANDB_DIR", "WANDB_PROJECT", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("CONFIG", "CACHE", "DATA", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "of_client"))
+    wandb.teardown()  # it has read the environment
+    yield Path(shutil.copytree(runs, tmp_path / "runs"))
+    wandb.teardown()
+
+
+@pytest.fixture
+def server(place, monkeypatch):
+    """Makes a stub and points the client at it."""
+    stubs = []
+
+    def start(key=KEY, **behaviour):
+        stubs.append(Stub(**behaviour))
+        monkeypatch.setenv("WANDB_BASE_URL", stubs[0].url)
+        monkeypatch.setenv("WANDB_API_KEY", key)
+        monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "1")
+        return stubs[0]
+
+    yield start
+    wandb.teardown()
+    for stub in stubs:
+        stub.close()
+
+
+def folder(place, method):
+    (path,) = place.glob(f"poison_digits/{method}/*")
+    return path
+
+
+def metrics(place, method):
+    return json.loads((folder(place, method) / "metrics.json").read_text())
+
+
+def numbers(stored):
+    return {key: value for key, value in stored.items() if key not in ("seconds", "environment")}
+
+
+@pytest.fixture(scope="module")
+def alone(runs, small, tmp_path_factory):
+    """The numbers of a CF run that knows nothing of W&B."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        place = Path(shutil.copytree(runs, tmp_path_factory.mktemp("alone") / "runs"))
+        assert main(["fit", "--config", "poison_digits.yaml", "--config", small, *CF, "--runs_dir", str(place)]) == 0
+    assert not list(place.rglob("*wandb*"))
+    return numbers(metrics(place, "CF"))
+
+
+def test_an_offline_run_holds_what_the_run_folder_holds(place, fit):
+    assert fit(*SCRUB, "--runs_dir", str(place), "--wandb.mode", "offline", "--wandb.log_model", "true") == 0
+    stored = metrics(place, "Scrub")
+    config, summary, history, artifacts, saved, about = {}, {}, [], [], [], {}
+    for record in records(folder(place, "Scrub")):
+        config |= record.get("config", {}).get("update", {})
+        summary |= record.get("summary", {}).get("update", {})
+        about |= record.get("run", {})
+        history += [record["history"]["item"]] if "history" in record else []
+        artifacts += [record] if "artifact" in json.dumps(record.get("request", record)) else []
+        saved += [file["path"] for file in record.get("files", {}).get("files", [])]
+    assert (about["run_group"], about["job_type"], about["project"]) == ("poison_digits", "unlearn", "cmu_lightning")
+    assert {key: summary[key] for key in stored} == stored
+    identity = ("setting", "dataset", "model", "manipulation", "method", "manipulated", "identified", "deleted")
+    for name in (*identity, "seed", "original_seed", "hash", "original", "fingerprint"):
+        assert config[name] == stored[name], name
+    assert {name: config[name] for name in stored["hyperparameters"]} == stored["hyperparameters"]
+    assert config["model.class_path"] == "Scrub"
+    assert (config["data.identified"], config["model.distill"], config["seed_everything"]) == (0.5, 0.5, 0)
+    assert not any("init_args" in key or key.startswith("wandb") for key in config)
+    logged = {key for row in history for key in row}
+    assert {"train_loss", "learning_rate", "forget_loss", "retain_loss", "val_acc", "selection_score"} <= logged
+    for name in ("acc_corr", "acc_retain", "acc_unidentified"):
+        assert [row[name] for row in history if name in row] == [pytest.approx(stored[name], abs=1e-7)]
+    name = folder(place, "Scrub").name
+    assert {f"{name}/config.yaml", f"{name}/metrics.json"} <= set(saved)
+    assert sum("manipulated_images" in path for path in saved) == 8
+    assert artifacts
+
+
+def test_forget_loss_is_logged_where_there_were_forget_steps(place, fit):
+    steps = ("--model.alternate", "step", "--model.forget_steps", "10", "--runs_dir", str(place))
+    assert fit(*SCRUB, *steps, "--wandb.mode", "offline") == 0
+    rows = [record["history"]["item"] for record in records(folder(place, "Scrub")) if "history" in record]
+    curves = {row["trainer/global_step"]: row for row in rows if "train_loss" in row}
+    assert list(curves) == [4, 9, 14, 19]
+    assert [step for step, row in curves.items() if "forget_loss" in row] == [4, 9]
+    assert all(row["forget_loss"] < 0 < row["retain_loss"] for row in list(curves.values())[:2])
+    assert curves[14]["train_loss"] == pytest.approx(curves[14]["retain_loss"], rel=1e-6)
+
+
+def test_an_online_run(place, fit, server):
+    stub = server()
+    ssd = ("--config", "unlearn/ssd.yaml", "--data.identified", "0.5", "--runs_dir", str(place))
+    assert fit(*ssd, "--wandb.tags", "[a, b]", "--wandb.group", "mine", "--wandb.project", "study") == 0
+    (run,) = stub.runs.values()
+    stored, kept = metrics(place, "SSD"), folder(place, "SSD")
+    assert (run.exitcode, run.about["groupName"], run.about["tags"]) == (0, "mine", ["a", "b"])
+    assert {key: run.summary[key] for key in stored} == stored
+    ratios = json.loads((kept / "importance_ratios.json").read_text())
+    assert run.summary["importance_ratios"]["values"] == ratios["counts"]
+    assert run.summary["importance_ratios"]["bins"] == pytest.approx(ratios["log10_edges"])
+    for name in ("config.yaml", "metrics.json"):
+        assert run.files[f"{kept.name}/{name}"] == (kept / name).read_bytes()
+    assert stub.unknown == set()
+
+
+def test_no_secret_is_left_anywhere(place, fit, server, tmp_path):
+    stub = server()
+    Path(".env").write_text("SOMETHING=else\n")
+    assert fit(*CF, "--runs_dir", str(place)) == 0
+    (run,) = stub.runs.values()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".wandb" for path in files)
+    assert not [path for path in files if KEY.encode() in path.read_bytes()]
+    assert not [name for name, content in run.files.items() if KEY.encode() in content]
+
+
+def test_a_finished_run_is_logged_again(place, fit, server):
+    stub = server()
+    arguments = (*CF, "--runs_dir", str(place))
+    assert fit(*arguments, "--wandb.mode", "disabled") == 0
+    assert not stub.runs
+    stored = metrics(place, "CF")
+    assert fit(*arguments) == 0
+    (run,) = stub.runs.values()
+    assert run.exitcode == 0
+    assert {key: run.summary[key] for key in stored} == stored
+    assert (run.values["method"], run.values["deleted"], run.values["data.identified"]) == ("CF", 18, 0.5)
+
+
+def test_nothing_of_it_is_part_of_the_run(place, fit, alone):
+    tags = ("--wandb.tags", "[x]", "--wandb.project", "p", "--wandb.mode", "offline")
+    assert fit(*CF, *tags, "--runs_dir", str(place)) == 0
+    assert numbers(metrics(place, "CF")) == alone
+
+
+CASES = {
+    "no key": ({}, (), "is not configured"),
+    "no key, but asked for": ({}, ("--wandb.mode", "online"), "there is no key"),
+    "a wrong key": ({"key": "f" * 40}, (), "cannot be reached .*401"),
+    "a short key": ({"key": "abc"}, (), "cannot be reached"),
+    "no answer": ({"answers": "never"}, (), "cannot be reached"),
+    "errors": ({"answers": "500"}, (), "cannot be reached"),
+    "death in mid-run": ({"dies": True}, (), "the end of this run took"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_without_a_good_server_training_ends_with_the_same_numbers(
+    case, place, fit, server, alone, monkeypatch, capfd
+):
+    behaviour, arguments, says = CASES[case]
+    monkeypatch.setattr(tracking, "SECONDS_TO_BEGIN", 2.0)
+    monkeypatch.setattr(tracking, "SECONDS_TO_END", 2.0)
+    monkeypatch.setattr("builtins.input", lambda *given: pytest.fail("it asked"))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    if behaviour:
+        server(**behaviour)
+    begin = time.monotonic()
+    assert fit(*CF, *arguments, "--runs_dir", str(place)) == 0
+    assert time.monotonic() - begin < 30
+    assert numbers(metrics(place, "CF")) == alone
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("W&B")]
+    assert len(said) == 1
+    assert re.search(says, said[0]), said
+    assert bool(list(folder(place, "CF").rglob("*.wandb"))) == (case != "no key")
+
+
+def test_the_limits_sum_to_less_than_45_seconds():
+    of_the_client = 10
+    assert tracking.SECONDS_TO_BEGIN + of_the_client + tracking.SECONDS_TO_END < 45
+
+
+@pytest.mark.parametrize("behaviour", [None, {"answers": "500"}])
+def test_a_sweep_without_a_server_is_an_error(behaviour, place, fit, server, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    monkeypatch.setattr(tracking, "PATIENCE", 10.0)
+    if behaviour:
+        server(**behaviour)
+    assert fit(*CF, "--runs_dir", str(place)) == 2
+    assert "sweep's trial needs" in capsys.readouterr().err
+    assert not list(place.glob("poison_digits/CF/*/metrics.json"))
+
+
+def test_a_crash_is_reported(place, fit, server, monkeypatch):
+    stub = server()
+
+    def broken(self, batch):
+        raise ArithmeticError
+
+    monkeypatch.setattr("cmu_lightning.unlearning.CF.loss", broken)
+    with pytest.raises(ArithmeticError):
+        fit(*CF, "--runs_dir", str(place))
+    (run,) = stub.runs.values()
+    assert run.exitcode == 1
+
+
+def test_early_termination_ends_a_run_cleanly_and_it_can_go_on(place, fit, server, monkeypatch, capsys):
+    """The server says stop in its answer to what the client streams."""
+    handler = signal.getsignal(signal.SIGINT)
+    stub = server(stops=True)
+    slow = ("--procedure.unlearn_steps", "1000000", "--trainer.val_check_interval", "1000000")
+    assert fit(*CF, *slow, "--runs_dir", str(place)) == 0
+    signal.signal(signal.SIGINT, handler)
+    (run,) = stub.runs.values()
+    assert run.exitcode == 0
+    assert run.history
+    assert "the same command again goes on" in capsys.readouterr().err
+    assert not (folder(place, "CF") / "metrics.json").exists()
+    assert "optimizer_states" in torch.load(folder(place, "CF") / "last.ckpt", weights_only=True)

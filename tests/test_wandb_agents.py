@@ -1,0 +1,149 @@
+"""The unmodified `wandb sweep` and `wandb agent` on shipped sweep files, against the stub."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cmu_lightning.parsing import PACKAGE
+from tests.stub import KEY, Stub
+
+ROOT = PACKAGE.parent
+BIN = Path(sys.executable).parent
+SHORT = ["--config", "small.yaml", "--procedure.unlearn_steps", "20", "--trainer.log_every_n_steps", "5"]
+ENDLESS = ["--procedure.unlearn_steps", "100000"]
+TWO = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.accelerator", "cpu"]
+
+
+class Place:
+    """Runs, a stub, and commands that know of both."""
+
+    def __init__(self, folder: Path, runs: Path, small: str) -> None:
+        self.stub, self.folder, self.started = Stub(), folder, []
+        self.runs = Path(shutil.copytree(runs, folder / "runs"))
+        shutil.copy(small, folder / "small.yaml")
+        clear = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+        places = {f"WANDB_{name}_DIR": str(folder / "of_client") for name in ("CONFIG", "CACHE", "DATA")}
+        self.environment = clear | places | {
+            "WANDB_BASE_URL": self.stub.url,
+            "WANDB_API_KEY": KEY,
+            "WANDB_ERROR_REPORTING": "false",
+            "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "1",
+            "CMU_RUNS_DIR": str(self.runs),
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+        }  # fmt: skip
+
+    def wandb(self, *arguments: str) -> subprocess.Popen:
+        """The client, in a process group of its own."""
+        command = [sys.executable, "-c", FAST, *arguments]
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.started.append(
+            subprocess.Popen(command, cwd=self.folder, env=self.environment, start_new_session=True, **pipes)
+        )
+        return self.started[-1]
+
+    def register(self, file: str, more: list[str], **values: list) -> str:
+        """`wandb sweep`, with fewer points and steps than shipped."""
+        sweep = yaml.safe_load((ROOT / "sweeps" / file).read_text())
+        sweep["parameters"] |= {key.replace("__", "."): {"values": given} for key, given in values.items()}
+        sweep["command"][-1:] = [*more, "${args}"]
+        (self.folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+        said, _ = self.wandb("sweep", "--entity", "team", "--project", "study", "sweep.yaml").communicate(timeout=120)
+        return re.search(r"wandb agent (\S+)", re.sub(r"\x1b\[[\d;]*m", "", said))[1]
+
+    def kill(self) -> None:
+        """Agents and their trials, which have process groups of their own."""
+        for process in self.started:
+            if process.poll() is None:
+                for group in [*children(process), process.pid]:
+                    os.killpg(group, signal.SIGKILL)
+                process.communicate()
+
+
+FAST = """
+import sys
+from wandb.wandb_agent import Agent
+Agent.POLL_INTERVAL = 0.2
+from wandb.cli.cli import cli
+cli()
+"""
+
+
+@pytest.fixture
+def place(tmp_path, runs, small):
+    made = Place(tmp_path, runs, small)
+    yield made
+    made.kill()
+    made.stub.close()
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    """Process groups of trials that an agent has started."""
+    said = subprocess.run(["ps", "-o", "pgid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    return [int(group) for group in said.stdout.split() if int(group) != process.pid]
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_two_trials_of_a_shipped_sweep(place):
+    sweep = place.register(
+        "demo_digits/scrub.yaml",
+        SHORT,
+        config=["poison_digits.yaml"],
+        data__identified=[0.5],
+        model__distill=[0.01, -1.0],
+    )
+    agent = place.wandb("agent", sweep)
+    said, _ = agent.communicate(timeout=200)
+    assert agent.returncode == 0, said
+    good, bad = place.stub.runs.values()
+    (folder,) = place.runs.glob("poison_digits/Scrub/*")
+    stored = json.loads((folder / "metrics.json").read_text())
+    assert {key: good.summary[key] for key in stored} == stored
+    assert good.exitcode == 0
+    assert good.values["model.distill"] == good.values["distill"] == 0.01
+    assert {"val_acc", "train_loss", "forget_loss"} <= {key for row in good.history for key in row}
+    assert "locked" not in said
+    assert "distill=-1.0" in said  # the sentence; the agent has an exit code that is no 0
+    assert bad.begun == 0
+
+
+def test_two_processes_killed_with_their_agent_and_started_again(place):
+    sweep = place.register(
+        "demo_digits/scrub.yaml",
+        [*SHORT, *TWO, *ENDLESS],
+        config=["poison_digits.yaml"],
+        data__identified=[0.5],
+        model__distill=[0.01],
+    )
+    agent = place.wandb("agent", sweep)
+    (run,) = place.stub.runs.values()
+    wait_for(lambda: run.history and list(place.runs.glob("poison_digits/Scrub/*/last.ckpt")))
+    place.kill()
+    first = len(run.history)
+    assert run.exitcode is None
+    place.stub.again(run.name)
+    agent = place.wandb("agent", sweep)
+    wait_for(lambda: len(run.history) > first)
+    place.stub.stops = True
+    said, _ = agent.communicate(timeout=200)
+    assert agent.returncode == 0, said
+    assert (len(place.stub.runs), run.begun, run.exitcode) == (1, 2, 0)
+    steps = [row["trainer/global_step"] for row in run.history if "train_loss" in row]
+    assert steps[0] == 4
+    assert steps[-1] > 4

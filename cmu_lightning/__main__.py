@@ -7,7 +7,7 @@ from importlib import import_module
 
 from cmu_lightning.errors import UserError
 
-LIGHT = {"sweep": "cmu_lightning.sweep.command", "report": "cmu_lightning.report.command"}
+LIGHT = {name: f"cmu_lightning.{name}.command" for name in ("sweep", "report", "dashboard")}
 """Commands that need no torch and start at once; all others are the LightningCLI's."""
 
 

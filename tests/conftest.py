@@ -5,6 +5,8 @@ from pathlib import Path
 
 # Small networks gain nothing from threads, and two that wait for each other on a busy machine lose much.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Fixtures that live longer than a test send nothing anywhere either.
+os.environ["WANDB_MODE"] = "disabled"
 
 import pytest
 import torch

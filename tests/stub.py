@@ -72,8 +72,11 @@ class Stub:
     def again(self, name: str) -> None:
         """Hand a trial out once more, as to the next agent after one that died."""
         run = self.runs[name]
+        self.waiting[run.sweep].insert(0, self._trial(run))
+
+    def _trial(self, run: StoredRun) -> dict[str, Any]:
         arguments = {key: {"value": value} for key, value in run.about["arguments"].items()}
-        self.waiting[run.sweep].insert(0, {"type": "run", "run_id": name, "args": arguments})
+        return {"type": "run", "run_id": run.name, "program": self.sweeps[run.sweep]["program"], "args": arguments}
 
     def answer(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
         """The data of a GraphQL operation."""
@@ -144,8 +147,7 @@ class Stub:
         for number, point in enumerate(itertools.product(*choices.values())):
             run = self.run(f"{name}trial{number}")
             run.sweep, run.about["arguments"] = name, dict(zip(choices, point, strict=True))
-            arguments = {key: {"value": value} for key, value in run.about["arguments"].items()}
-            self.waiting[name].append({"type": "run", "run_id": run.name, "args": arguments})
+            self.waiting[name].append(self._trial(run))
         project = {"id": "p", "name": given["projectName"], "entity": {"id": "e", "name": given["entityName"]}}
         return {"upsertSweep": {"sweep": {"id": name, "name": name, "project": project}, "configValidationWarnings": []}}
 

@@ -111,6 +111,7 @@ def test_two_trials_of_a_shipped_sweep(place):
     agent = place.wandb("agent", sweep)
     said, _ = agent.communicate(timeout=200)
     assert agent.returncode == 0, said
+    assert place.stub.unknown == set(), said
     good, bad = place.stub.runs.values()
     (folder,) = place.runs.glob("poison_digits/Scrub/*")
     stored = json.loads((folder / "metrics.json").read_text())

@@ -1,0 +1,1 @@
+"""Dashboards of Weights & Biases as code."""

@@ -149,11 +149,17 @@ class Stub:
             run.sweep, run.about["arguments"] = name, dict(zip(choices, point, strict=True))
             self.waiting[name].append(self._trial(run))
         project = {"id": "p", "name": given["projectName"], "entity": {"id": "e", "name": given["entityName"]}}
-        return {"upsertSweep": {"sweep": {"id": name, "name": name, "project": project}, "configValidationWarnings": []}}
+        return {
+            "upsertSweep": {"sweep": {"id": name, "name": name, "project": project}, "configValidationWarnings": []}
+        }
 
     def on_SweepWithRuns(self, given):
         config = yaml.safe_dump(self.sweeps[given["sweep"]])
-        return {"project": {"sweep": {"id": given["sweep"], "name": given["sweep"], "config": config, "runs": {"edges": []}}}}
+        return {
+            "project": {
+                "sweep": {"id": given["sweep"], "name": given["sweep"], "config": config, "runs": {"edges": []}}
+            }
+        }
 
     def on_CreateAgent(self, given):
         return {"createAgent": {"agent": {"id": given["sweep"]}}}
@@ -173,12 +179,20 @@ class Stub:
 
     def _keep(self, given):
         self.views.append(given)
-        view = {"id": "v", "name": given.get("name") or "v", "displayName": "v", "type": given.get("type"), "spec": "{}"}
+        view = {
+            "id": "v",
+            "name": given.get("name") or "v",
+            "displayName": "v",
+            "type": given.get("type"),
+            "spec": "{}",
+        }
         return {"upsertView": {"view": view | {"project": {"id": "p", "name": "p"}}, "inserted": True}}
 
     def on_GetProjects(self, given):
         node = {"id": "p", "name": "cmu", "entityName": "team", "createdAt": "", "isBenchmark": False}
-        return {"models": {"edges": [{"cursor": "c", "node": node}], "pageInfo": {"hasNextPage": False, "endCursor": None}}}
+        return {
+            "models": {"edges": [{"cursor": "c", "node": node}], "pageInfo": {"hasNextPage": False, "endCursor": None}}
+        }
 
     def stream(self, name: str, sent: dict[str, Any]) -> dict[str, Any]:
         """Take a part of a run's file stream."""

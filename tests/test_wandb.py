@@ -175,9 +175,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_without_a_good_server_training_ends_with_the_same_numbers(
-    case, place, fit, server, alone, monkeypatch, capfd
-):
+def test_without_a_good_server_training_ends_with_the_same_numbers(case, place, fit, server, alone, monkeypatch, capfd):
     behaviour, arguments, says = CASES[case]
     monkeypatch.setattr(tracking, "SECONDS_TO_BEGIN", 2.0)
     monkeypatch.setattr(tracking, "SECONDS_TO_END", 2.0)

@@ -27,7 +27,7 @@ def workspace(entity: str, project: str, setting: str | None) -> ws.Workspace:
         sections=[ws.Section(name=name, panels=panels(), is_open=True) for name, panels in SECTIONS.items()],
         settings=ws.WorkspaceSettings(x_axis="trainer/global_step", max_runs=1000),
         runset_settings=ws.RunsetSettings(
-            filters=[ws.Config("setting") == setting] if setting else [],
+            filters=of_setting(setting),
             groupby=[ws.Config("method")],
             pinned_columns=PINNED,
         ),
@@ -38,9 +38,14 @@ def report(entity: str, project: str, setting: str | None) -> wr.Report:
     """The same panels under headings, as a page to share."""
     blocks: list[Any] = [wr.TableOfContents()]
     for name, panels in SECTIONS.items():
-        runset = wr.Runset(name=setting or "all runs", filters=f"Config('setting') == '{setting}'" if setting else "")
+        runset = wr.Runset(name=setting or "all runs", filters=of_setting(setting))
         blocks += [wr.H1(text=name), wr.PanelGrid(runsets=[runset], panels=panels())]
     return wr.Report(entity=entity, project=project, title=NAME, description=setting or "", blocks=blocks)
+
+
+def of_setting(setting: str | None) -> str:
+    """The filter for a setting; none for all."""
+    return f"Config('setting') == '{setting}'" if setting else ""
 
 
 def as_json(made: ws.Workspace | wr.Report) -> str:

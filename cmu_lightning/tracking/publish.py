@@ -73,9 +73,10 @@ def flat(description: dict[str, Any]) -> dict[str, Any]:
 
 def dotted(config: Any, name: str = "") -> dict[str, Any]:
     """A config by dotted names as sweep files spell them, such as `data.identified` and `model.class_path`."""
+    if isinstance(config, str) and name.endswith("class_path") and config.startswith("cmu_lightning."):
+        return {name: config.rpartition(".")[2]}
     if not isinstance(config, dict) or not config:
-        own = isinstance(config, str) and config.startswith("cmu_lightning.") and name.endswith("class_path")
-        return {name: config.rpartition(".")[2] if own else config}
+        return {name: config}
     values: dict[str, Any] = {}
     for key, value in config.items():
         if name or key != "wandb":

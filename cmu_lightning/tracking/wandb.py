@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from cmu_lightning.errors import UserError
@@ -100,7 +100,9 @@ class WandbLogger(LightningWandbLogger):
         except (wandb.Error, OSError) as error:  # OSError: timeouts too
             reason = f"W&B cannot be reached ({str(error).strip().splitlines()[0]})"
             if in_sweep():
-                raise UserError(f"{reason}, and a sweep's trial needs it: mend that and start the agent again") from error
+                raise UserError(
+                    f"{reason}, and a sweep's trial needs it: mend that and start the agent again"
+                ) from error
             wandb.teardown()
             say(f"{reason} after {time.monotonic() - begin:.0f} s: this run is logged offline, for `wandb sync` later")
             self._wandb_init["mode"] = "offline"
@@ -110,7 +112,7 @@ class WandbLogger(LightningWandbLogger):
         from wandb.sdk.lib.interrupt import interrupt_main
 
         self.stopped = True
-        interrupt_main()
+        interrupt_main()  # type: ignore[no-untyped-call]
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *arguments: Any, **more: Any) -> None:
@@ -167,9 +169,11 @@ def choose_mode(asked: Mode | None) -> Mode | None:
     if has_key():
         return "online"
     if in_sweep():
-        raise UserError("a sweep's trial needs a key for W&B: set WANDB_API_KEY, or run `wandb login`, where agents run")
+        raise UserError(
+            "a sweep's trial needs a key for W&B: set WANDB_API_KEY, or run `wandb login`, where agents run"
+        )
     if mode == "online":
-        say("W&B: there is no key (WANDB_API_KEY, or `wandb login`), so this run is logged offline, for `wandb sync` later")
+        say("W&B: there is no key (WANDB_API_KEY, or `wandb login`), so this run is logged offline")
         return "offline"
     say("W&B is not configured (WANDB_API_KEY, or `wandb login`): results stay in the runs folder")
     return None

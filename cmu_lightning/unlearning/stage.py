@@ -180,7 +180,7 @@ class Stage(Measuring):
             totals = trainer.strategy.reduce(self.sums, reduce_op="mean").tolist()
             means = {name: total / count for name, (total, count) in zip(curves, totals, strict=True) if count}
             self.log("train_loss", means["train_loss"], prog_bar=True, logger=False)
-            rates = {"learning_rate": group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups}
+            rates = {"learning_rate": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
             for logger in trainer.loggers:  # self.log would repeat forget_loss where no forget step was
                 logger.log_metrics(means | rates, step=self.global_step)
             self.sums = None

@@ -189,7 +189,7 @@ class Stub:
         return {"upsertView": {"view": view | {"project": {"id": "p", "name": "p"}}, "inserted": True}}
 
     def on_GetProjects(self, given):
-        node = {"id": "p", "name": "cmu", "entityName": "team", "createdAt": "", "isBenchmark": False}
+        node = {"id": "p", "name": "cmu", "entityName": "team", "createdAt": "", "isBenchmark": False, "user": None}
         return {
             "models": {"edges": [{"cursor": "c", "node": node}], "pageInfo": {"hasNextPage": False, "endCursor": None}}
         }

@@ -56,7 +56,7 @@ class Place:
         """`wandb sweep`, with fewer points and steps than shipped."""
         sweep = yaml.safe_load((ROOT / "sweeps" / file).read_text())
         sweep["parameters"] |= {key.replace("__", "."): {"values": given} for key, given in values.items()}
-        sweep["command"][-1:] = [*more, "${args}"]
+        sweep["command"] += more  # after the setting, whose steps they shorten
         (self.folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
         said, _ = self.wandb("sweep", "--entity", "team", "--project", "study", "sweep.yaml").communicate(timeout=120)
         return re.search(r"wandb agent (\S+)", re.sub(r"\x1b\[[\d;]*m", "", said))[1]

@@ -11,6 +11,7 @@ from cmu_lightning.data import (
     CIFAR100DataModule,
     CorruptedDataModule,
     DigitsDataModule,
+    GaussianPoison,
     InterclassConfusion,
     PCAMDataModule,
     Poison,
@@ -114,11 +115,12 @@ def loaders(stage, data, world_size=1, rank=0):
     return batches
 
 
+@pytest.mark.parametrize("manipulation", [Poison(size=8, patch=1), GaussianPoison(size=8)], ids=["same", "own"])
 @pytest.mark.parametrize("world_size", [2, 3, 8])
-def test_processes_together_see_the_batch_of_one(world_size):
+def test_processes_together_see_the_batch_of_one(world_size, manipulation):
     stage = Original(partial(Linear, 16, 2), Procedure(steps=12, batch_size=7), seed=3)
-    whole = loaders(stage, Squares(Poison(size=8, patch=1)))
-    parts = [loaders(stage, Squares(Poison(size=8, patch=1)), world_size, rank) for rank in range(world_size)]
+    whole = loaders(stage, Squares(manipulation))
+    parts = [loaders(stage, Squares(manipulation), world_size, rank) for rank in range(world_size)]
     sizes = set()
     for step in range(12):
         one = whole.batch(step)

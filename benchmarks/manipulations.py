@@ -111,6 +111,7 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    command = f"python {' '.join(sys.argv)}"  # before the runs replace it by theirs
     given = arguments()
     chosen = [each for each in TRIED if given.only is None or each[0] in given.only]
     rows = []
@@ -126,4 +127,4 @@ if __name__ == "__main__":
         machine = f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} thread"
         where = f"{machine}, torch {torch.__version__}, {datetime.date.today()}"
         with given.append.open("a") as file:
-            file.write(f"\n`python {' '.join(sys.argv)}` ({where})\n\n{HEADER}{''.join(rows)}")
+            file.write(f"\n`{command}` ({where})\n\n{HEADER}{''.join(rows)}")

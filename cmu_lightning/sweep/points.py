@@ -1,5 +1,6 @@
 """The points of sweep files, and what their command lines tell about them."""
 
+import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ from cmu_lightning.sweep.arguments import of_fit
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.tracking.asked import content, is_finished, key, options
 
-OF_DELETION = ("--data.identified", "--data.seed", "--data.init_args.identified", "--data.init_args.seed")
+OF_DELETION = re.compile(r"--data\.(init_args\.)?(identified|seed|discovery)(\.|$)")
 NO_HYPERPARAMETER = ("--model", "--model.class_path", "--model.seed", "--model.original")
 
 
@@ -53,7 +54,7 @@ class Point:
         without = [
             f"{name}={content(value) if name == '--config' else value}"
             for name, value in self.options
-            if name.partition(".")[0] != "--model" and name not in OF_DELETION
+            if name.partition(".")[0] != "--model" and not OF_DELETION.match(name)
         ]
         overlays = [content(value) for name, value in self.options if name == "--config"]
         only_model = {f"--config={text}" for text in overlays if set(_mapping(text)) == {"model"}}

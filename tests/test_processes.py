@@ -143,7 +143,7 @@ def test_unlearners_on_two_processes_equal_those_on_one(original, tmp_path):
                 torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-9)
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def wait_for(condition, seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -93,7 +93,7 @@ def children(process: subprocess.Popen) -> list[int]:
     return [int(group) for group in said.stdout.split() if int(group) != process.pid]
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def wait_for(condition, seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -109,7 +109,7 @@ def test_two_trials_of_a_shipped_sweep(place):
         model__distill=[0.01, -1.0],
     )
     agent = place.wandb("agent", sweep)
-    said, _ = agent.communicate(timeout=200)
+    said, _ = agent.communicate(timeout=500)
     assert agent.returncode == 0, said
     assert place.stub.unknown == set(), said
     good, bad = place.stub.runs.values()
@@ -142,7 +142,7 @@ def test_two_processes_killed_with_their_agent_and_started_again(place):
     agent = place.wandb("agent", sweep)
     wait_for(lambda: len(run.history) > first)
     place.stub.stops = True
-    said, _ = agent.communicate(timeout=200)
+    said, _ = agent.communicate(timeout=500)
     assert agent.returncode == 0, said
     assert (len(place.stub.runs), run.begun, run.exitcode) == (1, 2, 0)
     steps = [row["trainer/global_step"] for row in run.history if "train_loss" in row]

@@ -70,7 +70,8 @@ def main() -> None:
     batch = Batch(image, label, label, label > 0, given.images)
     ways = {"forward and backward": plain, "exact diagonal": ours, "vmap(grad)": vmapped}
     plain(network, batch)
-    torch.testing.assert_close(ours(network, batch), vmapped(network, batch), rtol=1e-2, atol=1e-6)
+    mine, theirs = ours(network, batch), vmapped(network, batch)
+    assert (mine - theirs).abs().max() < 1e-3 * theirs.max()  # they are sums in single precision
     rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(given.rounds):
         for name, way in ways.items():

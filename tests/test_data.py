@@ -1,5 +1,6 @@
 import pickle
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -276,3 +277,37 @@ def test_a_missing_h5py_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(UserError, match=r"pip install 'cmu-lightning\[pcam\]'"):
         PCAMDataModule(Poison(size=1), root=str(tmp_path)).prepare_data()
+
+
+class Listed(DigitsDataModule):
+    """Counts how often it is read, and depends on an argument that is no plain value."""
+
+    read: ClassVar[list] = []
+
+    def __init__(self, *arguments, files=(), **more):
+        super().__init__(*arguments, **more)
+        self.files = files
+
+    def load(self):
+        self.read.append(self.files)
+        return super().load()
+
+
+def test_a_process_of_many_stages_reads_a_data_set_once(monkeypatch):
+    monkeypatch.setattr(CorruptedDataModule, "kept", {})
+    monkeypatch.setattr(Listed, "read", [])
+    one = [{"identified": 0.5}, {"identified": 1.0, "seed": 3}]
+    other = [{"files": ["a"]}, {"files": ["b"]}, {"files": ["b"], "val_size": 7}, {"files": [lambda: 1]}]
+    modules = [Listed(Poison(size=36), **arguments) for arguments in one + other]
+    for module in modules:
+        module.setup()
+    assert [len(files) for files in Listed.read] == [0, 1, 1, 1, 1]
+    assert modules[0].fingerprint == modules[1].fingerprint
+    assert modules[0].samples.deleted.sum() != modules[1].samples.deleted.sum()
+
+
+def test_elsewhere_it_is_read_each_time(monkeypatch):
+    monkeypatch.setattr(Listed, "read", [])
+    for _ in range(2):
+        Listed(Poison(size=36)).setup()
+    assert len(Listed.read) == 2

@@ -1,6 +1,7 @@
 """The data of an experiment: a data set, what was done to it, and what was found of that."""
 
 import os
+import pickle
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,8 @@ class CorruptedDataModule(LightningDataModule):
     default_val_size: ClassVar[int] = 1000
     of_deletion: ClassVar[frozenset[str]] = frozenset({"identified", "seed", "discovery"})
     """Arguments that say how S_f comes about; an original does not depend on them."""
+    kept: ClassVar[dict[Any, tuple[Split, Split | None, Split]] | None] = None
+    """The data set that was read last, in a process that runs one stage after the other; None keeps nothing."""
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class CorruptedDataModule(LightningDataModule):
         self._refuse_second_sharding()
         if hasattr(self, "samples"):
             return
-        train, validation, test = self.load()
+        train, validation, test = self._loaded()
         self.fingerprint = _checksum(train, test) if validation is None else _checksum(train, validation, test)
         held = self._held_out(train.labels, validation)
         samples = self._manipulate(train, ~held if self.val_labels == "clean" else torch.ones_like(held))
@@ -96,6 +99,21 @@ class CorruptedDataModule(LightningDataModule):
         self.samples = self._identify(samples.take(~held)).to(place)
         self.validation = (samples.take(held) if validation is None else self._untouched(validation)).to(place)
         self.test = Split(test.images.contiguous(), test.labels).to(place)
+
+    def _loaded(self) -> tuple[Split, Split | None, Split]:
+        """From disk, or from the last time, if everything that `load` may look at is the same."""
+        kept = CorruptedDataModule.kept
+        if kept is None:
+            return self.load()
+        own = vars(self).keys() - vars(LightningDataModule()).keys() - self.of_deletion - {"manipulation"}
+        try:
+            of = type(self), pickle.dumps([(name, vars(self)[name]) for name in sorted(own)])
+        except (pickle.PicklingError, AttributeError, TypeError):  # nobody can tell, so it is read anew
+            return self.load()
+        if of not in kept:
+            kept.clear()
+            kept[of] = self.load()
+        return kept[of]
 
     def _refuse_second_sharding(self) -> None:
         trainer = self.trainer

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def work(connection: Connection, environment: dict[str, str], gpu: str | None) -
     orders: SimpleQueue[Order | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
     threads = _torch_threads()
-    keep_data()
+    _keep_data()
     while (order := orders.get()) is not None:
         _write_to(order.log)
         _set(environment if order.fresh else own)
@@ -102,25 +101,8 @@ def _write_to(log: Path) -> None:
     os.close(file)
 
 
-def keep_data() -> None:
-    """Read each data set once: the last one read stays in memory for the runs that follow."""
+def _keep_data() -> None:
+    """Read a data set once for the runs that follow each other."""
     from cmu_lightning.data import CorruptedDataModule
 
-    setup = CorruptedDataModule.setup
-    kept: dict[Any, Any] = {}
-
-    def with_kept_data(data: CorruptedDataModule, stage: str | None = None) -> None:
-        plain = {name: str(value) for name, value in vars(data).items() if isinstance(value, str | int | float | Path)}
-        of = (type(data), *sorted((name, plain[name]) for name in plain.keys() - data.of_deletion))
-        load = data.load
-
-        def load_once() -> Any:
-            if of not in kept:
-                kept.clear()
-                kept[of] = load()
-            return kept[of]
-
-        data.load = load_once  # type: ignore[method-assign]
-        setup(data, stage)
-
-    CorruptedDataModule.setup = with_kept_data  # type: ignore[method-assign, assignment]
+    CorruptedDataModule.kept = {}

@@ -105,8 +105,8 @@ class Dampener(Unlearner):
             if self.trainer.is_global_zero:
                 held.enter_context(stored.locked())
                 content = stored.read()
-            if strategy.broadcast(content is not None):
-                content = content or stored.read() or {}
+            content = strategy.broadcast(content)
+            if content is not None:
                 self.before += content["seconds"]  # what was measured when they were made
             else:
                 content = self._computed(passes)

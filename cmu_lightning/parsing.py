@@ -1,7 +1,9 @@
 """From what was typed to what the parser takes, and from its complaints to one sentence."""
 
+import argparse
 import re
 from pathlib import Path
+from typing import NoReturn
 
 from cmu_lightning.errors import UserError
 
@@ -12,6 +14,23 @@ CONFIGS = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "con
 NOISE = re.compile(
     r"Does not validate against|^Subtypes:|^Errors:|NoneType|^Given value|^Expected a path but|^tip:|^usage:"
 )
+
+
+class Parser(argparse.ArgumentParser):
+    """Of a command that needs no torch.
+
+    Args:
+        command: Its name.
+        description: What it does.
+    """
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(f"python -m cmu_lightning {command}", description=description, allow_abbrev=False)
+        self.command = command
+
+    def error(self, message: str) -> NoReturn:
+        """One sentence, as for every other mistake."""
+        raise UserError(f"{self.command}: {message}; see {self.command} --help")
 
 
 def find_configs(arguments: list[str]) -> list[str]:

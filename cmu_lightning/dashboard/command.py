@@ -1,29 +1,18 @@
 """`python -m cmu_lightning dashboard --entity E --project P`."""
 
-import argparse
 import json
 import re
 from collections.abc import Sequence
-from typing import NoReturn
 
 from rich.console import Console
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.parsing import Parser
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One sentence, as for every other mistake."""
-        raise UserError(f"dashboard: {message}; see dashboard --help")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command's arguments."""
-    made = _Parser(
-        prog="python -m cmu_lightning dashboard",
-        description="A workspace and a report on Weights & Biases.",
-        allow_abbrev=False,
-    )
+    made = Parser("dashboard", "A workspace and a report on Weights & Biases.")
     made.add_argument("--entity", required=True, help="User or team.")
     made.add_argument("--project", required=True, help="Project of the runs.")
     made.add_argument("--setting", help="Show the runs of this setting alone, such as poison_cifar10.")

@@ -1,15 +1,14 @@
 """`python -m cmu_lightning report RUNS_DIR --out REPORT_DIR`."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Shown
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.parsing import Parser
 from cmu_lightning.report.collect import Skipped, collect
 from cmu_lightning.report.select import RULES
 
@@ -17,19 +16,9 @@ SHOWN = 20
 """How many skipped things are named on the screen; the report names all."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One sentence, as for every other mistake."""
-        raise UserError(f"report: {message}; see report --help")
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The command's arguments."""
-    made = _Parser(
-        prog="python -m cmu_lightning report",
-        description="Figures, tables and one HTML page from a folder of runs.",
-        allow_abbrev=False,
-    )
+    made = Parser("report", "Figures, tables and one HTML page from a folder of runs.")
     made.add_argument("runs_dir", type=Path, metavar="RUNS_DIR", help="What fit and sweep have written to.")
     made.add_argument("--out", type=Path, required=True, metavar="REPORT_DIR", help="Where the report goes.")
     made.add_argument(

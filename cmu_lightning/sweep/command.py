@@ -11,6 +11,7 @@ import dotenv
 from rich.console import Console
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.parsing import Parser
 from cmu_lightning.sweep import failures
 from cmu_lightning.sweep.file import find, read
 from cmu_lightning.sweep.points import Point, listed, shard
@@ -43,9 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "cmu_lightning sweep", description="Run W&B sweep files here, without an account.", allow_abbrev=False
-    )
+    parser = Parser("sweep", "Run W&B sweep files here, without an account.")
     parser.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER", help="Sweep files, and folders of them.")
     parser.add_argument("--runs_dir", help="Default: CMU_RUNS_DIR, else ./runs.")
     parser.add_argument("--workers", type=int, default=1, help="Processes; several may share a GPU.")

@@ -45,7 +45,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory, small: str) -> Path:
-    """A runs folder that holds the small original of poison_digits for seed 0."""
+    """A runs folder that holds the small original of poison_digits for seed 0; tests that add runs copy it."""
     folder = tmp_path_factory.mktemp("runs")
     argv = sys.argv
     assert main(["fit", "--config", "poison_digits.yaml", "--config", small, "--runs_dir", str(folder)]) == 0

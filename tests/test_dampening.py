@@ -1,7 +1,9 @@
 """Selection, dampening, and the methods that do nothing else."""
 
 import json
+import shutil
 from math import inf, log, nan
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -234,11 +236,12 @@ def test_an_impossible_rho():
 
 
 def test_the_command_line_leaves_the_histogram(fit, runs):
+    own = shutil.copytree(runs, Path("own"))  # the session's runs stay as they are
     for method in ("ssd", "lfssd", "assd", "potion"):
-        assert fit("--runs_dir", str(runs), "--config", f"unlearn/{method}.yaml", "--data.identified", "0.5") == 0
-    for path in runs.glob("poison_digits/*/*/importance_ratios.json"):
+        assert fit("--runs_dir", str(own), "--config", f"unlearn/{method}.yaml", "--data.identified", "0.5") == 0
+    for path in own.glob("poison_digits/*/*/importance_ratios.json"):
         stored = json.loads(path.read_text())
         assert sum(stored["counts"]) > 0
         assert stored["selected"] > 0
-    assert len(list(runs.glob("poison_digits/*/*/importance_ratios.json"))) == 4
-    assert len(list(runs.glob("poison_digits/Original/*/importances/*.pt"))) == 3  # ASSD's are SSD's
+    assert len(list(own.glob("poison_digits/*/*/importance_ratios.json"))) == 4
+    assert len(list(own.glob("poison_digits/Original/*/importances/*.pt"))) == 3  # ASSD's are SSD's

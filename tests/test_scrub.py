@@ -1,6 +1,8 @@
 """Scrub: its loss, its turns, its rewinding."""
 
+import shutil
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -188,8 +190,9 @@ def test_impossible_options(options):
 
 
 def test_the_command_line_leaves_no_weights_of_epochs(fit, runs):
+    own = shutil.copytree(runs, Path("own"))  # the session's runs stay as they are
     arguments = ["--config", "unlearn/scrub.yaml", "--model.rewind", "true", "--data.identified", "0.5"]
-    assert fit("--runs_dir", str(runs), *arguments) == 0
-    (folder,) = runs.glob("poison_digits/Scrub/*")
+    assert fit("--runs_dir", str(own), *arguments) == 0
+    (folder,) = own.glob("poison_digits/Scrub/*")
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "csv", "last.ckpt", "metrics.json"}
     assert weights(folder / "last.ckpt")

@@ -143,15 +143,16 @@ def test_a_resumed_run_ends_at_the_same_weights(tmp_path, original, alternate):
     assert same(dict(whole.network.state_dict()), dict(rest.network.state_dict()))
 
 
-def test_rewinding_ends_at_the_epoch_that_forgot_just_enough(tmp_path, original):
-    """Recomputed from the kept weights, one sample at a time."""
-    procedure = Procedure(steps=24, unlearn_steps=13, batch_size=300, lr=0.05)
-    made = Scrub(LINEAR, procedure, original, lr=0.3, forget_steps=13, rewind=True)
+@pytest.mark.parametrize(("lr", "ends", "chosen"), [(0.05, [5, 10, 13], 13), (0.3, [5, 10, 15, 20, 23], 10)])
+def test_rewinding_ends_at_the_epoch_that_forgot_just_enough(tmp_path, original, lr, ends, chosen):
+    """Recomputed from the kept weights, one sample at a time: once it is the last epoch, once an earlier one."""
+    procedure = Procedure(steps=24, unlearn_steps=ends[-1], batch_size=300, lr=0.05)
+    made = Scrub(LINEAR, procedure, original, lr=lr, forget_steps=ends[-1], rewind=True)
     data = digits(0.5)
     run = trainer(tmp_path)
     run.fit(made, datamodule=data)
     kept = sorted((tmp_path / Rewind.folder).glob("*.pt"), key=lambda path: int(path.stem))
-    assert [int(path.stem) for path in kept] == [5, 10, 13]
+    assert [int(path.stem) for path in kept] == ends
     deleted, held = data.all_deleted(), evaluation.of_validation(data)
 
     def wrong(network, what, row):
@@ -168,8 +169,9 @@ def test_rewinding_ends_at_the_epoch_that_forgot_just_enough(tmp_path, original)
         rows = torch.nonzero(held.target[:, 0] == label).flatten().tolist()
         share = float((labels == label).double().mean())
         wanted += share * sum(wrong(network, held, row) for row in rows) / len(rows)
-    best = min(reversed(range(3)), key=lambda at: abs(errors[at] - wanted))
+    best = min(reversed(range(len(kept))), key=lambda at: abs(errors[at] - wanted))
     assert len(set(errors)) > 1
+    assert ends[best] == chosen
     assert same(dict(made.network.state_dict()), torch.load(kept[best], weights_only=True))
 
 

@@ -222,8 +222,11 @@ def test_a_crash_is_reported(place, fit, server, monkeypatch):
     assert run.exitcode == 1
 
 
-def test_early_termination_ends_a_run_cleanly_and_it_can_go_on(place, fit, server, monkeypatch, capsys):
-    """The server says stop in its answer to what the client streams."""
+@pytest.mark.parametrize("lost", [False, True])
+def test_early_termination_ends_a_run_cleanly_and_it_can_go_on(place, fit, server, monkeypatch, capsys, lost):
+    """The server says stop in its answer to what the client streams; the interrupt may be lost on its way."""
+    if lost:
+        monkeypatch.setattr("wandb.sdk.lib.interrupt.interrupt_main", lambda: None)
     handler = signal.getsignal(signal.SIGINT)
     stub = server(stops=True)
     slow = ("--procedure.unlearn_steps", "1000000", "--trainer.val_check_interval", "1000000")

@@ -18,7 +18,7 @@ SHOWN = 8
 
 
 class Publish(Callback):
-    """Sends config and pictures as soon as a run's data are there.
+    """Sends config and pictures as soon as a run's data are there, and heeds W&B's wish that it stops.
 
     Args:
         logger: Where to.
@@ -37,6 +37,11 @@ class Publish(Callback):
             description = described(stage, stage.data, self.config, self.run, self.original)
             self.logger.describe(flat(description) | dotted(self.config))
             show_manipulated(self.logger, stage)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """End a run that W&B asked to stop, should the interrupt that says so have been lost on its way."""
+        if self.logger.stopped:
+            raise KeyboardInterrupt
 
 
 def publish_results(logger: WandbLogger, config: dict[str, Any], run: Run) -> None:

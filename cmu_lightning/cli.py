@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -140,8 +141,10 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             self._identify()
             given = config.logger if isinstance(config.logger, list) else [config.logger]
-            logger = [CSVLogger(self.run.folder, name="csv"), *(one for one in given if one)]
+            rows = CSVLogger(self.run.folder, name="csv", flush_logs_every_n_steps=1)  # a sweep looks at the curves
+            logger = [rows, *(one for one in given if one)]
             callbacks += [WriteConfig(self.run.config, self.resolved), LastCheckpoint(self.run.checkpoint)]
+            callbacks.append(LambdaCallback(on_fit_start=lambda *_: self._remember()))
             if self.wandb is not None:
                 logger.append(self.wandb)
                 callbacks.append(Publish(self.wandb, self.resolved, self.run, self.original))
@@ -184,12 +187,17 @@ class CLI(LightningCLI):
                 raise
             say(f"W&B stopped this run: the same command again goes on with {self.run.folder}")
             return
+        self._remember()
         if self.trainer.is_global_zero:
-            remember(sys.argv[2:], self.run)
             columns = {} if self.original is None else {"Original": self.original.metrics or {}}
             columns[self.run.method] = self.run.metrics or {}
             note = " (was finished before)" if was_finished else ""
             show(f"{self.run.setting}: {self.run.folder}{note}", columns)
+
+    def _remember(self) -> None:
+        """Note which run this command line leads to, even before it has finished."""
+        if self.trainer.is_global_zero:
+            remember(sys.argv[2:], self.run)
 
     def test(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
         """Measure a checkpoint again, beside the metrics.json in its folder; write nothing."""

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from itertools import islice
 from pathlib import Path
 
 import dotenv
@@ -12,10 +13,12 @@ from rich.console import Console
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser
-from cmu_lightning.sweep import failures
-from cmu_lightning.sweep.file import find, read
+from cmu_lightning.sweep import failures, search, stopped
+from cmu_lightning.sweep.file import Sweep, find, read
+from cmu_lightning.sweep.hyperband import Hyperband
 from cmu_lightning.sweep.points import Point, listed, shard
 from cmu_lightning.sweep.progress import SweepProgress
+from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.queue import Queue
 from cmu_lightning.sweep.weights import Choice
 
@@ -33,14 +36,24 @@ def main(arguments: list[str]) -> int:
     given = _parse(arguments)
     sweeps = [read(path) for path in find(given.paths)]
     runs_dir = Path(given.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
-    everything = listed(sweeps, runs_dir)
+    adaptive = [sweep for sweep in sweeps if sweep.method == "bayes"]
+    everything = listed([sweep for sweep in sweeps if sweep.method != "bayes"], runs_dir)
     points = shard(everything, given.shard)
     if given.check:
-        return _check(points)
-    left = [point for point in points if not point.is_finished(runs_dir)]
+        return _check([*points, *(point for sweep in adaptive for point in _examples(sweep, runs_dir))])
+    if adaptive and given.shard:
+        raise UserError(f"{adaptive[0].path} is a bayes search, which has no shards: give all machines one runs folder")
+    searches = [Proposals(sweep, runs_dir) for sweep in adaptive]
+    points += [point for one in searches for point in one.points()]
+    left = [p for p in points if not p.is_finished(runs_dir) and not stopped.is_stopped(p, runs_dir)]
     if given.dry_run:
-        return _list(points, left)
-    return _run(given, everything, points, left, runs_dir)
+        return _list(points, left, searches)
+    return _run(given, everything, points, Queue(left, runs_dir, searches))
+
+
+def _examples(sweep: Sweep, runs_dir: Path) -> list[Point]:
+    """Some points of a bayes search, to see whether they can be run."""
+    return [Point.of(sweep, values, runs_dir) for values in islice(search.draw(sweep), 3)]
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -63,13 +76,16 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return given
 
 
-def _list(points: list[Point], left: list[Point]) -> int:
+def _list(points: list[Point], left: list[Point], searches: list[Proposals]) -> int:
     """What would be run."""
     to_do = {point.key for point in left}
     for point in points:
         sys.stdout.write(f"{'      ' if point.key in to_do else 'done  '}{point}\n")
     done = len(points) - len(left)
     sys.stdout.write(f"{len(points)} runs, {done} done, {len(left)} to do\n")
+    for one in searches:
+        more = one.run_cap - len(one.points())
+        sys.stdout.write(f"{one.sweep.path}: bayes proposes up to {more} more as results come in\n")
     return 0
 
 
@@ -83,18 +99,22 @@ def _check(points: list[Point]) -> int:
     return 2 if said else 0
 
 
-def _run(given: argparse.Namespace, everything: list[Point], points: list[Point], left: list[Point], runs: Path) -> int:
+def _run(given: argparse.Namespace, everything: list[Point], points: list[Point], queue: Queue) -> int:
     from cmu_lightning.sweep.runner import Runner
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    runs = queue.runs_dir
     choice = Choice(everything, runs) if given.checkpoints == "chosen" else None
     keep = "until_chosen" if choice else given.checkpoints
     more = ["--runs_dir", str(runs), "--checkpoints", keep]
+    total = len(points) + sum(one.run_cap - len(one.points()) for one in queue.searches)
+    hyperband = Hyperband(runs)
+    hyperband.add(points)
     failed = []
     try:
-        with SweepProgress(len(points), len(points) - len(left)) as progress:
-            failed = Runner(Queue(left, runs), choice, given.workers, more, progress).run()
+        with SweepProgress(total, len(points) - len(queue.waiting)) as progress:
+            failed = Runner(queue, choice, given.workers, more, progress, hyperband).run()
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted: the same command goes on where this one was")
         return 130

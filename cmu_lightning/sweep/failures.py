@@ -51,6 +51,11 @@ def record(point: Point, code: int, runs_dir: Path) -> Failure:
     return Failure(point, code, lines)
 
 
+def has_failed(point: Point, runs_dir: Path) -> bool:
+    """Whether its last run failed."""
+    return _record(point, runs_dir).exists()
+
+
 def forget(point: Point, runs_dir: Path) -> None:
     """It went right."""
     for path in (_record(point, runs_dir), log_of(point, runs_dir)):

@@ -1,5 +1,6 @@
 """Sweep files: W&B's format, read with one sentence for what is wrong."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,22 @@ class Sweep:
         return cap
 
     @property
+    def metric(self) -> str:
+        """What a search goes by; empty if the file does not say."""
+        return str(self.content.get("metric", {}).get("name", ""))
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether runs that fall behind are to be stopped."""
+        return "early_terminate" in self.content
+
+    @property
+    def of_engine(self) -> dict[str, Any]:
+        """What W&B's own engine reads of the file."""
+        read = ("method", "metric", "parameters", "early_terminate")
+        return deepcopy({key: self.content[key] for key in read if key in self.content})
+
+    @property
     def method(self) -> str:
         """The search: grid, random or bayes."""
         return str(self.content["method"])
@@ -130,11 +147,26 @@ def _check(path: Path, content: dict[str, Any]) -> None:
     metric = content.get("metric", {"name": ""})
     if not isinstance(metric, dict) or "name" not in metric:
         raise UserError(f"{path}: metric needs a name, such as {{name: selection_score, goal: maximize}}")
+    if not metric["name"] and (content["method"] == "bayes" or "early_terminate" in content):
+        raise UserError(f"{path} has no metric to go by: give {{name: selection_score, goal: maximize}}")
+    _check_early(path, content.get("early_terminate"))
     if not isinstance(content.get("command"), list):
         raise UserError(
             f"{path} has no command: give "
             '["${env}", "${interpreter}", -m, "${program}", fit, --config, poison_digits.yaml, "${args}"]'
         )
+
+
+def _check_early(path: Path, given: Any) -> None:
+    """Hyperband is all that W&B has."""
+    if given is None:
+        return
+    bands = {"max_iter", "min_iter"} & given.keys() if isinstance(given, dict) else set()
+    if not bands or given.get("type") != "hyperband":
+        raise UserError(f"{path}: early_terminate is {given}: give {{type: hyperband, min_iter: 3}}")
+    for key, value in given.items():
+        if key != "type" and key != "strict" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise UserError(f"{path}: early_terminate.{key} is {value}: give a whole number from 1")
 
 
 def flatten(path: Path, parameters: Any, outer: tuple[str, ...] = ()) -> list[Parameter]:

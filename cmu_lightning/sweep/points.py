@@ -27,6 +27,15 @@ class Point:
     arguments: tuple[str, ...]
     """Of `python -m cmu_lightning`, beginning with fit."""
 
+    @classmethod
+    def of(cls, sweep: Sweep, values: search.Values, runs_dir: Path) -> "Point":
+        """With the command line that its file makes of its values.
+
+        Raises:
+            UserError: The file asks for another command than fit.
+        """
+        return cls(sweep, values, tuple(of_fit(sweep, values, runs_dir)))
+
     @cached_property
     def key(self) -> str:
         """Names what is asked for; points of the same key are the same."""
@@ -95,7 +104,7 @@ def _mapping(text: str) -> dict[str, Any]:
 
 
 def listed(sweeps: list[Sweep], runs_dir: Path) -> list[Point]:
-    """All points, each once; originals come first, for others start from them.
+    """All points of grids and random searches, each once; originals come first, for others start from them.
 
     Raises:
         UserError: A file asks for what cannot be run.
@@ -103,7 +112,7 @@ def listed(sweeps: list[Sweep], runs_dir: Path) -> list[Point]:
     found: dict[str, Point] = {}
     for sweep in sweeps:
         for values in search.points(sweep):
-            point = Point(sweep, values, tuple(of_fit(sweep, values, runs_dir)))
+            point = Point.of(sweep, values, runs_dir)
             found.setdefault(point.key, point)
     return sorted(found.values(), key=lambda point: not point.is_original)
 

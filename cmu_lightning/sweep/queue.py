@@ -1,12 +1,13 @@
 """Which run is next."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from cmu_lightning.sweep.points import Point
+from cmu_lightning.sweep.proposals import Proposals
 
 
 class Queue:
@@ -15,13 +16,20 @@ class Queue:
     Args:
         points: Not known to be finished.
         runs_dir: Where all of them go.
+        searches: Propose more, once there is nothing else to do.
     """
 
-    def __init__(self, points: list[Point], runs_dir: Path) -> None:
+    def __init__(self, points: list[Point], runs_dir: Path, searches: Sequence[Proposals] = ()) -> None:
         self.waiting = list(points)
+        self.searches = list(searches)
         self.runs_dir = runs_dir
         self.claims: dict[str, FileLock] = {}
         self.origins: dict[str, set[str]] = {"started": set(), "there": set()}
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything left to hand out."""
+        return bool(self.waiting or self.searches)
 
     def add(self, point: Point) -> None:
         """Put a run at the front."""
@@ -33,6 +41,16 @@ class Queue:
             if self._claim(point):
                 self.waiting.remove(point)
                 self.origins["started"].add(point.origin)
+                return point
+        return self._propose()
+
+    def _propose(self) -> Point | None:
+        """A new point of a search; searches that have come to their end are left out from then on."""
+        while self.searches:
+            point = self.searches[0].next()
+            if point is None:
+                self.searches.pop(0)
+            elif self._claim(point):
                 return point
         return None
 

@@ -3,8 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
-from cmu_lightning.sweep import failures
+from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.failures import Failure, log_of
+from cmu_lightning.sweep.hyperband import Hyperband
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.pool import GRACE, Worker, gpus, wait_for
 from cmu_lightning.sweep.progress import SweepProgress
@@ -24,14 +25,23 @@ class Runner:
         workers: Number of processes.
         more: Arguments for every run.
         progress: Is told what happens.
+        hyperband: Says which runs to stop.
     """
 
     def __init__(
-        self, queue: Queue, choice: Choice | None, workers: int, more: list[str], progress: SweepProgress
+        self,
+        queue: Queue,
+        choice: Choice | None,
+        workers: int,
+        more: list[str],
+        progress: SweepProgress,
+        hyperband: Hyperband,
     ) -> None:
         self.queue, self.choice, self.more, self.progress = queue, choice, more, progress
+        self.hyperband = hyperband
+        self.searches = list(queue.searches)
         available = gpus()
-        count = min(workers, len(queue.waiting))
+        count = min(workers, len(queue.waiting) + sum(search.run_cap for search in queue.searches))
         self.workers = [Worker(available[i % len(available)] if available else None) for i in range(count)]
         self.deaths: Counter[str] = Counter()
         self.failures: list[Failure] = []
@@ -49,14 +59,17 @@ class Runner:
     def run(self) -> list[Failure]:
         """Until nothing is left; what failed."""
         try:
-            while self.queue.waiting or self.busy:
+            while self.queue.open or self.busy:
                 self._hand_out()
                 wait_for(self.busy, LOOK)
+                self._stop_early()
                 for at, worker in enumerate(self.workers):
                     if worker.point is not None and (code := worker.ended()) is not None:
                         self._take_back(at, worker.point, code)
         finally:
             self._stop()
+        if self.choice is not None:
+            self.choice.settle_searches(self.searches)
         return self.failures
 
     def _hand_out(self) -> None:
@@ -66,6 +79,7 @@ class Runner:
                 if point.is_finished(self.runs_dir):  # by another process, meanwhile
                     self._finish(point)
                 else:
+                    self.hyperband.add([point])
                     worker.begin(point, [*point.arguments, *self.more], log_of(point, self.runs_dir))
             self.progress.show(running=len(self.busy))
 
@@ -78,6 +92,10 @@ class Runner:
             self.deaths[point.key] += 1
         if code == 0:
             self._finish(point)
+        elif stopped.is_stopped(point, self.runs_dir):
+            self.queue.give_back(point, finished=True)
+            self.progress.show(running=len(self.busy), done=1)
+            self.progress.console.print(f"stopped early: {point}", markup=False)
         elif code < 0 and self.deaths[point.key] < 2:
             self.queue.give_back(point, finished=False)
             self.queue.add(point)
@@ -87,9 +105,18 @@ class Runner:
             self.progress.show(running=len(self.busy), failed=1)
             self.progress.console.print(f"failed: {point}: {self.failures[-1].reason}", markup=False)
 
+    def _stop_early(self) -> None:
+        """Interrupt the runs that fall behind; each is left as an interrupted `fit` leaves it."""
+        behind = self.hyperband.behind([worker.point for worker in self.busy if worker.point is not None])
+        for worker in self.busy:
+            if worker.point in behind and not stopped.is_stopped(worker.point, self.runs_dir):
+                stopped.mark(worker.point, self.runs_dir)
+                worker.interrupt()
+
     def _finish(self, point: Point) -> None:
         failures.forget(point, self.runs_dir)
-        if self.choice is not None:
+        stopped.unmark(point, self.runs_dir)
+        if self.choice is not None and point.sweep.method != "bayes":  # whose rivals are not known before its end
             self.choice.settle(point)
         self.queue.give_back(point, finished=True)
         self.progress.show(running=len(self.busy), done=1)

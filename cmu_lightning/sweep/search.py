@@ -21,11 +21,8 @@ def points(sweep: Sweep) -> list[Values]:
     """All points of a grid or random sweep, in order.
 
     Raises:
-        UserError: They are too many, or cannot be listed.
+        UserError: They are too many.
     """
-    if sweep.method == "bayes" or "early_terminate" in sweep.content:
-        what = "method bayes" if sweep.method == "bayes" else "early_terminate"
-        raise UserError(f"{sweep.path}: {what} needs W&B's agents (wandb sweep {sweep.path}); here: grid or random")
     found = grid(sweep) if sweep.method == "grid" else draw(sweep)
     return list(islice(found, sweep.run_cap))
 
@@ -64,7 +61,7 @@ def _axis(sweep: Sweep, parameter: Parameter) -> list[Any]:
 def draw(sweep: Sweep) -> Iterator[Values]:
     """Random points, the same ones every time, so that an interrupted sweep goes on with its own."""
     if sweep.run_cap is None:
-        raise UserError(f"{sweep.path} is a random search without an end: set run_cap to the number of runs")
+        raise UserError(f"{sweep.path} is a {sweep.method} search without an end: set run_cap to the number of runs")
     generator = random.Random(0)
     while True:
         yield nest(sweep.parameters, [sample(parameter, generator) for parameter in sweep.parameters])
@@ -102,7 +99,8 @@ def _weighted(values: list[Any], probabilities: list[float], quantile: float) ->
 
 def _continuous(distribution: str, given: dict[str, Any]) -> Callable[[float], float]:
     """The quantile function of a continuous distribution; those with `log` are of exponents, or of `values`."""
-    from scipy import stats  # a light command loads what it needs
+    import numpy as np  # a light command loads what it needs
+    from scipy import stats
 
     low, high = given.get("min", 0.0), given.get("max", 1.0)
     if distribution.endswith("_values"):
@@ -112,8 +110,8 @@ def _continuous(distribution: str, given: dict[str, Any]) -> Callable[[float], f
             low, high = -high, -low
     functions: dict[str, Callable[[float], Any]] = {
         "uniform": lambda quantile: stats.uniform.ppf(quantile, low, high - low),
-        "log_uniform": lambda quantile: math.exp(stats.uniform.ppf(quantile, low, high - low)),
-        "inv_log_uniform": lambda quantile: math.exp(-stats.uniform.ppf(1 - quantile, low, high - low)),
+        "log_uniform": lambda quantile: np.exp(stats.uniform.ppf(quantile, low, high - low)),
+        "inv_log_uniform": lambda quantile: np.exp(-stats.uniform.ppf(1 - quantile, low, high - low)),
         "normal": lambda quantile: stats.norm.ppf(quantile, given["mu"], given["sigma"]),
         "log_normal": lambda quantile: stats.lognorm.ppf(quantile, given["sigma"], scale=math.exp(given["mu"])),
         "beta": lambda quantile: stats.beta.ppf(quantile, given["a"], given["b"]),

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.sweep.points import Point
+from cmu_lightning.sweep.proposals import Proposals
+from cmu_lightning.sweep.stopped import is_stopped
 from cmu_lightning.tracking.asked import folder
 from cmu_lightning.tracking.run import read_metrics, write_atomically
 
@@ -24,12 +26,16 @@ class Choice:
     def __init__(self, points: list[Point], runs_dir: Path) -> None:
         self.runs_dir = runs_dir
         self.rivals: dict[str, list[Point]] = defaultdict(list)
+        self._add(points)
+
+    def _add(self, points: list[Point]) -> None:
         for point in points:
             self.rivals[point.rivals].append(point)
 
     def settle(self, point: Point) -> None:
         """Drop what was not chosen among a point's rivals, if it can be known."""
-        folders = [folder(rival.key, self.runs_dir) for rival in self.rivals[point.rivals]]
+        rivals = [rival for rival in self.rivals[point.rivals] if not is_stopped(rival, self.runs_dir)]
+        folders = [folder(rival.key, self.runs_dir) for rival in rivals]
         results = [(found, read_metrics(found)) for found in folders if found is not None]
         known = [(found, stored) for found, stored in results if stored is not None]
         if len(known) < len(folders) or any("selection_score" not in stored for _, stored in known):
@@ -38,6 +44,14 @@ class Choice:
         for found, stored in known:
             if found != chosen[0]:
                 _drop(found, stored)
+
+    def settle_searches(self, searches: list[Proposals]) -> None:
+        """The same for bayes searches that have come to their end."""
+        for search in searches:
+            points = search.points()
+            self._add(points)
+            for one in {point.rivals: point for point in points}.values():
+                self.settle(one)
 
 
 def _drop(run: Path, stored: dict[str, Any]) -> None:

@@ -1,0 +1,59 @@
+"""Early termination: which runs fall behind, as W&B's own engine decides."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from cmu_lightning.sweep.file import Sweep
+from cmu_lightning.sweep.points import Point
+from cmu_lightning.sweep.trials import engine, trial
+from cmu_lightning.tracking.asked import folder
+
+LOOK = 2.0
+"""Seconds between two looks at the curves."""
+
+
+class Hyperband:
+    """Compares the curves of a sweep's runs (Li et al., 2018), for every file that asks for it.
+
+    Args:
+        runs_dir: Where the runs are.
+    """
+
+    def __init__(self, runs_dir: Path) -> None:
+        self.runs_dir = runs_dir
+        self.known: dict[Path, dict[str, Point]] = {}
+        self.ended: dict[str, Any] = {}
+        self.looked = 0.0
+
+    def add(self, points: list[Point]) -> None:
+        """Points whose curves count."""
+        for point in points:
+            if point.sweep.stops_early:
+                engine(point.sweep)
+                self.known.setdefault(point.sweep.path, {})[point.key] = point
+
+    def behind(self, running: list[Point]) -> list[Point]:
+        """Those of the running ones that are to be stopped."""
+        if not self.known or time.monotonic() - self.looked < LOOK:
+            return []
+        self.looked = time.monotonic()
+        sweeps = {point.sweep.path: point.sweep for point in running if point.sweep.stops_early}
+        names = {name for sweep in sweeps.values() for name in self._behind(sweep)}
+        return [point for point in running if point.key in names]
+
+    def _behind(self, sweep: Sweep) -> list[str]:
+        trials = [self._trial(point) for point in self.known[sweep.path].values()]
+        begun = [one for one in trials if one is not None]
+        return [run.name for run in engine(sweep).stop_runs(sweep.of_engine, begun)]
+
+    def _trial(self, point: Point) -> Any:
+        """None if its run has not begun; what has ended is read once."""
+        if point.key in self.ended:
+            return self.ended[point.key]
+        if folder(point.key, self.runs_dir) is None:
+            return None
+        found = trial(point, self.runs_dir)
+        if found.state != "running":
+            self.ended[point.key] = found
+        return found

@@ -1,0 +1,70 @@
+"""What W&B's own engine is told of the runs of a sweep, for searches whose points depend on results."""
+
+import csv
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.sweep import failures, stopped
+from cmu_lightning.sweep.file import Sweep
+from cmu_lightning.sweep.points import Point
+from cmu_lightning.tracking.asked import folder
+from cmu_lightning.tracking.run import read_metrics
+
+
+def engine(sweep: Sweep) -> Any:
+    """The package `sweeps`.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pydantic's, at import
+            import sweeps
+    except ImportError as error:
+        what = "early_terminate" if sweep.stops_early else "method bayes"
+        raise UserError(
+            f"{sweep.path}: {what} is W&B's own engine's: pip install 'cmu-lightning[sweeps]', or use W&B's agents"
+        ) from error
+    return sweeps
+
+
+def trial(point: Point, runs_dir: Path) -> Any:
+    """The engine's record of a point's run, with whatever is known of it."""
+    metric = point.sweep.metric
+    found = folder(point.key, runs_dir)
+    summary: dict[str, Any] = {}
+    if found is not None:
+        with suppress(UserError):  # damaged results, which `fit` will name
+            summary = read_metrics(found) or {}
+    return engine(point.sweep).SweepRun(
+        name=point.key,
+        config={name: {"value": value} for name, value in point.values.items()},
+        state="finished" if summary else _state(point, runs_dir),
+        summary_metrics={metric: summary[metric]} if metric in summary else {},
+        history=[] if found is None else [{metric: value} for value in history(found, metric)],
+    )
+
+
+def _state(point: Point, runs_dir: Path) -> str:
+    """Of a run without results."""
+    if failures.has_failed(point, runs_dir):
+        return "failed"
+    return "killed" if stopped.is_stopped(point, runs_dir) else "running"
+
+
+def history(run: Path, metric: str) -> list[float]:
+    """A metric's values as they were logged during training, in order.
+
+    Args:
+        run: Its folder.
+        metric: Its name.
+    """
+    values = []
+    for path in sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns):
+        with path.open(newline="") as file:
+            values += [float(row[metric]) for row in csv.DictReader(file) if row.get(metric)]
+    return values

@@ -27,6 +27,7 @@ import cmu_lightning.models  # noqa: F401  (makes short class names known to con
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import find_configs, one_sentence
+from cmu_lightning.tracking.account import choose_mode, say
 from cmu_lightning.tracking.asked import remember
 from cmu_lightning.tracking.callbacks import LastCheckpoint, StageProgress, WriteConfig
 from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
@@ -36,7 +37,7 @@ from cmu_lightning.tracking.original import of_config, of_path
 from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.results import differences, show
 from cmu_lightning.tracking.run import Run, read_metrics
-from cmu_lightning.tracking.wandb import WandbLogger, choose_mode, say
+from cmu_lightning.tracking.wandb import WandbLogger
 from cmu_lightning.unlearning import Original, Procedure, Stage, Unlearner
 from cmu_lightning.unlearning.stage import RECORD
 

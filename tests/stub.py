@@ -46,6 +46,7 @@ class Stub:
     def __init__(self, answers: str = "well", stops: bool = False, dies: bool = False) -> None:
         self.answers, self.stops, self.dies = answers, stops, dies
         self.runs: dict[str, StoredRun] = {}
+        self.artifacts: list[str] = []
         self.sweeps: dict[str, dict[str, Any]] = {}
         self.waiting: dict[str, list[dict[str, Any]]] = {}
         self.views: list[dict[str, Any]] = []
@@ -133,6 +134,15 @@ class Stub:
         bucket = {"id": run.name, "name": run.name, "displayName": run.name, "description": "", "config": "{}"}
         bucket |= {"sweepName": run.sweep, "project": project, "historyLineCount": len(run.history)}
         return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
+
+    def on_ArtifactType(self, given):
+        return {"project": {"artifact": None}}
+
+    def on_CreateArtifact(self, given):
+        """It says that it has the files already, so none is sent."""
+        self.artifacts.append(given["input"]["artifactCollectionName"])
+        made = {"id": f"a{len(self.artifacts)}", "digest": given["input"]["digest"], "state": "COMMITTED"}
+        return {"createArtifact": {"artifact": made | {"artifactSequence": {"id": "s", "latestArtifact": None}}}}
 
     def on_CreateRunFiles(self, given):
         files = [{"name": name, "uploadUrl": f"{self.url}/put/{given['run']}/{name}"} for name in given["files"]]

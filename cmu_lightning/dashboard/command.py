@@ -52,7 +52,7 @@ def _save(made: list) -> None:  # type: ignore[type-arg]
     import dotenv
     import wandb
 
-    from cmu_lightning.tracking.wandb import has_key
+    from cmu_lightning.tracking.account import has_key
 
     dotenv.load_dotenv(".env")
     if not has_key():

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import dotenv
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Shown
@@ -27,6 +28,9 @@ def parser() -> Parser:
         default="paper",
         help="How hyperparameters are chosen; oracle looks at clean labels. Default: paper.",
     )
+    made.add_argument("--wandb", action="store_true", help="Upload it as a run of job type report.")
+    made.add_argument("--entity", help="User or team on W&B; default WANDB_ENTITY, else yours.")
+    made.add_argument("--project", help="On W&B; default WANDB_PROJECT, else cmu_lightning.")
     return made
 
 
@@ -43,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError: The arguments cannot work, or there is nothing to report.
     """
     given = parser().parse_args(list(arguments))
+    dotenv.load_dotenv(".env")
     runs_dir, out = given.runs_dir, given.out
     if not runs_dir.is_dir():
         raise UserError(f"there is no runs folder {runs_dir}: give one that fit or sweep has written to")
@@ -60,14 +65,18 @@ def main(arguments: Sequence[str]) -> int:
 
     try:
         with console.status(f"writing {out}"):
-            charts = write_page_and_tables(results, skipped, runs_dir, out, given.select)
-        drawn = write_figures(charts, out, lambda todo: track(todo, "drawing", console=console, transient=True))
+            written = write_page_and_tables(results, skipped, runs_dir, out, given.select)
+        drawn = write_figures(written.charts, out, lambda todo: track(todo, "drawing", console=console, transient=True))
     except OSError as error:
         raise UserError(f"the report cannot be written to {out} ({error}): give another --out") from error
     _name(console, skipped)
-    figures = sum(map(len, charts.values()))
+    figures = sum(map(len, written.charts.values()))
     console.print(f"{len(results):,} runs, {figures} figures ({drawn} drawn, {figures - drawn} unchanged)")
     console.print(f"{out / 'index.html'}", soft_wrap=True)
+    if given.wandb:
+        from cmu_lightning.report.upload import upload
+
+        upload(written, out, given.select, given.entity, given.project)
     return 0
 
 

@@ -57,22 +57,28 @@ def write(table: Table, folder: Path) -> None:
         write_atomically(folder / f"{table.name}.{ending}", made)
 
 
-def as_csv(table: Table) -> str:
-    """All digits; a mean is three columns, with its standard deviation and the number of values."""
+def flat(table: Table) -> list[list[Cell]]:
+    """Headings, then rows, with all digits; a mean is three columns, with its standard deviation and its number."""
     wide = [any(isinstance(row[at], Spread) for row in table.rows) for at in range(len(table.columns))]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    spreads = ("mean", "std", "n")
-    writer.writerow(
-        name
-        for heading, split in zip(table.columns, wide, strict=True)
-        for name in ([f"{heading} {part}" for part in spreads] if split else [heading])
-    )
+    lines: list[list[Cell]] = [
+        [
+            name
+            for heading, split in zip(table.columns, wide, strict=True)
+            for name in ([f"{heading} {part}" for part in ("mean", "std", "n")] if split else [heading])
+        ]
+    ]
     for row in table.rows:
         cells: list[Cell] = []
         for cell, split in zip(row, wide, strict=True):
             cells += (cell if isinstance(cell, Spread) else (cell, None, None)) if split else (cell,)
-        writer.writerow(cells)
+        lines.append(cells)
+    return lines
+
+
+def as_csv(table: Table) -> str:
+    """All digits."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(flat(table))
     return out.getvalue()
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from cmu_lightning.report.appearance import styles
 from cmu_lightning.report.chart import Chart
@@ -22,9 +23,16 @@ Charts = dict[str, list[Chart]]
 """By the folder that a variant's figures go to."""
 
 
+class Written(NamedTuple):
+    """What a report holds."""
+
+    charts: Charts
+    tables: list[Table]
+
+
 def write_page_and_tables(
     results: list[Result], skipped: list[Skipped], runs_dir: Path, out: Path, rule: str
-) -> Charts:
+) -> Written:
     """Write all but the figures.
 
     Args:
@@ -35,7 +43,7 @@ def write_page_and_tables(
         rule: By which hyperparameters are chosen.
 
     Returns:
-        What the figures show.
+        What the figures show and what the tables hold.
     """
     summaries = [Summary(variant, rule) for variant in variants(results)]
     looks = styles(method for summary in summaries for method in summary.methods)
@@ -43,10 +51,11 @@ def write_page_and_tables(
     made = [
         (summary.variant.name, [*tables(summary), chosen_runs(summary), _missing(summary)]) for summary in summaries
     ]
-    for table in [*together(made), _skipped(skipped)]:
+    everything = [*together(made), _skipped(skipped)]
+    for table in everything:
         write(table, out / "tables")
     write_atomically(out / "index.html", page(summaries, charts, looks, skipped, runs_dir))
-    return dict(zip(_folders(summaries), charts, strict=True))
+    return Written(dict(zip(_folders(summaries), charts, strict=True)), everything)
 
 
 def write_figures(

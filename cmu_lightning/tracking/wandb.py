@@ -1,17 +1,16 @@
-"""Weights & Biases: whether a run goes there, and what happens when the server does not answer."""
+"""A run on Weights & Biases, and what happens when the server does not answer."""
 
-import netrc
 import os
 import time
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.tracking.account import Mode, in_sweep, say
 from cmu_lightning.tracking.run import Run
 
 SECONDS_TO_BEGIN = 15.0
@@ -19,10 +18,6 @@ SECONDS_TO_END = 15.0
 """How long a run waits for a server that is silent, when it begins (the client adds 10 s) and when it ends."""
 PATIENCE = 600.0
 """The same in a trial of a sweep, whose result must arrive, and at the end with `log_model`."""
-
-Mode = Literal["online", "offline", "disabled"]
-SPELLINGS: dict[str, Mode] = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
-"""Of WANDB_MODE; all others are online."""
 
 
 class WandbLogger(LightningWandbLogger):
@@ -146,57 +141,3 @@ class WandbLogger(LightningWandbLogger):
             self._experiment = None
             if (waited := time.monotonic() - begin) > SECONDS_TO_END:
                 say(f"W&B: the end of this run took {waited:.0f} s; what was not sent is in {self.save_dir}/wandb")
-
-
-def in_sweep() -> bool:
-    """Whether a W&B agent started this process."""
-    return bool(os.environ.get("WANDB_SWEEP_ID"))
-
-
-def choose_mode(asked: Mode | None) -> Mode | None:
-    """How W&B is used; None if nobody configured it.
-
-    Args:
-        asked: On the command line or in a config.
-
-    Raises:
-        UserError: It is a sweep's trial and there is no key.
-    """
-    variable = os.environ.get("WANDB_MODE")
-    mode = asked or (SPELLINGS.get(variable, "online") if variable else None)
-    if mode in ("offline", "disabled"):
-        return mode
-    if has_key():
-        return "online"
-    if in_sweep():
-        raise UserError(
-            "a sweep's trial needs a key for W&B: set WANDB_API_KEY, or run `wandb login`, where agents run"
-        )
-    if mode == "online":
-        say("W&B: there is no key (WANDB_API_KEY, or `wandb login`), so this run is logged offline")
-        return "offline"
-    say("W&B is not configured (WANDB_API_KEY, or `wandb login`): results stay in the runs folder")
-    return None
-
-
-def has_key() -> bool:
-    """Whether credentials are in the environment or in netrc; nothing is asked and nothing is sent."""
-    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
-        return True
-    places = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
-    found = [path for place in places if (path := Path(place).expanduser()).exists()]
-    if not found:
-        return False
-    import wandb
-
-    host = wandb.setup().settings.base_url.split("://")[-1].split("/")[0]
-    try:
-        return netrc.netrc(found[0]).authenticators(host) is not None
-    except (netrc.NetrcParseError, OSError):
-        return False
-
-
-@rank_zero_only
-def say(line: str) -> None:
-    """One line on stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)

@@ -1,0 +1,69 @@
+"""Whether W&B is used: its credentials and its mode, known without torch and without a word to the server."""
+
+import netrc
+import os
+from pathlib import Path
+from typing import Literal
+
+from lightning_utilities.core.rank_zero import rank_zero_only
+from rich.console import Console
+
+from cmu_lightning.errors import UserError
+
+Mode = Literal["online", "offline", "disabled"]
+SPELLINGS: dict[str, Mode] = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+"""Of WANDB_MODE; all others are online."""
+
+
+def in_sweep() -> bool:
+    """Whether a W&B agent started this process."""
+    return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
+def choose_mode(asked: Mode | None) -> Mode | None:
+    """How W&B is used; None if nobody configured it.
+
+    Args:
+        asked: On the command line or in a config.
+
+    Raises:
+        UserError: It is a sweep's trial and there is no key.
+    """
+    variable = os.environ.get("WANDB_MODE")
+    mode = asked or (SPELLINGS.get(variable, "online") if variable else None)
+    if mode in ("offline", "disabled"):
+        return mode
+    if has_key():
+        return "online"
+    if in_sweep():
+        raise UserError(
+            "a sweep's trial needs a key for W&B: set WANDB_API_KEY, or run `wandb login`, where agents run"
+        )
+    if mode == "online":
+        say("W&B: there is no key (WANDB_API_KEY, or `wandb login`), so this run is logged offline")
+        return "offline"
+    say("W&B is not configured (WANDB_API_KEY, or `wandb login`): results stay in the runs folder")
+    return None
+
+
+def has_key() -> bool:
+    """Whether credentials are in the environment or in netrc; nothing is asked and nothing is sent."""
+    if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
+        return True
+    places = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
+    found = [path for place in places if (path := Path(place).expanduser()).exists()]
+    if not found:
+        return False
+    import wandb
+
+    host = wandb.setup().settings.base_url.split("://")[-1].split("/")[0]
+    try:
+        return netrc.netrc(found[0]).authenticators(host) is not None
+    except (netrc.NetrcParseError, OSError):
+        return False
+
+
+def say(line: str) -> None:
+    """One line on stderr, of the first process alone."""
+    if getattr(rank_zero_only, "rank", 0) == 0:  # Lightning sets it, where it runs
+        Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)

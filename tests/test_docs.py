@@ -96,9 +96,11 @@ def test_every_option_of_the_fidelity_page_exists(capsys, fit):
 
 
 def test_links_lead_somewhere():
-    for document in ("README.md", "docs/extending.md", "docs/fidelity.md", "docs/manipulations.md"):
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / document).read_text()):
-            assert ((ROOT / document).parent / target).exists(), (document, target)
+    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    assert len(documents) > 8
+    for document in documents:
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), (document, target)
 
 
 def test_the_wheel_brings_the_configs():

@@ -7,10 +7,13 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from socket import socket
 
 import pytest
 import torch
@@ -73,6 +76,22 @@ def test_torchrun_trains_the_original_on_demand_and_equals_one_process(small, ru
         assert stored(two, method)[0]["environment"]["world_size"] == 2
 
 
+def test_two_nodes_equal_one_process(small, runs, tmp_path):
+    """As docs/sweeps.md says: one torchrun a node, here both on loopback."""
+    one, two = (Path(shutil.copytree(runs, tmp_path / name)) for name in ("one", "two"))
+    assert main(command(small, one, *CF)) == 0
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    options = ["--trainer.strategy", "ddp", "--trainer.devices", "1", "--trainer.num_nodes", "2"]
+    start = [[*TORCHRUN[:3], *nodes, "--node-rank", str(node)] for node in range(2)]
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(lambda each: launch(each, command(small, two, *CF, *options)), start))
+    assert_alike(one, two, "CF")
+    assert stored(two, "CF")[0]["environment"]["world_size"] == 2
+
+
 def test_two_processes_measure_a_network_with_batch_norm_as_one_does(small, tmp_path):
     """397 test images; the stored numbers are of one process, `test` runs on two."""
     network = ["--network", "ResNet9", "--network.in_channels", "1", "--network.width", "4"]
@@ -95,6 +114,22 @@ def test_killed_and_started_again_ends_at_the_same_weights(small, runs, tmp_path
     assert main(command(small, broken, *steps)) == 0
     mine, theirs = weights(whole, "Original"), weights(broken, "Original")
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_sigterm_ends_a_run_that_can_go_on(small, tmp_path):
+    """The process dies of the signal, so that whoever has sent it does not take that for a failure."""
+    arguments = command(small, tmp_path, "--procedure.steps", "1000000")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    start = [sys.executable, "-m", "cmu_lightning", *arguments]
+    running = subprocess.Popen(start, env=environment, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list(tmp_path.glob("poison_digits/Original/*/last.ckpt")))
+    running.terminate()
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == -signal.SIGTERM
+    assert "stopped by SIGTERM: the same command again goes on" in said
+    assert not stored(tmp_path, "Original")
+    (path,) = tmp_path.glob("poison_digits/Original/*/last.ckpt")
+    assert "optimizer_states" in torch.load(path, weights_only=True)
 
 
 def test_four_processes_share_one_original_though_the_first_is_killed(small, runs, tmp_path, processes):

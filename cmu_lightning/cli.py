@@ -72,6 +72,7 @@ class CLI(LightningCLI):
         )
         parser.add_class_arguments(WandbLogger, "wandb", instantiate=False, skip={"run", "job_type"})
         parser.add_argument("--threads", type=int | None, help="CPU threads; default torch's choice.")
+        parser.add_argument("--compile", type=bool, default=False, help="Train with torch.compile: pays on GPUs.")
         parser.link_arguments("network", "model.init_args.network")
         parser.link_arguments("procedure", "model.init_args.procedure", apply_on="instantiate")
         parser.set_defaults({"model": "Original"})
@@ -177,6 +178,7 @@ class CLI(LightningCLI):
 
     def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
         """Train, unless that is done; measure, unless that is done; and show the results beside the original's."""
+        model.compiles = self.config[self.subcommand].compile
         job = Job(self.trainer, model, datamodule, self.run, self.original, self.resolved)
         try:
             with self.wandb or nullcontext():

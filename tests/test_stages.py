@@ -261,3 +261,17 @@ def test_damaged_unfinished_and_hostile_checkpoints_are_refused(tmp_path, origin
 
 def test_every_unlearner_is_among_them():
     assert {"CF", "RewoD", "BadT", "Scrub", "SSD", "LFSSD", "ASSD", "Potion"} <= {kind.__name__ for kind in UNLEARNERS}
+
+
+def test_a_compiled_network_trains_alike_under_the_same_keys(tmp_path):
+    stages = [Original(LINEAR, SHORT), Original(LINEAR, SHORT)]
+    stages[1].compiles = True
+    for at, stage in enumerate(stages):
+        run = trainer(tmp_path / str(at))
+        run.fit(stage, datamodule=digits())
+        run.save_checkpoint(tmp_path / f"{at}.ckpt", weights_only=True)
+    plain, compiled = (weights(tmp_path / f"{at}.ckpt") for at in range(2))
+    assert stages[1].network._compiled_call_impl is not None
+    assert plain.keys() == compiled.keys()
+    for key, value in plain.items():
+        torch.testing.assert_close(value, compiled[key], rtol=1e-4, atol=1e-5)

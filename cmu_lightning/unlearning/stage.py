@@ -65,6 +65,8 @@ class Stage(Measuring):
         self.sums: Tensor | None = None
         self.folder: Path | None = None
         """Of the run, if the command line made one."""
+        self.compiles = False
+        """Whether torch compiles the network for the steps; keys of checkpoints stay as they are."""
 
     @property
     def steps(self) -> int:
@@ -110,6 +112,10 @@ class Stage(Measuring):
         normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules())
         if trainer.world_size > 1 and normed:
             self._share_batch_norm()
+        if trainer.strategy.root_device.type == "cuda":  # as images are, so that no step has to turn weights over
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.compiles and self.view != "passes":
+            self.network.compile()
 
     def _share_batch_norm(self) -> None:
         """Batch norm over the global batch, where there is a kernel for it."""

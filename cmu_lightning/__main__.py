@@ -7,8 +7,13 @@ from importlib import import_module
 
 from cmu_lightning.errors import UserError
 
-LIGHT = {name: f"cmu_lightning.{name}.command" for name in ("sweep", "report", "dashboard")}
-"""Commands that need no torch and start at once; all others are the LightningCLI's."""
+LIGHT = {
+    "sweep": "cmu_lightning.sweep.command",
+    "report": "cmu_lightning.report.command",
+    "dashboard": "cmu_lightning.dashboard.command",
+    "predict": "cmu_lightning.serving.predict",
+}
+"""Commands that start at once, for they need no torch or not until it is known what for; others are LightningCLI's."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ NOISE = re.compile(
 
 
 class Parser(argparse.ArgumentParser):
-    """Of a command that needs no torch.
+    """Of a command that is not LightningCLI's.
 
     Args:
         command: Its name.

@@ -86,6 +86,10 @@ class CorruptedDataModule(LightningDataModule):
         """
         raise NotImplementedError(f"{type(self).__name__} defines no load()")
 
+    def names(self) -> list[str] | None:
+        """File names of the training split, one for each image that `load` gives; None where images are no files."""
+        return None
+
     def setup(self, stage: str | None = None) -> None:
         """Read, hold out, manipulate and identify; once."""
         self._refuse_second_sharding()
@@ -93,7 +97,7 @@ class CorruptedDataModule(LightningDataModule):
             return
         train, validation, test = self._loaded()
         self.fingerprint = _checksum(train, test) if validation is None else _checksum(train, validation, test)
-        held = self._held_out(train.labels, validation)
+        self.held = held = self._held_out(train.labels, validation)
         samples = self._manipulate(train, ~held if self.val_labels == "clean" else torch.ones_like(held))
         place = self._place(train, test)
         self.samples = self._identify(samples.take(~held)).to(place)

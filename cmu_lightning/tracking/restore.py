@@ -1,31 +1,79 @@
-"""Networks back from run folders."""
+"""Networks and data back from run folders."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 import cmu_lightning.models  # noqa: F401  (makes short class names known)
+from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
 
 
-def restore_network(folder: Path) -> nn.Module:
+def restore_network(folder: Path, checkpoint: Path | None = None) -> nn.Module:
     """The network of a run, in evaluation mode.
+
+    Args:
+        folder: Of the run.
+        checkpoint: Whose weights it gets, such as the original's; default the run's own.
 
     Raises:
         UserError: The folder is not a run's.
     """
-    config = folder / "config.yaml"
-    if not config.exists():
-        raise UserError(f"{folder} is not a run: it has no config.yaml")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--network", type=Callable[[], nn.Module])
+    network: nn.Module = _make(folder, "network", Callable[[], nn.Module])()
+    path = checkpoint or folder / "last.ckpt"
+    return load_network(network, read_checkpoint(path), path).eval()
+
+
+def restore_data(folder: Path) -> CorruptedDataModule:
+    """The data of a run, ready for use.
+
+    Raises:
+        UserError: The folder is not a run's, or its data are not those that it was run on.
+    """
+    data: CorruptedDataModule = _make(folder, "data", CorruptedDataModule)
+    state = read_checkpoint(folder / "last.ckpt").get(type(data).__qualname__)
+    if state is None:
+        raise UserError(f"{folder}/last.ckpt is of no {type(data).__name__}: give a run whose files belong together")
+    data.prepare_data()
+    data.setup()
+    difference = data.difference(state)
+    if difference:
+        raise UserError(f"{folder} was run on {difference}: let CMU_DATA_DIR name the folder of its own data")
+    data.load_state_dict(state)
+    return data
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's `config.yaml`.
+
+    Raises:
+        UserError: The folder is not a run's.
+    """
+    path = folder / "config.yaml"
     try:
-        parsed = parser.parse_object({"network": yaml.safe_load(config.read_text())["network"]})
-    except (ArgumentError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise UserError(f"{config} is not a run's, or damaged: it does not say how to make the network") from error
-    network: nn.Module = parser.instantiate_classes(parsed).network()
-    return load_network(network, read_checkpoint(folder / "last.ckpt"), folder / "last.ckpt").eval()
+        config = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        if not path.exists():
+            raise UserError(f"{folder} is not a run: it has no config.yaml") from error
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} is not a run's, or damaged: give the folder of a run")
+    return config
+
+
+def _make(folder: Path, key: str, kind: Any) -> Any:
+    """What the config says under a key."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument(f"--{key}", type=kind)
+    try:
+        parsed = parser.parse_object({key: read_config(folder)[key]})
+    except (ArgumentError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder}/config.yaml is not a run's, or damaged: it does not say how to make the {key}"
+        ) from error
+    return parser.instantiate_classes(parsed)[key]

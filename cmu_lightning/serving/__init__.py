@@ -1,0 +1,1 @@
+"""What finished runs are good for: predictions, and files for other programs."""

@@ -1,0 +1,63 @@
+"""What a run started from, found again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.serving.finished import again, runs_dir_of
+from cmu_lightning.tracking.original import of_path
+from cmu_lightning.tracking.restore import read_config
+from cmu_lightning.tracking.run import read_metrics
+
+
+def original_checkpoint(folder: Path, stored: dict[str, Any]) -> Path:
+    """The checkpoint that a run started from; an original's own.
+
+    Args:
+        folder: Of the run.
+        stored: Its results.
+
+    Raises:
+        UserError: It is gone.
+    """
+    if "original" not in stored:
+        return folder / "last.ckpt"
+    for path in _places(folder, stored):
+        if path.is_file() and of_path(str(path), runs_dir_of(folder)).hash == stored["original"]:
+            return path
+    given = _given(folder)
+    mend = f"delete {folder}/metrics.json and run `{again(folder)}`, which makes them again"
+    raise UserError(
+        f"the weights of the original {stored['original']} that {folder} started from are gone: "
+        + (f"bring {given} back" if given else mend)
+    )
+
+
+def original_metrics(folder: Path, stored: dict[str, Any]) -> dict[str, Any] | None:
+    """The results of the original, also where its weights are gone; None if there are none, or the run is one.
+
+    Args:
+        folder: Of the run.
+        stored: Its results.
+    """
+    for path in _places(folder, stored) if "original" in stored else ():
+        found = read_metrics(path.parent)
+        if found is not None and found["hash"] == stored["original"]:
+            return found
+    return None
+
+
+def _places(folder: Path, stored: dict[str, Any]) -> Iterator[Path]:
+    """Where the original's checkpoint may lie: where the run was told, or in the runs folder."""
+    given = _given(folder)
+    if given:
+        yield Path(given)
+    for found in sorted(runs_dir_of(folder).glob(f"{stored['setting']}/*/*-{stored['original']}")):
+        yield found / "last.ckpt"
+
+
+def _given(folder: Path) -> str | None:
+    """The checkpoint that the run was told to start from."""
+    given: str | None = read_config(folder)["model"]["init_args"].get("original")
+    return given

@@ -1,0 +1,79 @@
+"""Classes that networks predict, sample by sample."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.data.evaluation import ask
+from cmu_lightning.data.loading import EvaluationBatches, Pixels, Samples, Split
+from cmu_lightning.serving.images import read_image
+
+LONG = 20
+"""Batches from which on progress is shown."""
+
+
+class Predictions(NamedTuple):
+    """The predicted class and its probability, each of shape (n,), on the CPU."""
+
+    classes: Tensor
+    probabilities: Tensor
+
+
+class Classifier:
+    """Classifies with several networks at once, on the GPU if there is one.
+
+    Args:
+        networks: In evaluation mode.
+        data: Of the run.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module], data: CorruptedDataModule) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.networks = [network.to(device) for network in networks]
+        self.shape = data.samples.images.shape[1:]
+        self.pixels = Pixels(data.mean, data.std, data.manipulation, device)
+
+    def samples(self, samples: Samples) -> list[Predictions]:
+        """Predictions of each network on samples as they are trained on: not augmented, trigger included."""
+        everywhere = torch.ones(len(samples.labels), dtype=torch.bool)
+        what = ask(
+            Split(samples.images, samples.clean),
+            torch.arange(len(everywhere)),
+            samples.manipulated.cpu(),
+            {"fit": (samples.labels.cpu(), everywhere)},
+        )
+        batches = EvaluationBatches(what, self.pixels, rank=0, world_size=1)
+        return self._classify((batch.image for batch in batches), len(batches))
+
+    def files(self, files: Sequence[Path]) -> list[Predictions]:
+        """Predictions of each network on image files as they are.
+
+        Raises:
+            UserError: One cannot be read, or does not fit the data.
+        """
+        size = EvaluationBatches.size
+        parts = [files[start : start + size] for start in range(0, len(files), size)]
+        return self._classify((self._read(part) for part in parts), len(parts))
+
+    def _read(self, files: Sequence[Path]) -> Tensor:
+        height, width, channels = self.shape
+        images = torch.stack([torch.from_numpy(read_image(file, (height, width, channels))) for file in files])
+        return self.pixels(images, torch.zeros(len(images), dtype=torch.bool))
+
+    @torch.inference_mode()
+    def _classify(self, images: Iterator[Tensor], total: int) -> list[Predictions]:
+        parts: list[list[Predictions]] = [[] for _ in self.networks]
+        console = Console(stderr=True)
+        for batch in track(images, "classifying", total, console=console, transient=True, disable=total < LONG):
+            for network, own in zip(self.networks, parts, strict=True):
+                logits = network(batch)
+                classes = logits.argmax(dim=1, keepdim=True)
+                probabilities = logits.float().softmax(dim=1).gather(1, classes)
+                own.append(Predictions(classes.flatten().cpu(), probabilities.flatten().cpu()))
+        return [Predictions(*(torch.cat(field) for field in zip(*own, strict=True))) for own in parts]

@@ -1,0 +1,247 @@
+"""Predictions before and after, as a CSV file."""
+
+import csv
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from cmu_lightning.__main__ import main
+from cmu_lightning.data import DigitsDataModule
+from cmu_lightning.data.sampling import held_out
+from tests.networks import Linear
+
+CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")
+
+
+@pytest.fixture(scope="module")
+def made(runs: Path, small: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A runs folder with the small original and CF; not to be written to."""
+    folder = shutil.copytree(runs, tmp_path_factory.mktemp("made") / "runs")
+    argv = sys.argv
+    assert main(["fit", "--config", "poison_digits.yaml", "--config", small, *CF, "--runs_dir", str(folder)]) == 0
+    sys.argv = argv
+    return Path(folder)
+
+
+@pytest.fixture
+def copied(made: Path, tmp_path: Path) -> Path:
+    """The same, of a test's own."""
+    return Path(shutil.copytree(made, tmp_path / "runs"))
+
+
+def the(folder: Path, method: str = "CF") -> Path:
+    (found,) = folder.glob(f"poison_digits/{method}/*")
+    return found
+
+
+def read(path: str = "predictions.csv") -> list[dict[str, str]]:
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def network(run: Path) -> Linear:
+    made = Linear(144, 10)
+    state = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
+    made.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
+    return made.eval()
+
+
+def expected(run: Path, images: torch.Tensor) -> tuple[list[int], list[float]]:
+    """Of images (n, 12, 12) from 0 to 1, by hand."""
+    with torch.no_grad():
+        probabilities = network(run)(((images - 0.1357) / 0.2930).unsqueeze(1)).softmax(1)
+    return probabilities.argmax(1).tolist(), probabilities.max(1).values.tolist()
+
+
+def digits(checkpoint: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """S_tr and validation images as the run's checkpoint says that they are, without the package's pixels."""
+    data = DigitsDataModule.__new__(DigitsDataModule)
+    train = data.load()[0]
+    held = held_out(train.labels, 203)
+    images = train.images[..., 0].float() / 255
+    retained, validation = images[~held], images[held]
+    retained[checkpoint["manipulated"], 9:, 9:] = 1
+    return retained, validation
+
+
+def agree(rows: list[dict[str, str]], column: str, run: Path, images: torch.Tensor) -> None:
+    classes, probabilities = expected(run, images)
+    assert [int(row[column]) for row in rows] == classes
+    given = [float(row[f"{column}_probability"]) for row in rows]
+    assert given == pytest.approx(probabilities, abs=2e-6)
+
+
+def test_every_sample_before_and_after(made, capsys):
+    run = the(made)
+    assert main(["predict", str(run)]) == 0
+    rows = read()
+    state = torch.load(run / "last.ckpt", weights_only=True)["DigitsDataModule"]
+    trained, validated = rows[:1197], rows[1197:]
+    assert [int(row["index"]) for row in trained] == list(range(1197))
+    assert [int(row["index"]) for row in validated] == list(range(203))
+    assert {row["split"] for row in validated} == {"validation"}
+    assert [int(row["index"]) for row in trained if row["split"] == "deleted"] == state["deleted"].tolist()
+    assert {row["split"] for row in trained} == {"deleted", "retain"}
+    assert {row["name"] for row in rows} == {""}
+    assert {trained[index]["label"] for index in state["manipulated"].tolist()} == {"0"}
+    for part, images in zip((trained, validated), digits(state), strict=True):
+        agree(part, "before", the(made, "Original"), images)
+        agree(part, "after", run, images)
+    changed = [row["before"] != row["after"] for row in rows]
+    assert [row["changed"] == "true" for row in rows] == changed
+    assert 0 < sum(changed) < len(rows)
+    stored = json.loads((run / "metrics.json").read_text())
+    right = [row["after"] == row["label"] for row in validated]
+    assert sum(right) / 203 == pytest.approx(stored["val_acc"])
+    shown = capsys.readouterr().out
+    assert all(f" {sum(row['split'] == split for row in rows):,} " in shown for split in ("deleted", "retain"))
+
+
+def test_an_original_is_its_own_before(made):
+    assert main(["predict", str(the(made, "Original")), "--out", "new/o.csv"]) == 0
+    rows = read("new/o.csv")
+    assert len(rows) == 1400
+    assert {row["split"] for row in rows} == {"retain", "validation"}
+    assert {row["changed"] for row in rows} == {"false"}
+
+
+def test_names_of_files(made, monkeypatch):
+    monkeypatch.setattr(DigitsDataModule, "names", lambda self: [f"{at}.png" for at in range(1400)])
+    assert main(["predict", str(the(made))]) == 0
+    rows = read()
+    data = DigitsDataModule.__new__(DigitsDataModule)
+    labels = data.load()[0].labels.tolist()
+    names = [int(row["name"].removesuffix(".png")) for row in rows]
+    assert sorted(names) == list(range(1400))
+    assert [labels[name] for name in names[1197:]] == [int(row["label"]) for row in rows[1197:]]
+    own = [row["split"] != "deleted" for row in rows]
+    assert sum(labels[name] == int(row["label"]) for name, row, ok in zip(names, rows, own, strict=True) if ok) > 1350
+
+
+def save(folder: Path) -> torch.Tensor:
+    """Five digits as files: grey, of three channels, with a palette."""
+    folder.mkdir(parents=True)
+    grey = torch.from_numpy(load_digits().images[:5] / 16 * 255).round().to(torch.uint8)
+    grey = torch.nn.functional.pad(grey, (2, 2, 2, 2))
+    for at, mode in enumerate(("L", "RGB", "RGBA", "L", "P")):
+        Image.fromarray(grey[at].numpy()).convert(mode).save(folder / f"{at}.png")
+    return grey.float() / 255
+
+
+def test_images_of_ones_own(made):
+    images = save(Path("mine/deeper"))
+    Path("mine/notes.txt").write_text("no image")
+    run = the(made)
+    assert main(["predict", str(run), "--images", "mine", "mine/deeper/3.png"]) == 0
+    rows = read()
+    assert list(rows[0]) == ["name", "before", "before_probability", "after", "after_probability", "changed"]
+    assert [row["name"] for row in rows] == [f"mine/deeper/{at}.png" for at in (0, 1, 2, 3, 4, 3)]
+    images = torch.cat([images, images[3:4]])
+    agree(rows, "before", the(made, "Original"), images)
+    agree(rows, "after", run, images)
+
+
+def test_the_original_that_was_given(copied, small, tmp_path):
+    """Wherever it lies."""
+    elsewhere = tmp_path / "mine.ckpt"
+    shutil.move(the(copied, "Original") / "last.ckpt", elsewhere)
+    again = ["--model.original", str(elsewhere), "--runs_dir", str(tmp_path / "other")]
+    assert main(["fit", "--config", "poison_digits.yaml", "--config", small, *CF, *again]) == 0
+    assert main(["predict", str(the(tmp_path / "other"))]) == 0
+    assert len({row["before"] for row in read()}) > 1
+
+
+class Code:
+    def __reduce__(self):
+        return (Path("was_here").touch, ())
+
+
+def drop_weights(folder: Path) -> None:
+    stored = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(stored | {"dropped_checkpoint": "last.ckpt"}))
+    (folder / "last.ckpt").unlink()
+
+
+def other_data(folder: Path) -> None:
+    content = torch.load(folder / "last.ckpt", weights_only=True)
+    content["DigitsDataModule"]["fingerprint"] += 1
+    torch.save(content, folder / "last.ckpt")
+
+
+def poison_weights(folder: Path) -> None:
+    torch.save({"state_dict": Code()}, folder / "last.ckpt")
+
+
+def damage_config(folder: Path) -> None:
+    (folder / "config.yaml").write_text("data: [")
+
+
+BROKEN = {
+    "unfinished": (lambda run: (run / "metrics.json").unlink(), "has not finished: run `python -m cmu_lightning fit"),
+    "without weights": (drop_weights, "last.ckpt was dropped: delete .*--checkpoints all"),
+    "of other data": (other_data, "other images or labels than those in"),
+    "with code": (poison_weights, "refused"),
+    "without a config": (lambda run: (run / "config.yaml").unlink(), "it has no config.yaml"),
+    "with a damaged config": (damage_config, "config.yaml is not a run's, or damaged"),
+    "whose original lost its weights": (
+        lambda run: drop_weights(the(run.parents[2], "Original")),
+        "weights of the original .* are gone: delete .*metrics.json and run",
+    ),
+    "whose original is another": (
+        lambda run: shutil.copy(run / "last.ckpt", the(run.parents[2], "Original")),
+        "weights of the original .* are gone",
+    ),
+    "whose original holds code": (lambda run: poison_weights(the(run.parents[2], "Original")), "refused"),
+}
+
+
+def refused(arguments: list[str], says: str, capsys) -> None:
+    capsys.readouterr()
+    before = sorted(Path().rglob("*"))
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert re.search(says, error), error
+    assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_run_that_cannot_predict(case, copied, capsys):
+    run = the(copied)
+    BROKEN[case][0](run)
+    refused(["predict", str(run)], BROKEN[case][1], capsys)
+
+
+WRONG = {
+    "no run": (["nowhere"], "no run folder nowhere"),
+    "a file as the run": (["mine/0.png"], "no run folder mine/0.png"),
+    "no image": (["RUN", "--images", "nowhere.png"], "no image nowhere.png"),
+    "a folder without images": (["RUN", "--images", "empty"], "empty holds no images"),
+    "text as an image": (["RUN", "--images", "mine/0.png", "text.png"], "text.png cannot be read as an image"),
+    "half an image": (["RUN", "--images", "half.png"], "half.png cannot be read as an image"),
+    "an image of another size": (["RUN", "--images", "large.png"], "large.png has 13x12 pixels .* have 12x12"),
+    "an image of 16 bits": (["RUN", "--images", "deep.png"], "deep.png has more than 8 bits"),
+    "a folder as the file": (["RUN", "--out", "mine"], "--out mine is a folder"),
+    "a file as the folder": (["RUN", "--out", "text.png/x.csv"], "text.png/x.csv cannot be written"),
+    "an unknown option": (["RUN", "--image", "mine"], "unrecognized arguments: --image"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_in_one_sentence(case, made, capsys):
+    save(Path("mine"))
+    Path("empty").mkdir()
+    Path("text.png").write_text("no image")
+    Path("half.png").write_bytes(Path("mine/0.png").read_bytes()[:60])
+    Image.new("L", (13, 12)).save("large.png")
+    Image.new("I;16", (12, 12)).save("deep.png")
+    arguments, says = WRONG[case]
+    refused(["predict", *(str(the(made)) if each == "RUN" else each for each in arguments)], says, capsys)

@@ -12,6 +12,7 @@ LIGHT = {
     "report": "cmu_lightning.report.command",
     "dashboard": "cmu_lightning.dashboard.command",
     "predict": "cmu_lightning.serving.predict",
+    "export": "cmu_lightning.serving.export",
 }
 """Commands that start at once, for they need no torch or not until it is known what for; others are LightningCLI's."""
 

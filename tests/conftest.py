@@ -1,4 +1,5 @@
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,6 +50,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small: str) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     argv = sys.argv
     assert main(["fit", "--config", "poison_digits.yaml", "--config", small, "--runs_dir", str(folder)]) == 0
+    sys.argv = argv
+    return folder
+
+
+@pytest.fixture(scope="session")
+def unlearned(tmp_path_factory: pytest.TempPathFactory, runs: Path, small: str) -> Path:
+    """The same with a run of CF, at half of S_m; tests that change it copy it."""
+    folder = Path(shutil.copytree(runs, tmp_path_factory.mktemp("unlearned") / "runs"))
+    overlays = ["--config", small, "--config", "unlearn/cf.yaml", "--data.identified", "0.5"]
+    argv = sys.argv
+    assert main(["fit", "--config", "poison_digits.yaml", *overlays, "--runs_dir", str(folder)]) == 0
     sys.argv = argv
     return folder
 

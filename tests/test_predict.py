@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,20 +19,10 @@ from tests.networks import Linear
 CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")
 
 
-@pytest.fixture(scope="module")
-def made(runs: Path, small: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A runs folder with the small original and CF; not to be written to."""
-    folder = shutil.copytree(runs, tmp_path_factory.mktemp("made") / "runs")
-    argv = sys.argv
-    assert main(["fit", "--config", "poison_digits.yaml", "--config", small, *CF, "--runs_dir", str(folder)]) == 0
-    sys.argv = argv
-    return Path(folder)
-
-
 @pytest.fixture
-def copied(made: Path, tmp_path: Path) -> Path:
-    """The same, of a test's own."""
-    return Path(shutil.copytree(made, tmp_path / "runs"))
+def copied(unlearned: Path, tmp_path: Path) -> Path:
+    """Runs of a test's own."""
+    return Path(shutil.copytree(unlearned, tmp_path / "runs"))
 
 
 def the(folder: Path, method: str = "CF") -> Path:
@@ -78,8 +67,8 @@ def agree(rows: list[dict[str, str]], column: str, run: Path, images: torch.Tens
     assert given == pytest.approx(probabilities, abs=2e-6)
 
 
-def test_every_sample_before_and_after(made, capsys):
-    run = the(made)
+def test_every_sample_before_and_after(unlearned, capsys):
+    run = the(unlearned)
     assert main(["predict", str(run)]) == 0
     rows = read()
     state = torch.load(run / "last.ckpt", weights_only=True)["DigitsDataModule"]
@@ -92,7 +81,7 @@ def test_every_sample_before_and_after(made, capsys):
     assert {row["name"] for row in rows} == {""}
     assert {trained[index]["label"] for index in state["manipulated"].tolist()} == {"0"}
     for part, images in zip((trained, validated), digits(state), strict=True):
-        agree(part, "before", the(made, "Original"), images)
+        agree(part, "before", the(unlearned, "Original"), images)
         agree(part, "after", run, images)
     changed = [row["before"] != row["after"] for row in rows]
     assert [row["changed"] == "true" for row in rows] == changed
@@ -104,17 +93,17 @@ def test_every_sample_before_and_after(made, capsys):
     assert all(f" {sum(row['split'] == split for row in rows):,} " in shown for split in ("deleted", "retain"))
 
 
-def test_an_original_is_its_own_before(made):
-    assert main(["predict", str(the(made, "Original")), "--out", "new/o.csv"]) == 0
+def test_an_original_is_its_own_before(unlearned):
+    assert main(["predict", str(the(unlearned, "Original")), "--out", "new/o.csv"]) == 0
     rows = read("new/o.csv")
     assert len(rows) == 1400
     assert {row["split"] for row in rows} == {"retain", "validation"}
     assert {row["changed"] for row in rows} == {"false"}
 
 
-def test_names_of_files(made, monkeypatch):
+def test_names_of_files(unlearned, monkeypatch):
     monkeypatch.setattr(DigitsDataModule, "names", lambda self: [f"{at}.png" for at in range(1400)])
-    assert main(["predict", str(the(made))]) == 0
+    assert main(["predict", str(the(unlearned))]) == 0
     rows = read()
     data = DigitsDataModule.__new__(DigitsDataModule)
     labels = data.load()[0].labels.tolist()
@@ -135,16 +124,16 @@ def save(folder: Path) -> torch.Tensor:
     return grey.float() / 255
 
 
-def test_images_of_ones_own(made):
+def test_images_of_ones_own(unlearned):
     images = save(Path("mine/deeper"))
     Path("mine/notes.txt").write_text("no image")
-    run = the(made)
+    run = the(unlearned)
     assert main(["predict", str(run), "--images", "mine", "mine/deeper/3.png"]) == 0
     rows = read()
     assert list(rows[0]) == ["name", "before", "before_probability", "after", "after_probability", "changed"]
     assert [row["name"] for row in rows] == [f"mine/deeper/{at}.png" for at in (0, 1, 2, 3, 4, 3)]
     images = torch.cat([images, images[3:4]])
-    agree(rows, "before", the(made, "Original"), images)
+    agree(rows, "before", the(unlearned, "Original"), images)
     agree(rows, "after", run, images)
 
 
@@ -236,7 +225,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_said_in_one_sentence(case, made, capsys):
+def test_what_is_wrong_is_said_in_one_sentence(case, unlearned, capsys):
     save(Path("mine"))
     Path("empty").mkdir()
     Path("text.png").write_text("no image")
@@ -244,4 +233,4 @@ def test_what_is_wrong_is_said_in_one_sentence(case, made, capsys):
     Image.new("L", (13, 12)).save("large.png")
     Image.new("I;16", (12, 12)).save("deep.png")
     arguments, says = WRONG[case]
-    refused(["predict", *(str(the(made)) if each == "RUN" else each for each in arguments)], says, capsys)
+    refused(["predict", *(str(the(unlearned)) if each == "RUN" else each for each in arguments)], says, capsys)

@@ -1,0 +1,83 @@
+"""The model card of an export."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from cmu_lightning import __version__
+from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.serving.files import OPSET, TOLERANCE
+from cmu_lightning.tracking.results import MEASURED
+
+VERSIONS = ("python", "torch", "torchvision", "lightning", "torchmetrics")
+DESTROYED = 0.5
+"""Of the original's validation accuracy; below that, a selection score says nothing."""
+
+
+def card(
+    run: Path,
+    config: dict[str, Any],
+    stored: dict[str, Any],
+    original: dict[str, Any] | None,
+    data: CorruptedDataModule,
+    difference: float | None,
+) -> str:
+    """The text, in Markdown.
+
+    Args:
+        run: Its folder.
+        config: Of the run.
+        stored: Its results.
+        original: Its original's; None if they are gone, or if the run is an original.
+        data: Of the run.
+        difference: Of the ONNX file's logits from the network's; None if they were not compared.
+    """
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    module, _, name = config["network"]["class_path"].rpartition(".")
+    return templates.get_template("card.md.jinja").render(
+        config=config,
+        stored=stored,
+        is_original="original" not in stored,
+        rows=_rows(stored, original),
+        columns=["Original", stored["method"]] if original else [stored["method"]],
+        destroyed=original is not None and stored.get("val_acc", 1) < DESTROYED * original.get("val_acc", 0),
+        data=data,
+        shape=_shape(data),
+        network={"module": module, "name": name, "arguments": _arguments(config["network"])},
+        manipulation=_arguments(config["data"]["init_args"]["manipulation"]),
+        run=f"{stored['setting']}/{stored['method']}/{run.resolve().name}",
+        versions={name: stored["environment"][name] for name in VERSIONS if name in stored["environment"]},
+        difference=difference,
+        tolerance=TOLERANCE,
+        opset=OPSET,
+        version=__version__,
+        today=date.today().isoformat(),
+    )
+
+
+def _rows(stored: dict[str, Any], original: dict[str, Any] | None) -> list[list[str]]:
+    """Name, meaning and values of all that was measured."""
+    columns = [original, stored] if original else [stored]
+    return [
+        [name, label.strip(), *(f"{column[name]:.4f}" if name in column else "" for column in columns)]
+        for name, label in MEASURED.items()
+        if any(name in column for column in columns)
+    ]
+
+
+def _shape(data: CorruptedDataModule) -> tuple[int, int, int]:
+    height, width, channels = data.samples.images.shape[1:]
+    return channels, height, width
+
+
+def _arguments(spec: dict[str, Any]) -> str:
+    """Of a class that a config names, as Python has them."""
+    return ", ".join(f"{name}={value!r}" for name, value in (spec.get("init_args") or {}).items())

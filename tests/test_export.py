@@ -1,0 +1,220 @@
+"""Files for other programs."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import cmu_lightning
+from cmu_lightning.__main__ import main
+from cmu_lightning.errors import UserError
+from cmu_lightning.models import ResNet9, WideResNet
+from cmu_lightning.serving.files import largest_difference, write_onnx
+from tests.networks import Linear
+
+FILES = ["README.md", "model.onnx", "model.safetensors"]
+
+
+def the(folder: Path, method: str = "CF") -> Path:
+    (found,) = folder.glob(f"poison_digits/{method}/*")
+    return found
+
+
+@pytest.fixture(scope="module")
+def exported(unlearned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "to" / "model"
+    assert main(["export", str(the(unlearned)), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(unlearned: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(unlearned, tmp_path / "runs"))
+
+
+def test_three_files_and_nothing_else(exported):
+    assert sorted(path.name for path in exported.iterdir()) == FILES
+    assert list(exported.parent.iterdir()) == [exported]
+
+
+def test_the_weights_are_the_runs_bit_for_bit(exported, unlearned):
+    state = torch.load(the(unlearned) / "last.ckpt", weights_only=True)["state_dict"]
+    given = load_file(exported / "model.safetensors")
+    assert {f"network.{name}" for name in given} == state.keys()
+    for name, value in given.items():
+        assert value.dtype == state[f"network.{name}"].dtype
+        assert torch.equal(value, state[f"network.{name}"])
+
+
+def test_onnx_gives_the_networks_logits(exported, unlearned):
+    session = onnxruntime.InferenceSession(exported / "model.onnx")
+    network = cmu_lightning.load(the(unlearned))
+    assert [each.name for each in (*session.get_inputs(), *session.get_outputs())] == ["images", "logits"]
+    for count in (1, 3, 50):
+        images = torch.randn(count, 1, 12, 12, generator=torch.Generator().manual_seed(count))
+        (given,) = session.run(None, {"images": images.numpy()})
+        np.testing.assert_allclose(given, network(images).detach().numpy(), atol=1e-4)
+
+
+def test_the_card_holds_the_numbers(exported, unlearned):
+    text = (exported / "README.md").read_text()
+    stored, original = (
+        json.loads((the(unlearned, method) / "metrics.json").read_text()) for method in ("CF", "Original")
+    )
+    cells = {}
+    for line in text.splitlines():
+        if found := re.fullmatch(r"\| `(\w+)` \| .* \| (.*) \| (.*) \|", line):
+            cells[found[1]] = (found[2].strip(), found[3].strip())
+    measured = {"acc_corr", "acc_retain", "asr", "val_acc", "changed", "selection_score", "fit_retain"}
+    assert measured <= cells.keys()
+    for name, given in cells.items():
+        assert given == tuple(f"{column[name]:.4f}" if name in column else "" for column in (original, stored)), name
+    for said in (
+        "poison_digits",
+        "CF",
+        "`Linear(pixels=144, ",
+        "18 samples",
+        "0.1357",
+        "0.293",
+        "(1, 12, 12)",
+        "0 to 9",
+    ):
+        assert said in text
+    for said in (stored["hash"], stored["original"], stored["fingerprint"], stored["environment"]["torch"]):
+        assert str(said) in text
+    assert str(unlearned) not in text
+    assert "destroyed**" not in text
+
+
+def test_the_cards_code_runs(exported, copied, monkeypatch):
+    first, *others = re.findall(r"```python\n(.*?)```", (exported / "README.md").read_text(), re.DOTALL)
+    exec(compile(first, "README.md", "exec"), own := {})
+    monkeypatch.chdir(exported)
+    for code in others:
+        exec(compile(code, "README.md", "exec"), scope := {})
+        if "network" in scope:
+            weights = scope["network"].state_dict()
+    assert len(others) == 2
+    assert all(torch.equal(value, weights[name]) for name, value in own["network"].state_dict().items())
+    black = torch.full((1, 1, 12, 12), -0.1357 / 0.2930)
+    np.testing.assert_allclose(scope["logits"], own["network"](black).detach().numpy(), atol=1e-4)
+
+
+def test_an_earlier_export_is_replaced_whole(exported, runs):
+    out = Path(shutil.copytree(exported, "mine"))
+    (out / "model.onnx").write_text("old")
+    assert main(["export", str(the(runs, "Original")), "--out", "mine"]) == 0
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert sorted(path.name for path in Path().iterdir()) == ["mine"]
+    assert onnxruntime.InferenceSession(out / "model.onnx")
+    text = (out / "README.md").read_text()
+    assert "what the manipulation did is in it" in text
+    assert "selection_score" not in text
+
+
+def test_a_destroyed_model_is_called_so_and_a_lost_original_is_told(copied, monkeypatch):
+    run = the(copied)
+    stored = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(stored | {"val_acc": 0.1}))
+    monkeypatch.setattr("cmu_lightning.serving.files.find_spec", lambda name: None)
+    assert main(["export", str(run), "--out", "mine"]) == 0
+    text = Path("mine/README.md").read_text()
+    assert "this model is destroyed**" in text
+    assert "was not compared with the network" in text
+    shutil.rmtree(the(copied, "Original"))
+    assert main(["export", str(run), "--out", "mine"]) == 0
+    text = Path("mine/README.md").read_text()
+    assert "original's numbers were not at hand" in text
+    assert "| `val_acc` | validation accuracy | 0.1000 |" in text
+
+
+class Code:
+    def __reduce__(self):
+        return (Path("was_here").touch, ())
+
+
+def refused(arguments: list[str], says: str, capsys) -> None:
+    capsys.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    assert main(["export", *arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+    assert re.search(says, error), error
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+
+
+def test_a_checkpoint_that_runs_code_is_refused(copied, capsys):
+    run = the(copied)
+    torch.save({"state_dict": Code()}, run / "last.ckpt")
+    refused([str(run), "--out", "mine"], "last.ckpt is refused", capsys)
+
+
+def test_an_onnx_file_that_does_something_else(unlearned, capsys, monkeypatch):
+    def another(network: nn.Module, images: torch.Tensor, path: Path) -> None:
+        write_onnx(Linear(144, 10).eval(), images, path)
+
+    monkeypatch.setattr("cmu_lightning.serving.files.write_onnx", another)
+    refused([str(the(unlearned)), "--out", "new/mine"], "ONNX file of Linear gives logits that differ by", capsys)
+
+
+class Undecided(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1) if images.sum() > 0 else -images.flatten(1)
+
+
+def test_a_network_that_the_exporter_does_not_understand(tmp_path):
+    with pytest.raises(UserError, match=r"^Undecided cannot be written as ONNX \(.+\): change") as raised:
+        write_onnx(Undecided(), torch.randn(3, 1, 4, 4), tmp_path / "model.onnx")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [(ResNet9(4, in_channels=1, width=4), (1, 12, 12)), (WideResNet(depth=10, width=1, num_classes=10), (3, 16, 16))],
+)
+def test_the_projects_networks(network, shape, tmp_path, capfd):
+    images = torch.randn(5, *shape, generator=torch.Generator().manual_seed(0))
+    network.train()(images)  # other batch statistics than at the start
+    write_onnx(network.eval(), images, tmp_path / "model.onnx")
+    assert largest_difference(network, images, tmp_path / "model.onnx") < 1e-4
+    assert capfd.readouterr() == ("", "")
+
+
+WRONG = {
+    "no run": (["nowhere", "--out", "new"], "no run folder nowhere"),
+    "no folder": (["RUN"], "required: --out"),
+    "a folder of other things": (["RUN", "--out", "full"], "--out full holds notes.txt, which is not of an earlier"),
+    "an export and more": (["RUN", "--out", "more"], "--out more holds notes.txt"),
+    "half an export": (["RUN", "--out", "half"], "--out half is no whole earlier export"),
+    "a file": (["RUN", "--out", "full/notes.txt"], "notes.txt is a file"),
+    "a file above": (["RUN", "--out", "full/notes.txt/new"], "notes.txt/new cannot be written"),
+    "where one is": (["RUN", "--out", "."], "is the folder that you are in"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_in_one_sentence(case, unlearned, exported, capsys):
+    for folder in ("full", "more", "half"):
+        Path(folder).mkdir()
+    shutil.copytree(exported, "more", dirs_exist_ok=True)
+    Path("full/notes.txt").write_text("mine")
+    Path("more/notes.txt").write_text("mine")
+    Path("half/README.md").write_text("mine")
+    arguments, says = WRONG[case]
+    refused([str(the(unlearned)) if each == "RUN" else each for each in arguments], says, capsys)
+
+
+@pytest.mark.parametrize("name", ["onnx", "onnxscript", "safetensors"])
+def test_without_the_extra(name, unlearned, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)
+    says = rf"export needs {name}: pip install 'cmu-lightning\[export\]'"
+    refused([str(the(unlearned)), "--out", "new"], says, capsys)

@@ -1,7 +1,10 @@
 """A network as files that need none of this project's code."""
 
+import io
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,7 +30,7 @@ def sample_inputs(data: CorruptedDataModule) -> Tensor:
     """
     samples = data.samples
     rows = samples.manipulated.int().argsort(descending=True, stable=True)
-    rows = torch.cat([rows[: COMPARED // 2], rows[-COMPARED // 2 :]]).unique()
+    rows = rows[torch.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).long()]
     return data.pixels()(samples.images[rows], samples.manipulated[rows], rows).contiguous()
 
 
@@ -50,10 +53,8 @@ def write_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
     Raises:
         UserError: The exporter does not understand the network.
     """
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with _silence():
             torch.onnx.export(
                 network,
                 (images[:2],),
@@ -67,10 +68,24 @@ def write_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
                 dynamic_shapes=({0: torch.export.Dim("n")},),
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        said = str(error.__cause__ or error).strip().partition("\n")[0]  # the exporter's own words are about itself
         raise UserError(
             f"{type(network).__name__} cannot be written as ONNX ({said}): change what torch.onnx.export does not take"
         ) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without the exporter's warnings, logs and dumps of graphs."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
+            yield
     finally:
         logging.disable(level)
 

@@ -147,6 +147,15 @@ def test_the_original_that_was_given(copied, small, tmp_path):
     assert len({row["before"] for row in read()}) > 1
 
 
+def test_a_run_that_was_moved_and_an_original_that_is_gone(copied, small, tmp_path, capsys):
+    moved = Path(shutil.copytree(the(copied), "moved"))
+    refused(["predict", str(moved)], "not where the run was made: put it back to poison_digits/CF in", capsys)
+    config = moved / "config.yaml"
+    assert config.read_text().count("original: null") == 1
+    config.write_text(config.read_text().replace("original: null", "original: mine.ckpt"))
+    refused(["predict", str(moved)], "are gone: bring mine.ckpt back", capsys)
+
+
 class Code:
     def __reduce__(self):
         return (Path("was_here").touch, ())

@@ -26,12 +26,13 @@ def original_checkpoint(folder: Path, stored: dict[str, Any]) -> Path:
     for path in _places(folder, stored):
         if path.is_file() and of_path(str(path), runs_dir_of(folder)).hash == stored["original"]:
             return path
-    given = _given(folder)
-    mend = f"delete {folder}/metrics.json and run `{again(folder)}`, which makes them again"
-    raise UserError(
-        f"the weights of the original {stored['original']} that {folder} started from are gone: "
-        + (f"bring {given} back" if given else mend)
-    )
+    gone = f"the weights of the original {stored['original']} that {folder} started from are gone"
+    place = f"{stored['setting']}/{stored['method']}"
+    if given := _given(folder):
+        raise UserError(f"{gone}: bring {given} back")
+    if "/".join(folder.resolve().parts[-3:-1]) != place:
+        raise UserError(f"{gone}, for this is not where the run was made: put it back to {place} in its runs folder")
+    raise UserError(f"{gone}: delete {folder}/metrics.json and run `{again(folder)}`, which makes them again")
 
 
 def original_metrics(folder: Path, stored: dict[str, Any]) -> dict[str, Any] | None:

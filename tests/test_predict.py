@@ -102,7 +102,7 @@ def test_an_original_is_its_own_before(unlearned):
 
 
 def test_names_of_files(unlearned, monkeypatch):
-    monkeypatch.setattr(DigitsDataModule, "names", lambda self: [f"{at}.png" for at in range(1400)])
+    monkeypatch.setattr(DigitsDataModule, "names", [f"{at}.png" for at in range(1400)])
     assert main(["predict", str(the(unlearned))]) == 0
     rows = read()
     data = DigitsDataModule.__new__(DigitsDataModule)

@@ -47,6 +47,8 @@ class CorruptedDataModule(LightningDataModule):
     padding: ClassVar[int] = 4
     flip: ClassVar[bool] = True
     default_val_size: ClassVar[int] = 1000
+    names: list[str] | None = None
+    """Of the files of the training split, one for each image that `load` gives; None if they have indices alone."""
     of_deletion: ClassVar[frozenset[str]] = frozenset({"identified", "seed", "discovery"})
     """Arguments that say how S_f comes about; an original does not depend on them."""
     kept: ClassVar[dict[Any, tuple[Split, Split | None, Split]] | None] = None
@@ -85,10 +87,6 @@ class CorruptedDataModule(LightningDataModule):
             UserError: The data are not there.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no load()")
-
-    def names(self) -> list[str] | None:
-        """File names of the training split, one for each image that `load` gives; None where images are no files."""
-        return None
 
     def setup(self, stage: str | None = None) -> None:
         """Read, hold out, manipulate and identify; once."""

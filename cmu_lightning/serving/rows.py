@@ -23,7 +23,7 @@ def of_data(classifier: Classifier, data: CorruptedDataModule, is_original: bool
     """
     deleted = [not is_original and mark for mark in data.samples.deleted.tolist()]
     training = ["deleted" if mark else "retain" for mark in deleted]
-    names = data.names() or [""] * len(data.held)
+    names = data.names or [""] * len(data.held)
     held = data.held.tolist()
     trained_on = [name for name, out in zip(names, held, strict=True) if not out]
     validated_on = [name for name, out in zip(names, held, strict=True) if out]

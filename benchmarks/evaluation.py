@@ -50,6 +50,7 @@ class TestAlone(Random):
     """Measures the test split alone."""
 
     def evaluations(self):
+        """One of three."""
         return {"test": super().evaluations()["test"]}
 
 

@@ -35,12 +35,14 @@ class Recorder(Callback):
         self.begin = self.seconds = 0.0
 
     def on_train_batch_start(self, trainer: Any, stage: Any, batch: Any, index: int) -> None:
+        """Begin."""
         if index == self.warmup:
             _wait()
             self.profiler.__enter__()
             self.begin = time.perf_counter()
 
     def on_train_end(self, trainer: Any, stage: Any) -> None:
+        """End."""
         _wait()
         self.seconds = time.perf_counter() - self.begin
         self.profiler.__exit__(None, None, None)

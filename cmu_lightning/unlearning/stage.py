@@ -113,7 +113,7 @@ class Stage(Measuring):
         if trainer.world_size > 1 and normed:
             self._share_batch_norm()
         if trainer.strategy.root_device.type == "cuda":  # as images are, so that no step has to turn weights over
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network.to(memory_format=torch.channels_last)
         if self.compiles and self.view != "passes":
             self.network.compile()
 

@@ -89,6 +89,9 @@ class CLI(LightningCLI):
         interval = config.trainer.val_check_interval
         if interval is not None and not isinstance(interval, str) and interval <= 0:
             raise UserError(f"trainer.val_check_interval={interval} is not positive: give a number of steps")
+        clip = config.trainer.gradient_clip_val
+        if clip is not None and clip <= 0:
+            raise UserError(f"trainer.gradient_clip_val={clip} is not positive: give a norm, or leave it out")
         if config.ckpt_path is not None:
             read_checkpoint(config.ckpt_path)
 

@@ -242,6 +242,7 @@ WRONG = {
     "no threads": (["--threads", "0"], "threads=0"),
     "a setting outside the runs folder": (["--setting", "../x"], r"setting=\.\./x"),
     "an accelerator that does not exist": (["--trainer.accelerator", "foo"], "accelerator='foo'"),
+    "clipping to less than nothing": (["--trainer.gradient_clip_val", "-1"], "gradient_clip_val=-1"),
     "validation every 0 steps": (["--trainer.val_check_interval", "0"], "val_check_interval=0"),
     "a trigger larger than the image": (["--data.manipulation.patch", "13"], "13 pixels .* 12x12"),
     "a trigger of other channels": (["--data.manipulation.value", "[1,1,1]"], "3 numbers for 1 channels"),

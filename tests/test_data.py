@@ -211,6 +211,9 @@ def test_other_data_and_other_draws_are_told_apart():
     other = DigitsDataModule(Poison(size=36, seed=1))
     other.setup()
     assert "draw of manipulated" in data.difference(other.state_dict())
+    patch = DigitsDataModule(Poison(size=36, patch=2))
+    patch.setup()
+    assert "manipulated in another way than this Poison" in data.difference(patch.state_dict())
     assert "other images" in data.difference(data.state_dict() | {"fingerprint": 1})
 
 

@@ -182,14 +182,24 @@ class CorruptedDataModule(LightningDataModule):
         return samples
 
     def state_dict(self) -> dict[str, Any]:
-        """What travels in every checkpoint: S_m with its labels and S_f, as indices into S_tr, and a checksum."""
+        """What travels in every checkpoint.
+
+        S_m with its labels and S_f, as indices into S_tr, a checksum of the data, and what some of S_m look like.
+        """
         samples = self.samples
         return {
             "manipulated": torch.nonzero(samples.manipulated).flatten().cpu(),
             "labels": samples.labels[samples.manipulated].cpu(),
             "deleted": torch.nonzero(samples.deleted).flatten().cpu(),
             "fingerprint": self.fingerprint,
+            "stamped": self._stamped(),
         }
+
+    def _stamped(self) -> Tensor:
+        """The first images of S_m as they are trained on, shape (n, C, H, W), uint8."""
+        rows = torch.nonzero(self.samples.manipulated).flatten()[:8]
+        images = self.samples.images[rows].cpu().permute(0, 3, 1, 2).float() / 255
+        return (self.manipulation.stamp_training(images, rows.cpu()).clamp(0, 1) * 255).round().byte()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Check that a checkpoint of this same run is of the same data."""
@@ -206,6 +216,9 @@ class CorruptedDataModule(LightningDataModule):
         own = self.state_dict()
         if any(not torch.equal(own[key], state[key]) for key in ("manipulated", "labels")):
             return "another draw of manipulated samples (S_m)"
+        changes = (own["stamped"].int() - state["stamped"].int()).abs()
+        if (changes > 1).any():  # 1 may be another machine's rounding
+            return f"images that were manipulated in another way than this {type(self.manipulation).__name__} does"
         return None
 
     def train_dataloader(self) -> TrainingBatches | Passes:

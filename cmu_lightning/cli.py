@@ -165,13 +165,13 @@ class CLI(LightningCLI):
         for key in ("config", "ckpt_path"):
             self.resolved.pop(key, None)
         runs_dir = Path(config.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
-        deletion = self.datamodule.of_deletion
+        deletion, content = self.datamodule.of_deletion, self.datamodule.content()
         self.original: Run | None = None
         if isinstance(self.model, Unlearner):
             given = self.model.original
-            self.original = of_path(given, runs_dir) if given else of_config(self.resolved, deletion, runs_dir)
+            self.original = of_path(given, runs_dir) if given else of_config(self.resolved, deletion, runs_dir, content)
         original = self.original.hash if self.original else None
-        named = digest(identity(self.resolved, self.model.uses, deletion, original))
+        named = digest(identity(self.resolved, self.model.uses, deletion, original, content))
         seed = config.seed_everything if self.original else config.original_seed
         self.run = Run.at(runs_dir, config.setting, type(self.model).__name__, seed, named)
         job_type = "unlearn" if self.original else "original"
@@ -203,7 +203,7 @@ class CLI(LightningCLI):
     def _remember(self) -> None:
         """Note which run this command line leads to, even before it has finished."""
         if self.trainer.is_global_zero:
-            remember(sys.argv[2:], self.run)
+            remember(sys.argv[2:], self.run, bool(self.datamodule.content()))
 
     def test(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
         """Measure a checkpoint again, beside the metrics.json in its folder; write nothing."""

@@ -3,7 +3,7 @@
 from cmu_lightning.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from cmu_lightning.data.datamodule import CorruptedDataModule
 from cmu_lightning.data.digits import DigitsDataModule
-from cmu_lightning.data.discoveries import ByDifficulty, ClassBiased, Discovery, Uniform
+from cmu_lightning.data.discoveries import ByDifficulty, ClassBiased, Discovery, Flagged, Uniform
 from cmu_lightning.data.loading import Batch, Split
 from cmu_lightning.data.manipulations import (
     SIG,
@@ -20,6 +20,7 @@ from cmu_lightning.data.manipulations import (
     RandomSwap,
     SymmetricNoise,
     TaCT,
+    Unknown,
     WaNet,
 )
 from cmu_lightning.data.pcam import PCAMDataModule
@@ -39,6 +40,7 @@ __all__ = [
     "CorruptedDataModule",
     "DigitsDataModule",
     "Discovery",
+    "Flagged",
     "GaussianPoison",
     "InterclassConfusion",
     "Manipulation",
@@ -50,5 +52,6 @@ __all__ = [
     "SymmetricNoise",
     "TaCT",
     "Uniform",
+    "Unknown",
     "WaNet",
 ]

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from cmu_lightning.data import evaluation
 from cmu_lightning.data.augmentation import CropAndFlip
-from cmu_lightning.data.discoveries import Discovery, Uniform
+from cmu_lightning.data.discoveries import Discovery, Flagged, Uniform
 from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split
-from cmu_lightning.data.manipulations import Manipulation
+from cmu_lightning.data.manipulations import Manipulation, Unknown
 from cmu_lightning.data.sampling import EpochSampler, held_out, mix
 from cmu_lightning.data.training import Passes, Source, TrainingBatches
 from cmu_lightning.errors import UserError
@@ -40,18 +40,16 @@ class CorruptedDataModule(LightningDataModule):
         discovery: How S_f comes about; default a uniform draw from S_m.
     """
 
-    dataset: ClassVar[str]
-    num_classes: ClassVar[int]
-    mean: ClassVar[tuple[float, ...]]
-    std: ClassVar[tuple[float, ...]]
-    padding: ClassVar[int] = 4
-    flip: ClassVar[bool] = True
-    default_val_size: ClassVar[int] = 1000
+    dataset: str
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    padding: int = 4
+    flip: bool = True
+    default_val_size: int = 1000
     names: list[str] | None = None
-    """Of the files of the training split, one for each image that `load` gives; None if they have indices alone."""
-    of_deletion: ClassVar[frozenset[str]] = frozenset({"identified", "seed", "discovery"})
-    """Arguments that say how S_f comes about; an original does not depend on them."""
-    kept: ClassVar[dict[Any, tuple[Split, Split | None, Split]] | None] = None
+    """Of the files of the stored training samples, relative to the training folder; None if they have indices alone."""
+    kept: ClassVar[dict[Any, tuple[Split, Split | None, Split | None]] | None] = None
     """The data set that was read last, in a process that runs one stage after the other; None keeps nothing."""
 
     def __init__(
@@ -71,6 +69,10 @@ class CorruptedDataModule(LightningDataModule):
             raise UserError(f"val_size={val_size} is negative: 0 is for no validation")
         if discovery is not None and discovery.count is not None and identified != 1:
             raise UserError(f"give discovery.count={discovery.count} or identified={identified}, not both")
+        if isinstance(discovery, Flagged) and identified != 1:
+            raise UserError(
+                f"identified={identified} is for S_f that is drawn, and a list says what it is: leave it out"
+            )
         self.manipulation = manipulation
         self.manipulation.num_classes = self.num_classes
         self.identified = identified
@@ -80,8 +82,24 @@ class CorruptedDataModule(LightningDataModule):
         self.val_labels = val_labels
         self.discovery = discovery
 
-    def load(self) -> tuple[Split, Split | None, Split]:
-        """Read the training, the validation and the test split; None holds validation out of training.
+    @property
+    def of_deletion(self) -> frozenset[str]:
+        """Arguments that say how S_f comes about; an original does not depend on them.
+
+        Where nobody knows what was done, flagged samples do not validate, so the original depends on the list too.
+        """
+        drawn = frozenset({"identified", "seed", "discovery"})
+        return drawn - {"discovery"} if isinstance(self.manipulation, Unknown) else drawn
+
+    def content(self) -> dict[str, str]:
+        """Digests that stand for paths in a run's identity, by the dotted name of the argument."""
+        of_discovery = {} if self.discovery is None else self.discovery.content()
+        return {f"discovery.{name}": digest for name, digest in of_discovery.items()}
+
+    def load(self) -> tuple[Split, Split | None, Split | None]:
+        """Read the training, the validation and the test split.
+
+        Without a validation split, validation is held out of training; without a test split, nothing is tested.
 
         Raises:
             UserError: The data are not there.
@@ -94,15 +112,20 @@ class CorruptedDataModule(LightningDataModule):
         if hasattr(self, "samples"):
             return
         train, validation, test = self._loaded()
+        test = train.take(torch.zeros(0, dtype=torch.long)) if test is None else test
         self.fingerprint = _checksum(train, test) if validation is None else _checksum(train, validation, test)
-        self.held = held = self._held_out(train.labels, validation)
+        flagged = self.discovery.flagged(len(train.labels), self.names) if self.discovery else None
+        held = self._held_out(train.labels, validation)
+        if flagged is not None:
+            held = self._not_flagged(held, flagged)
+        self.held = held
         samples = self._manipulate(train, ~held if self.val_labels == "clean" else torch.ones_like(held))
         place = self._place(train, test)
-        self.samples = self._identify(samples.take(~held)).to(place)
+        self.samples = self._identify(samples.take(~held), None if flagged is None else flagged[~held]).to(place)
         self.validation = (samples.take(held) if validation is None else self._untouched(validation)).to(place)
         self.test = Split(test.images.contiguous(), test.labels).to(place)
 
-    def _loaded(self) -> tuple[Split, Split | None, Split]:
+    def _loaded(self) -> tuple[Split, Split | None, Split | None]:
         """From disk, or from the last time, if everything that `load` may look at is the same."""
         kept = CorruptedDataModule.kept
         if kept is None:
@@ -133,6 +156,18 @@ class CorruptedDataModule(LightningDataModule):
         if count >= len(labels):
             raise UserError(f"val_size={count} leaves nothing of {len(labels)} samples to train on: give less")
         return held_out(labels, count)
+
+    def _not_flagged(self, held: Tensor, flagged: Tensor) -> Tensor:
+        """Validation samples without those that a list flags."""
+        both = torch.nonzero(held & flagged).flatten()
+        if len(both) and not isinstance(self.manipulation, Unknown):
+            row = int(both[0])
+            name = self.names[row] if self.names else f"index {row}"
+            raise UserError(
+                f"the list flags {name}, which validates and is not trained on: take it out of the list, or set "
+                "data.val_size to 0"
+            )
+        return held & ~flagged
 
     def _manipulate(self, train: Split, exposed: Tensor) -> Samples:
         """Draw S_m among the samples exposed to the adversary, and relabel it."""
@@ -168,10 +203,21 @@ class CorruptedDataModule(LightningDataModule):
             return device if 2 * need < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
         return device
 
-    def _identify(self, samples: Samples) -> Samples:
-        """Draw S_f, the first that the discovery finds."""
+    def _identify(self, samples: Samples, flagged: Tensor | None) -> Samples:
+        """Mark S_f: what a list flags, else the first that the discovery finds; nothing of nothing."""
         discovery = self.discovery or Uniform()
         members = int(samples.manipulated.sum())
+        if flagged is not None:
+            samples.deleted[flagged] = True
+            self.identified = int((samples.manipulated & flagged).sum()) / members if members else 1.0
+            return samples
+        if not members and self.discovery is None:
+            return samples
+        if not members:
+            raise UserError(
+                f"{type(discovery).__name__} finds manipulated samples, and none is known to be one: "
+                "give data.discovery Flagged and its path"
+            )
         if discovery.count is not None:
             self.identified = discovery.count / members
         count = round(self.identified * members)
@@ -265,10 +311,12 @@ class CorruptedDataModule(LightningDataModule):
     def evaluations(self) -> dict[str, Evaluation]:
         """All that is measured of the stage that is being run: on test, training and validation samples."""
         stage = self._running()[1]
-        measured = {"test": evaluation.of_test(self), "train": evaluation.of_train(self, stage.reference)}
-        if len(self.validation.labels):
-            measured["val"] = evaluation.of_validation(self)
-        return measured
+        measured = {
+            "test": evaluation.of_test(self),
+            "train": evaluation.of_train(self, stage.reference),
+            "val": evaluation.of_validation(self),
+        }
+        return {name: what for name, what in measured.items() if len(what.rows)}
 
     def test_dataloader(self) -> list[EvaluationBatches]:
         """One loader for each of `evaluations`."""

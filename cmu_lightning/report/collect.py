@@ -43,6 +43,10 @@ TYPES: dict[str, type] = {
 """What no `metrics.json` lacks."""
 
 
+UNKNOWN = "Unknown"
+"""The manipulation of runs on data of which nobody knows what was done to them."""
+
+
 class Skipped(NamedTuple):
     """Something in a runs folder that no number comes from, and why."""
 
@@ -171,6 +175,8 @@ def what_is_wrong(metrics: Any, setting: str, method: str, run: str) -> str | No
     """
     if not isinstance(metrics, dict):
         return "foreign: no JSON object"
+    if metrics.get("manipulation") == UNKNOWN:
+        return "of unknown manipulation: nothing was measured against the truth; repair compares such runs"
     seeds = {"original_seed": int, "manipulation_seed": int}
     of_unlearner = {"original": str} if "identified" in metrics else {}
     for key, kind in (TYPES | seeds | of_unlearner).items():

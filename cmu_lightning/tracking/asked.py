@@ -1,7 +1,8 @@
 """Which run a command line led to, so that a sweep knows finished runs without asking torch.
 
 `fit` leaves a note in `RUNS_DIR/.sweep/asked`, named after its arguments, the content of the configs among them, and
-the program's own source: whatever could lead elsewhere makes another name.
+the program's own source: whatever could lead elsewhere makes another name. Of data in a user's own files a note tells
+where the last run is, but not that the same command would lead there again.
 """
 
 import hashlib
@@ -71,26 +72,41 @@ def _source() -> bytes:
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
 
 
-def remember(arguments: list[str], run: Run) -> None:
-    """Note which run a command line leads to."""
+LAST = "\nlast time"
+"""Ends the note of a run whose files may be other ones by now."""
+
+
+def remember(arguments: list[str], run: Run, may_change: bool = False) -> None:
+    """Note which run a command line leads to.
+
+    Args:
+        arguments: After `fit`.
+        run: Of theirs.
+        may_change: Whether the same arguments may lead elsewhere once files have changed.
+    """
     note = run.runs_dir / ".sweep" / "asked" / key(arguments)
-    if not note.exists():
+    if may_change or not note.exists():
         with suppress(OSError):  # another process writes the same
-            write_atomically(note, str(run.folder.relative_to(run.runs_dir)))
+            write_atomically(note, str(run.folder.relative_to(run.runs_dir)) + LAST * may_change)
 
 
 def folder(name: str, runs_dir: Path) -> Path | None:
     """The folder of the run that a command line of this key leads to, if one was started."""
+    noted = _note(name, runs_dir)
+    return None if noted is None else runs_dir / noted.removesuffix(LAST)
+
+
+def _note(name: str, runs_dir: Path) -> str | None:
     try:
-        return runs_dir / (runs_dir / ".sweep" / "asked" / name).read_text()
+        return (runs_dir / ".sweep" / "asked" / name).read_text()
     except OSError:
         return None
 
 
 def is_finished(name: str, runs_dir: Path) -> bool:
     """Whether the run of this key is known to have its results."""
-    found = folder(name, runs_dir)
+    noted = _note(name, runs_dir)
     try:
-        return found is not None and read_metrics(found) is not None
+        return noted is not None and not noted.endswith(LAST) and read_metrics(runs_dir / noted) is not None
     except UserError:  # damaged results, which `fit` will name
         return False

@@ -34,7 +34,13 @@ LEFT = {
 """The trainer's options that a stage needs as they are."""
 
 
-def identity(config: dict[str, Any], uses: str, deletion: frozenset[str], original: str | None) -> dict[str, Any]:
+def identity(
+    config: dict[str, Any],
+    uses: str,
+    deletion: frozenset[str],
+    original: str | None,
+    content: dict[str, str] | None = None,
+) -> dict[str, Any]:
     """What a run's hash is of.
 
     Args:
@@ -42,11 +48,14 @@ def identity(config: dict[str, Any], uses: str, deletion: frozenset[str], origin
         uses: Which of the procedure's two numbers of steps the stage takes, `steps` or `unlearn_steps`.
         deletion: Arguments of the data that say how S_f comes about.
         original: Hash of the original; None for a stage that is one, on which S_f has no bearing.
+        content: Digests that stand for paths among the arguments of the data, by dotted names.
     """
     data = deepcopy(config["data"])
     data["init_args"].pop("root", None)
     if data["init_args"].get("discovery") is None:
         data["init_args"].pop("discovery", None)  # says nothing, as in configs that are older than it
+    for name, value in (content or {}).items():
+        _stand_in(data, name.split("."), value)
     procedure = dict(config["procedure"])
     procedure["steps"] = procedure[uses]
     del procedure["unlearn_steps"]
@@ -66,6 +75,13 @@ def identity(config: dict[str, Any], uses: str, deletion: frozenset[str], origin
     }
     plain: dict[str, Any] = _one_spelling(named)
     return plain
+
+
+def _stand_in(part: dict[str, Any], name: list[str], value: str) -> None:
+    """Put a digest in the place of a path, if the part that has it is there."""
+    for each in name[:-1]:
+        part = part["init_args"].get(each) or {"init_args": {}}
+    part["init_args"][name[-1]] = value
 
 
 def _one_spelling(value: Any, key: str = "") -> Any:

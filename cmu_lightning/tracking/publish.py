@@ -72,7 +72,7 @@ def upload(logger: WandbLogger, run: Run, metrics: dict[str, Any]) -> None:
 def flat(description: dict[str, Any]) -> dict[str, Any]:
     """The identity as W&B's columns: hyperparameters beside the rest, and no dots."""
     rest = {key: value for key, value in description.items() if key != "hyperparameters"}
-    job_type = {"job_type": "unlearn" if "identified" in rest else "original"}
+    job_type = {"job_type": "unlearn" if "original" in rest else "original"}
     return {**description["hyperparameters"], **job_type, **rest}
 
 
@@ -96,6 +96,8 @@ def show_manipulated(logger: WandbLogger, stage: Stage) -> None:
     data: CorruptedDataModule = stage.data
     samples = data.samples
     chosen = samples.manipulated.nonzero().flatten()[:SHOWN]
+    if not len(chosen):
+        return
     images = samples.images[chosen].cpu().permute(0, 3, 1, 2).float() / 255
     images = (data.manipulation.stamp(images).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
     clean, given = samples.clean[chosen].tolist(), samples.labels[chosen].tolist()

@@ -49,22 +49,21 @@ def described(
     """
     own = dict(config["model"].get("init_args", {}))
     seeds = {"original_seed": config["original_seed"], "manipulation_seed": data.manipulation.seed}
+    manipulated = int(data.samples.manipulated.sum())
+    known = {"manipulated": manipulated} if manipulated else {}
     of_unlearner: dict[str, Any] = {}
     if original is not None:
         seeds |= {"model_seed": stage.seed, "data_seed": data.seed}
-        of_unlearner = {
-            "identified": data.identified,
-            "deleted": int(data.samples.deleted.sum()),
-            "original": original.hash,
-        }
-        of_unlearner |= of_discovery(data)
+        of_unlearner = {"identified": data.identified} if manipulated else {}
+        of_unlearner |= {"deleted": int(data.samples.deleted.sum()), "original": original.hash}
+        of_unlearner |= of_discovery(data) if manipulated else {}
     return {
         "setting": run.setting,
         "dataset": data.dataset,
         "model": type(stage.network).__name__,
         "manipulation": type(data.manipulation).__name__,
         "method": run.method,
-        "manipulated": int(data.samples.manipulated.sum()),
+        **known,
         **of_unlearner,
         "seed": config["seed_everything"],
         **seeds,

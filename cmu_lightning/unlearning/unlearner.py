@@ -40,6 +40,7 @@ class Unlearner(Stage):
         if stage == "fit":
             if self.original is None:
                 raise UserError(f"{type(self).__name__} needs the checkpoint of an original: give it as `original`")
+            self._refuse_nothing()
             original = self._load(self.original)
             self.start(original)
             self.reference = self.classes(original, self.data.all_deleted())
@@ -49,6 +50,14 @@ class Unlearner(Stage):
     def start(self, original: nn.Module) -> None:
         """Take from the original what the method starts with; here its weights."""
         self.network.load_state_dict(original.state_dict())
+
+    def _refuse_nothing(self) -> None:
+        """There is something to unlearn, and something to keep."""
+        deleted = self.data.samples.deleted
+        if not deleted.any():
+            raise UserError("S_f is empty, so there is nothing to unlearn: give data.discovery Flagged and its path")
+        if deleted.all():
+            raise UserError(f"S_f is all {len(deleted)} training samples, so nothing is left to keep: flag less")
 
     def _load(self, path: str) -> nn.Module:
         """The original, in evaluation mode, if it was trained on this very manipulation."""

@@ -1,6 +1,7 @@
 """What all discoveries share: found samples are the first of an order, mistakes come on top."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -30,6 +31,19 @@ class Discovery(ABC):
             )
         self.count = count
         self.false_discovery_rate = false_discovery_rate
+
+    def flagged(self, total: int, names: Sequence[str] | None) -> Tensor | None:
+        """Which stored training samples are S_f, bool, shape (total,); None if S_f is drawn from S_m.
+
+        Args:
+            total: Number of training samples, those that validate among them.
+            names: Of their files, relative to the training folder; None where they have indices alone.
+        """
+        return None
+
+    def content(self) -> dict[str, str]:
+        """Digests of files that it reads, by the argument that names the file."""
+        return {}
 
     @abstractmethod
     def order(self, samples: Samples, members: Tensor, random: np.random.RandomState, pixels: Pixels) -> Tensor:

@@ -8,6 +8,7 @@ from cmu_lightning.data.manipulations.gaussian import GaussianPoison
 from cmu_lightning.data.manipulations.noise import AsymmetricNoise, RandomSwap, SymmetricNoise
 from cmu_lightning.data.manipulations.poison import AllToAll, Poison, TaCT
 from cmu_lightning.data.manipulations.sig import SIG
+from cmu_lightning.data.manipulations.unknown import Unknown
 from cmu_lightning.data.manipulations.wanet import WaNet
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "RandomSwap",
     "SymmetricNoise",
     "TaCT",
+    "Unknown",
     "WaNet",
 ]

@@ -1,9 +1,11 @@
 """Data sets and what an adversary does to them."""
 
+from cmu_lightning.data.arrays import TensorDataModule
 from cmu_lightning.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from cmu_lightning.data.datamodule import CorruptedDataModule
 from cmu_lightning.data.digits import DigitsDataModule
 from cmu_lightning.data.discoveries import ByDifficulty, ClassBiased, Discovery, Flagged, Uniform
+from cmu_lightning.data.folder import FolderDataModule
 from cmu_lightning.data.loading import Batch, Split
 from cmu_lightning.data.manipulations import (
     SIG,
@@ -41,6 +43,7 @@ __all__ = [
     "DigitsDataModule",
     "Discovery",
     "Flagged",
+    "FolderDataModule",
     "GaussianPoison",
     "InterclassConfusion",
     "Manipulation",
@@ -51,6 +54,7 @@ __all__ = [
     "Split",
     "SymmetricNoise",
     "TaCT",
+    "TensorDataModule",
     "Uniform",
     "Unknown",
     "WaNet",

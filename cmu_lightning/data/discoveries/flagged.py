@@ -20,8 +20,8 @@ COLUMNS = ("name", "index")
 class Flagged(Discovery):
     """S_f is exactly what a list says.
 
-    The list is a CSV file whose header has a column `name` or `index`, or plain text with one entry a line. A name is of
-    a file, relative to the training folder; an index counts from 0 in the training split as it is stored, before
+    The list is a CSV file whose header has a column `name` or `index`, or plain text with one entry a line. A name is
+    of a file, relative to the training folder; an index counts from 0 in the training split as it is stored, before
     validation samples are held out of it.
 
     Args:
@@ -105,7 +105,7 @@ class Flagged(Discovery):
                 f"{self._at(line)} has {entry!r}, which leaves the training folder: give names relative to it"
             )
         raise UserError(
-            f"{self._at(line)} has {entry!r}, which is no training image: give names as {next(iter(rows))!r}, or indices"
+            f"{self._at(line)} has {entry!r}, which is no training image: give names such as {next(iter(rows))!r}"
         )
 
     def _at(self, line: int) -> str:

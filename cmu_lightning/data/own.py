@@ -1,0 +1,75 @@
+"""What a user's own images share, wherever they come from."""
+
+from typing import Any
+
+import torch
+
+from cmu_lightning.data.datamodule import CorruptedDataModule
+from cmu_lightning.data.loading import Split
+from cmu_lightning.data.manipulations import Manipulation
+from cmu_lightning.errors import UserError
+
+
+class OwnDataModule(CorruptedDataModule):
+    """Images of which the classes, their number and the normalisation are found or given, not fixed.
+
+    Args:
+        manipulation: `Unknown`, or what a researcher does to the images.
+        num_classes: Those of the labels.
+        count: Number of stored training samples, a tenth of which validates by default, but no more than 1,000.
+        mean: Of each channel, white being 1, as the network was trained with; default 0.5.
+        std: Of each channel, likewise; default 0.5.
+        padding: Pixels by which training images are moved at most; default 0, as they are.
+        flip: Whether training images are mirrored at random.
+        more: `identified`, `seed`, `root`, `val_size`, `val_labels` and `discovery`, as of every data module.
+    """
+
+    def __init__(
+        self,
+        manipulation: Manipulation,
+        num_classes: int,
+        count: int,
+        mean: list[float] | None,
+        std: list[float] | None,
+        padding: int,
+        flip: bool,
+        **more: Any,
+    ) -> None:
+        self.num_classes = num_classes
+        self.mean, self.std = tuple(mean or ()), tuple(std or ())
+        if padding < 0:
+            raise UserError(f"data.padding={padding} is negative: 0 leaves training images where they are")
+        if any(value <= 0 for value in self.std):
+            raise UserError(f"data.std={list(self.std)} divides by nothing: give positive numbers")
+        self.padding, self.flip = padding, flip
+        self.default_val_size = min(1000, count // 10)
+        super().__init__(manipulation, **more)
+
+    def _loaded(self) -> tuple[Split, Split | None, Split | None]:
+        """With a mean and a standard deviation for each channel."""
+        splits = super()._loaded()
+        channels = splits[0].images.shape[-1]
+        self.mean = self._of_channels("mean", self.mean, channels)
+        self.std = self._of_channels("std", self.std, channels)
+        return splits
+
+    @staticmethod
+    def _of_channels(name: str, given: tuple[float, ...], channels: int) -> tuple[float, ...]:
+        if len(given) not in (0, channels):
+            raise UserError(
+                f"data.{name}={list(given)} has {len(given)} numbers for {channels} channels: give {channels}"
+            )
+        return given or (0.5,) * channels
+
+    def check_classes(self, labels: torch.Tensor, where: str) -> None:
+        """Refuse labels of no class.
+
+        Raises:
+            UserError: There is one.
+        """
+        wrong = torch.nonzero((labels < 0) | (labels >= self.num_classes)).flatten()
+        if len(wrong):
+            raise UserError(
+                f"{where} has the label {int(labels[wrong[0]])} at index {int(wrong[0])}, but the classes are 0 to "
+                f"{self.num_classes - 1}: mend the label or set data.num_classes"
+            )

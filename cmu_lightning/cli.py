@@ -8,13 +8,15 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from inspect import isclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 import dotenv
 import torch
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
@@ -23,10 +25,10 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-import cmu_lightning.models  # noqa: F401  (makes short class names known to configs)
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import find_configs, one_sentence
+from cmu_lightning.models.made import Made  # and makes short class names known to configs
+from cmu_lightning.parsing import find_configs, one_sentence, with_class_path
 from cmu_lightning.tracking.account import choose_mode, say
 from cmu_lightning.tracking.asked import remember
 from cmu_lightning.tracking.callbacks import LastCheckpoint, StageProgress, WriteConfig
@@ -79,7 +81,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse what LightningCLI would trip over."""
-        super().parse_arguments(parser, args)
+        self.config = parser.parse_args(with_class_path(sys.argv[1:]))
         config = self.config[self.config.subcommand]
         self._refuse_no_seed("seed_everything", config.seed_everything)
         if not re.fullmatch(r"\w[\w.-]*", config.setting or "x"):
@@ -110,6 +112,7 @@ class CLI(LightningCLI):
                     f"say: leave it at {needed} and set procedure.steps or procedure.unlearn_steps"
                 )
         self._resolve_seeds(config)
+        self._wrap_function(config)
         if config.threads is None:
             config.threads = torch.get_num_threads()
         torch.set_num_threads(config.threads)
@@ -134,6 +137,17 @@ class CLI(LightningCLI):
                 part.seed = default
             if "seed" in part:
                 self._refuse_no_seed(f"{key}.seed", part.seed)
+
+    def _wrap_function(self, config: Any) -> None:
+        """Of a function the parser would call it once, and what makes networks is needed."""
+        network = config.network
+        if not isinstance(network, Namespace) or isclass(resolve_name(network.class_path)):
+            return
+        plain = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))["network"]
+        arguments = plain.get("init_args", {}) | plain.get("dict_kwargs", {})
+        own = {"function": network.class_path, "arguments": arguments}
+        for part in (config, config.model.init_args):
+            part.network = Namespace(class_path=f"{Made.__module__}.{Made.__name__}", init_args=Namespace(**own))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs and keeps checkpoints in the run's folder."""

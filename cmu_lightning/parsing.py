@@ -16,6 +16,9 @@ NOISE = re.compile(
 )
 
 
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
 class Parser(argparse.ArgumentParser):
     """Of a command that is not LightningCLI's.
 
@@ -59,6 +62,18 @@ def _find(name: str) -> str:
         return str(shipped)
     known = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
     raise UserError(f"there is no config {name}, neither here nor among the project's: {', '.join(known)}")
+
+
+def with_class_path(arguments: list[str]) -> list[str]:
+    """Arguments, with a network's dotted name as a class_path: a bare one of a function would take no arguments."""
+    spelled = list(arguments)
+    for at, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if equals and option == "--network" and DOTTED.fullmatch(value):
+            spelled[at] = f'--network={{"class_path": "{value}"}}'
+        elif at and arguments[at - 1] == "--network" and DOTTED.fullmatch(argument):
+            spelled[at] = f'{{"class_path": "{argument}"}}'
+    return spelled
 
 
 def _refuse_unreadable(path: Path) -> None:

@@ -64,12 +64,12 @@ class TensorDataModule(OwnDataModule):
         train = self._split("train")
         if train is None:
             raise UserError(f"{self.path} has no train_images: give them and train_labels")
-        others = [self._split(name) for name in ("val", "test")]
-        for name, split in zip(("val", "test"), others, strict=True):
+        validation, test = self._split("val"), self._split("test")
+        for name, split in (("val", validation), ("test", test)):
             if split is not None and split.images.shape[1:] != train.images.shape[1:]:
                 here, there = tuple(split.images.shape), tuple(train.images.shape)
                 raise UserError(f"{self.path} has {name}_images of shape {here} and train_images of shape {there}")
-        return train, *others
+        return train, validation, test
 
     def _split(self, name: str) -> Split | None:
         images, labels = self._array(f"{name}_images"), self._labels(name)

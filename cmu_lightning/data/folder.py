@@ -107,7 +107,8 @@ class FolderDataModule(OwnDataModule):
 
     def load(self) -> tuple[Split, Split | None, Split | None]:
         """Decode all images, several at once."""
-        return self._split("train"), *(self._split(name) if self.files[name] else None for name in ("val", "test"))
+        validation, test = (self._split(name) if self.files[name] else None for name in ("val", "test"))
+        return self._split("train"), validation, test
 
     def _split(self, name: str) -> Split:
         found = self.files[name]

@@ -9,7 +9,8 @@ from torch import nn
 
 from cmu_lightning.errors import UserError
 
-PREFIX = "network."
+WRAPPERS = ("network.", "module.", "model.", "_orig_mod.")
+"""What stages, DataParallel, other people's LightningModules and torch.compile put in front of every key."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -18,17 +19,61 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: It is missing, damaged, or holds more than tensors and plain data.
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"there is no checkpoint {path}: give the last.ckpt of a run") from error
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} is refused, for it is no checkpoint of plain weights, or a damaged one") from error
-    except Exception as error:  # torch raises whatever the bytes lead it to
-        raise UserError(f"{path} cannot be read as a checkpoint (is it whole?): give the last.ckpt of a run") from error
+    checkpoint = _load(path)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path} holds no state_dict: give the last.ckpt of a run")
     return checkpoint
+
+
+def _load(path: str | Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no checkpoint {path}: give the last.ckpt of a run") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is refused, for it is no checkpoint of plain weights, or a damaged one: save the network's "
+            "state_dict() with torch.save"
+        ) from error
+    except Exception as error:  # torch raises whatever the bytes lead it to
+        raise UserError(f"{path} cannot be read as a checkpoint (is it whole?): give the last.ckpt of a run") from error
+
+
+def read_original(path: str | Path) -> dict[str, Any]:
+    """What an unlearner starts from: a checkpoint, a plain state dict, or a `.safetensors` file.
+
+    Returns:
+        A checkpoint, which may hold a `state_dict` alone.
+
+    Raises:
+        UserError: It is missing, damaged, or holds no weights.
+    """
+    if str(path).endswith(".safetensors"):
+        return {"state_dict": _safetensors(Path(path))}
+    content = _load(path)
+    if _is_state_dict(content):
+        return {"state_dict": content}
+    if not isinstance(content, dict) or not _is_state_dict(content.get("state_dict")):
+        raise UserError(f"{path} holds no state_dict: save the network's state_dict() with torch.save")
+    return content
+
+
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, dict) and bool(content) and all(map(torch.is_tensor, content.values()))
+
+
+def _safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise UserError(f"{path} is read with safetensors: pip install 'cmu-lightning[export]'") from error
+    try:
+        weights: dict[str, torch.Tensor] = load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no checkpoint {path}: give the original's weights") from error
+    except Exception as error:  # of its Rust core
+        raise UserError(f"{path} cannot be read as safetensors ({error}): give a whole file") from error
+    return weights
 
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
@@ -45,8 +90,8 @@ def load_network(network: nn.Module, checkpoint: dict[str, Any], path: str | Pat
     Raises:
         UserError: They are another architecture's.
     """
-    weights = {key.removeprefix(PREFIX): value for key, value in checkpoint["state_dict"].items()}
     own = network.state_dict()
+    weights = _unwrapped(checkpoint["state_dict"], own)
     for key in [*own, *weights]:
         here, there = (tuple(state[key].shape) if key in state else "absent" for state in (own, weights))
         if here != there:
@@ -55,3 +100,13 @@ def load_network(network: nn.Module, checkpoint: dict[str, Any], path: str | Pat
             )
     network.load_state_dict(weights)
     return network
+
+
+def _unwrapped(weights: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Without what wrappers put in front of every key, as long as the keys are not the network's own."""
+    while weights and weights.keys() != own.keys():
+        prefix = next((each for each in WRAPPERS if all(key.startswith(each) for key in weights)), None)
+        if prefix is None:
+            break
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights

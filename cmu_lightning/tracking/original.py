@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.checkpoint import read_checkpoint
+from cmu_lightning.tracking.checkpoint import read_original
 from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.tracking.run import Run
 from cmu_lightning.unlearning.original import Original
@@ -59,14 +59,15 @@ def of_config(config: dict[str, Any], deletion: frozenset[str], runs_dir: Path, 
 
 
 def of_path(path: str, runs_dir: Path) -> Run:
-    """The run that a checkpoint belongs to; a foreign one's hash is of its content.
+    """The run that a checkpoint belongs to; a foreign one has no folder but itself, and its hash is of its content.
 
     Raises:
         UserError: It is no checkpoint.
     """
-    record = read_checkpoint(path).get(RECORD, {})
+    record = read_original(path).get(RECORD, {})
     content = record.get("hash") or hashlib.sha256(Path(path).read_bytes()).hexdigest()[:10]
-    return Run(Path(path).parent, runs_dir, str(record.get("setting")), str(record.get("method")), content)
+    folder = Path(path).parent if record else Path(path)
+    return Run(folder, runs_dir, str(record.get("setting")), str(record.get("method")), content)
 
 
 def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) -> str:

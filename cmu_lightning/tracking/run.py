@@ -96,7 +96,7 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     try:
         stored: dict[str, Any] = json.loads(path.read_text())
         whole = "hash" in stored
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):
         whole = False

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cmu_lightning.data.loading import Evaluation, EvaluationBatches
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
+from cmu_lightning.tracking.checkpoint import load_network, read_original
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import RECORD, Stage
 
@@ -19,7 +19,8 @@ class Unlearner(Stage):
     Args:
         network: Makes the network; the original's.
         procedure: How it is fine-tuned.
-        original: Checkpoint of the original; the command line finds it, or trains it first.
+        original: The original's weights: a run's `last.ckpt`, another checkpoint with a `state_dict`, a plain state
+            dict, or a `.safetensors` file; left out, the command line finds the setting's original or trains it.
         seed: Of all that is random here, but for S_m and S_f.
     """
 
@@ -62,8 +63,8 @@ class Unlearner(Stage):
     def _load(self, path: str) -> nn.Module:
         """The original, in evaluation mode, if it was trained on this very manipulation."""
         data = self.data
-        checkpoint = read_checkpoint(path)
-        if "optimizer_states" in checkpoint:
+        checkpoint = read_original(path)
+        if RECORD in checkpoint and "optimizer_states" in checkpoint:
             raise UserError(f"{path} is of an unfinished run: let it finish, then use it as the original")
         original = load_network(self.make_network(), checkpoint, path)
         recorded = checkpoint.get(type(data).__qualname__)

@@ -11,6 +11,7 @@ LIGHT = {
     "sweep": "cmu_lightning.sweep.command",
     "report": "cmu_lightning.report.command",
     "dashboard": "cmu_lightning.dashboard.command",
+    "repair": "cmu_lightning.repair.command",
     "predict": "cmu_lightning.serving.predict",
     "export": "cmu_lightning.serving.export",
 }

@@ -145,9 +145,10 @@ class CLI(LightningCLI):
             return
         plain = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))["network"]
         arguments = plain.get("init_args", {}) | plain.get("dict_kwargs", {})
-        own = {"function": network.class_path, "arguments": arguments}
+        own = Namespace(function=network.class_path, arguments=arguments)  # type: ignore[no-untyped-call]
         for part in (config, config.model.init_args):
-            part.network = Namespace(class_path=f"{Made.__module__}.{Made.__name__}", init_args=Namespace(**own))
+            made = Namespace(class_path=f"{Made.__module__}.{Made.__name__}", init_args=own)  # type: ignore[no-untyped-call]
+            part.network = made
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs and keeps checkpoints in the run's folder."""

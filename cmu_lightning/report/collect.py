@@ -135,7 +135,8 @@ def _run_folders(runs_dir: Path, folder: Path, skipped: list[Skipped]) -> Iterat
     for entry in entries:
         inner = folder / entry.name
         if not entry.is_dir():
-            skipped.append(Skipped(str(within / entry.name), "no run: a file of something else"))
+            reason = "what repair chose" if entry.name == "repaired.json" else "no run: a file of something else"
+            skipped.append(Skipped(str(within / entry.name), reason))
         elif len(within.parts) == 2:
             yield inner
         else:

@@ -32,3 +32,7 @@ class SweepProgress(Progress):
         """Count."""
         self.failed += failed
         self.update(self.sweep, advance=done, running=running, failed=self.failed)
+
+    def say(self, what: str) -> None:
+        """A line above the bar."""
+        self.console.print(what, markup=False)

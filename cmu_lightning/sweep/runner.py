@@ -103,7 +103,7 @@ class Runner:
             self.failures.append(failures.record(point, code, self.runs_dir))
             self.queue.give_back(point, finished=False)
             self.progress.show(running=len(self.busy), failed=1)
-            self.progress.console.print(f"failed: {point}: {self.failures[-1].reason}", markup=False)
+            self.progress.say(f"failed: {point}: {self.failures[-1].reason}")
 
     def _stop_early(self) -> None:
         """Interrupt the runs that fall behind; each is left as an interrupted `fit` leaves it."""

@@ -43,7 +43,7 @@ class Choice:
         chosen = max(known, key=lambda run: run[1]["selection_score"])  # of equal ones the first in the sweep's order
         for found, stored in known:
             if found != chosen[0]:
-                _drop(found, stored)
+                drop(found, stored)
 
     def settle_searches(self, searches: list[Proposals]) -> None:
         """The same for bayes searches that have come to their end."""
@@ -54,7 +54,7 @@ class Choice:
                 self.settle(one)
 
 
-def _drop(run: Path, stored: dict[str, Any]) -> None:
+def drop(run: Path, stored: dict[str, Any]) -> None:
     """Say so first, then delete: a run never promises weights that are gone."""
     checkpoint, config = run / "last.ckpt", run / "config.yaml"
     if checkpoint.exists() and config.exists() and MARK in config.read_text().splitlines():

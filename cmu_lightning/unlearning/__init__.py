@@ -5,6 +5,7 @@ from cmu_lightning.unlearning.badt import BadT
 from cmu_lightning.unlearning.cf import CF
 from cmu_lightning.unlearning.dampener import Dampener
 from cmu_lightning.unlearning.distilling import Distilling
+from cmu_lightning.unlearning.keep import Keep
 from cmu_lightning.unlearning.lfssd import LFSSD
 from cmu_lightning.unlearning.original import Original
 from cmu_lightning.unlearning.potion import Potion
@@ -23,6 +24,7 @@ __all__ = [
     "BadT",
     "Dampener",
     "Distilling",
+    "Keep",
     "Original",
     "Potion",
     "Procedure",

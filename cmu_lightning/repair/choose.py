@@ -1,0 +1,106 @@
+"""Which of the runs is the repaired model, why, and the table that shows it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.report.select import destroyed
+
+SHOWN = {
+    "val_acc": "val_acc",
+    "changed": "changed",
+    "fit_retain": "fit_retain",
+    "selection_score": "score",
+    "seconds": "seconds",
+}
+MARK = "destroyed"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A finished run.
+
+    Args:
+        name: The method with the values that were tried.
+        folder: Of the run.
+        metrics: Its results.
+    """
+
+    name: str
+    folder: Path
+    metrics: dict[str, Any]
+
+    @property
+    def score(self) -> float:
+        """By which it is chosen."""
+        return float(self.metrics["selection_score"])
+
+
+def refuse_incomparable(original: Candidate | None) -> None:
+    """Say so before anything else is run.
+
+    Raises:
+        UserError: There is nothing to choose by.
+    """
+    if original is None or "selection_score" not in original.metrics:
+        raise UserError("nothing validates, so there is nothing to choose by: give a val folder or set data.val_size")
+
+
+def choose(original: Candidate, tried: list[Candidate]) -> tuple[Candidate, str]:
+    """The best, and one sentence that says why.
+
+    A candidate whose validation accuracy is under half of the original's is out; of equal ones the first is taken, and
+    the original is before all.
+
+    Args:
+        original: As it is.
+        tried: What methods made of it.
+    """
+    alive = [each for each in tried if not is_destroyed(each, original)]
+    best = max([original, *alive], key=lambda candidate: candidate.score)
+    before = f"{original.score:.4f}"
+    if best is original:
+        return best, (
+            f"The original is kept: of {len(tried)} candidates none that keeps at least half of its validation "
+            f"accuracy has a higher selection score than its own {before}."
+        )
+    accuracy, changed = best.metrics["val_acc"], best.metrics["changed"]
+    return best, (
+        f"{best.name} is chosen: of {len(alive)} candidates that keep at least half of the original's validation "
+        f"accuracy it has the highest selection score, {best.score:.4f} against {before}, for its validation accuracy "
+        f"is {accuracy:.4f} (the original's: {original.metrics['val_acc']:.4f}) and {changed:.0%} of the flagged "
+        "samples are predicted otherwise."
+    )
+
+
+def is_destroyed(candidate: Candidate, original: Candidate) -> bool:
+    """Whether less than half of the original's validation accuracy is left."""
+    return bool(destroyed(candidate.metrics, original.metrics))
+
+
+def table(original: Candidate, tried: list[Candidate], chosen: Candidate, failed: dict[str, str]) -> Table:
+    """All candidates beside the original.
+
+    Args:
+        original: As it is.
+        tried: What methods made of it.
+        chosen: One of them.
+        failed: Why there is no result, by what was tried.
+    """
+    made = Table(
+        title=f"{original.metrics['setting']}: {original.metrics['deleted']} flagged samples", title_justify="left"
+    )
+    made.add_column("", max_width=32)
+    for heading in SHOWN.values():
+        made.add_column(heading, justify="right", no_wrap=True)
+    made.add_column("")
+    for each in (original, *tried):
+        note = MARK if is_destroyed(each, original) else "chosen" if each is chosen else ""
+        cells = [f"{each.metrics[name]:.{1 if name == 'seconds' else 4}f}" for name in SHOWN]
+        made.add_row(each.name, *cells, note, style="bold" if each is chosen else "")
+    for name, reason in failed.items():
+        made.add_row(name, *[""] * len(SHOWN), f"failed: {reason}".replace("[", "\\["))
+    return made

@@ -1,0 +1,160 @@
+"""`python -m cmu_lightning repair --config MINE.yaml`."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dotenv
+from rich.console import Console
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.parsing import Parser
+from cmu_lightning.repair.choose import Candidate, choose, is_destroyed, refuse_incomparable, table
+from cmu_lightning.repair.study import points
+from cmu_lightning.sweep.failures import Failure
+from cmu_lightning.sweep.points import Point
+from cmu_lightning.sweep.progress import SweepProgress
+from cmu_lightning.sweep.queue import Queue
+from cmu_lightning.sweep.runner import Runner
+from cmu_lightning.sweep.weights import drop
+from cmu_lightning.tracking.asked import folder
+from cmu_lightning.tracking.run import read_metrics, write_atomically
+
+NAME = "repaired.json"
+
+
+class RepairProgress(SweepProgress):
+    """A bar that is gone once there is a table, which says what failed."""
+
+    def __init__(self, total: int, done: int) -> None:
+        super().__init__(total, done)
+        self.live.transient = True
+        self.update(self.sweep, description="repair")
+
+    def say(self, what: str) -> None:
+        """Nothing."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Try methods on an original, and choose.
+
+    Args:
+        arguments: After `repair`.
+
+    Returns:
+        The exit code: 0, 2 for what a user did wrong, 1 if the original cannot be measured, 130 if it was interrupted.
+    """
+    dotenv.load_dotenv(".env")
+    given, others = _parser().parse_known_args(list(arguments))
+    runs_dir = Path(given.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _repair(given, points(others), runs_dir)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: the same command goes on where this one was")
+        return 130
+    except OSError as error:
+        raise UserError(f"runs cannot be written to {runs_dir} ({error}): give another --runs_dir") from error
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "repair", "Try the methods that fit on an original, and choose. All other options are those of fit."
+    )
+    parser.add_argument("--runs_dir", help="Default: CMU_RUNS_DIR, else ./runs.")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"Default: RUNS_DIR/SETTING/{NAME}.")
+    return parser
+
+
+def _repair(given: Namespace, study: list[Point], runs_dir: Path) -> int:
+    with RepairProgress(len(study), 0) as progress:
+        failed = _run(study[:1], runs_dir, progress)  # what is wrong with all of them is said once
+        if failed:
+            return _give_up(failed[0])
+        refuse_incomparable(_candidate(study[0], runs_dir))
+        failed = _run(study[1:], runs_dir, progress)
+        original, *tried = [found for point in study if (found := _candidate(point, runs_dir)) is not None]
+        chosen, why = choose(original, tried)
+        if not (chosen.folder / "last.ckpt").exists():  # an earlier choice, or another command, dropped it
+            (chosen.folder / "metrics.json").unlink()
+            failed += _run(
+                [point for point in study if folder(point.key, runs_dir) == chosen.folder], runs_dir, progress
+            )
+    for each in tried:
+        if each.folder != chosen.folder:
+            drop(each.folder, each.metrics)
+    reasons = {str(failure.point): failure.reason.removeprefix("error: ") for failure in failed}
+    out = given.out or original.folder.parents[1] / NAME
+    write_atomically(out, json.dumps(_content(original, tried, chosen, why, reasons), indent=2) + "\n")
+    _show(original, tried, chosen, why, reasons, out)
+    return 0
+
+
+def _run(study: list[Point], runs_dir: Path, progress: SweepProgress) -> list[Failure]:
+    """Those that are not finished, one after the other in one process."""
+    left = [point for point in study if not point.is_finished(runs_dir)]
+    progress.show(running=0, done=len(study) - len(left))
+    more = ["--runs_dir", str(runs_dir), "--checkpoints", "until_chosen"]
+    return Runner(Queue(left, runs_dir), None, 1, more, progress).run()
+
+
+def _give_up(failure: Failure) -> int:
+    if failure.code == 2:
+        raise UserError(failure.reason.removeprefix("error: "))
+    sys.stderr.write("\n".join([*failure.lines, "the original cannot be measured"]) + "\n")
+    return 1
+
+
+def _candidate(point: Point, runs_dir: Path) -> Candidate | None:
+    found = folder(point.key, runs_dir)
+    metrics = None if found is None else read_metrics(found)
+    if found is None or metrics is None:
+        return None
+    tuned = ", ".join(f"{name} {value:g}" for name, value in point.values.items())
+    method = "the original" if metrics["method"] == "Keep" else metrics["method"]
+    return Candidate(f"{method} ({tuned})" if tuned else method, found, metrics)
+
+
+def _content(
+    original: Candidate, tried: list[Candidate], chosen: Candidate, why: str, reasons: dict[str, str]
+) -> dict[str, Any]:
+    """Of `repaired.json`."""
+    told = ("method", "hyperparameters", "hash", "val_acc", "changed", "selection_score")
+    candidates = [
+        {"run": str(each.folder)}
+        | {name: each.metrics[name] for name in told}
+        | {"destroyed": is_destroyed(each, original)}
+        for each in tried
+    ]
+    return {
+        "setting": original.metrics["setting"],
+        "run": str(chosen.folder),
+        "original_kept": chosen is original,
+        "why": why,
+        "original": {"run": str(original.folder)} | {name: original.metrics[name] for name in told},
+        "candidates": candidates,
+        "failed": reasons,
+    }
+
+
+def _show(
+    original: Candidate, tried: list[Candidate], chosen: Candidate, why: str, reasons: dict[str, str], out: Path
+) -> None:
+    console = Console()
+    console.print(table(original, tried, chosen, reasons))
+    for line in (
+        why,
+        str(out),
+        "next:",
+        f"  python -m cmu_lightning predict {chosen.folder} --out predictions.csv",
+        f"  python -m cmu_lightning export {chosen.folder} --out FOLDER",
+        f'  in Python: cmu_lightning.load("{chosen.folder}")',
+    ):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,209 @@
+"""One command from an original and a list of flagged samples to the chosen model."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import cmu_lightning
+from cmu_lightning.__main__ import main
+from cmu_lightning.errors import UserError
+from cmu_lightning.repair.choose import Candidate, choose, refuse_incomparable
+from cmu_lightning.repair.study import TRIED, points
+from cmu_lightning.report.collect import collect
+from cmu_lightning.tracking.run import read_metrics
+from cmu_lightning.unlearning import Keep
+from tests.networks import Linear
+
+SETTING = """
+setting: mine
+data:
+  class_path: FolderDataModule
+  init_args:
+    root: images
+    grey: true
+    manipulation: {class_path: Unknown}
+    discovery: {class_path: Flagged, init_args: {path: flagged.csv}}
+network: {class_path: tests.networks.Linear, init_args: {pixels: 64, num_classes: 10}}
+procedure: {steps: 20, unlearn_steps: 6, batch_size: 64, lr: 0.02}
+trainer: {accelerator: cpu, enable_progress_bar: false}
+"""
+REPAIR = ("repair", "--config", "mine.yaml", "--model.original", "model.pt", "--runs_dir", "runs")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Digits in folders, every 20th marked and called a 0 and half of those flagged, and a model trained on them."""
+    folder = tmp_path_factory.mktemp("repair")
+    whole, flagged = load_digits(), []
+    pixels = torch.zeros(600, 1, 8, 8)
+    labels = torch.tensor(whole.target[:600])
+    for row in range(800):
+        image, label = (whole.images[row] * 15).astype(np.uint8), int(whole.target[row])
+        if row < 600 and row % 20 == 0:
+            image[-2:, -2:], label = 255, 0
+            flagged.append(f"0/{row}.png")
+        path = folder / "images" / ("train" if row < 600 else "val") / str(label) / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+        if row < 600:
+            pixels[row, 0], labels[row] = torch.from_numpy(image) / 255, label
+    (folder / "flagged.csv").write_text("\n".join(["name", *flagged[::2]]))
+    (folder / "mine.yaml").write_text(SETTING)
+    torch.manual_seed(0)
+    network = Linear(64, 10)
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network((pixels - 0.5) / 0.5), labels).backward()
+        optimizer.step()
+    torch.save(network.state_dict(), folder / "model.pt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def repaired(place):
+    """The place once `repair` has run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr("sys.argv", ["cmu_lightning"])
+        assert main(REPAIR) == 0
+    return place
+
+
+def chosen(place):
+    return json.loads((place / "runs/mine/repaired.json").read_text())
+
+
+def test_what_was_tried_and_what_was_chosen(repaired):
+    told = chosen(repaired)
+    methods = {path.parent.name for path in repaired.glob("runs/mine/*/*") if (path / "metrics.json").exists()}
+    assert methods == {"Keep", "Potion", "ASSD", "SSD", "CF", "Scrub", "BadT"}
+    assert (len(told["candidates"]), told["failed"]) == (12, {})
+    scores = {each["run"]: each["selection_score"] for each in told["candidates"] if not each["destroyed"]}
+    assert told["run"] == max(scores, key=lambda run: scores[run])
+    assert not told["original_kept"]
+    for each in told["candidates"]:
+        assert each["destroyed"] == (each["val_acc"] < told["original"]["val_acc"] / 2)
+        assert read_metrics(repaired / each["run"])["selection_score"] == each["selection_score"]
+    assert f"of {len(scores)} candidates" in told["why"]
+    assert told["why"].count("\n") == 0
+
+
+def test_the_original_is_measured_though_it_has_no_run(repaired):
+    original = chosen(repaired)["original"]
+    stored = read_metrics(repaired / original["run"])
+    assert (stored["method"], stored["changed"], stored["deleted"], stored["samples_forward"]) == ("Keep", 0.0, 15, 0)
+    assert stored["selection_score"] == stored["val_acc"] / 2
+    own = torch.load(repaired / "model.pt", weights_only=True)
+    kept = cmu_lightning.load(repaired / original["run"]).state_dict()
+    assert all(torch.equal(kept[key], own[key]) for key in own)
+    rows = sorted(repaired.glob("images/val/*/*.png"))
+    pixels = torch.stack([torch.from_numpy(np.array(Image.open(row))).unsqueeze(0) / 255 for row in rows])
+    labels = torch.tensor([int(row.parent.name) for row in rows])
+    network = Linear(64, 10)
+    network.load_state_dict(own)
+    assert stored["val_acc"] == ((network((pixels - 0.5) / 0.5)).argmax(dim=1) == labels).double().mean()
+
+
+def test_weights_of_the_chosen_run_and_of_the_original_stay(repaired):
+    told = chosen(repaired)
+    left = {str(path.parent.relative_to(repaired)) for path in repaired.glob("runs/mine/*/*/last.ckpt")}
+    assert left == {told["run"], told["original"]["run"]}
+
+
+def test_again_nothing_is_done_and_lost_weights_come_back(repaired, monkeypatch, capsys):
+    monkeypatch.chdir(repaired)
+    before = {path: path.read_bytes() for path in Path("runs").glob("mine/*/*/metrics.json")}
+    told = chosen(repaired)
+    weights = torch.load(f"{told['run']}/last.ckpt", weights_only=True)["state_dict"]
+    Path(told["run"], "last.ckpt").unlink()
+    assert main([*REPAIR, "--out", "other.json"]) == 0
+    again = torch.load(f"{told['run']}/last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(again[key], weights[key]) for key in weights)
+    after = {path: path.read_bytes() for path in Path("runs").glob("mine/*/*/metrics.json")}
+    assert {path for path in after if after[path] != before[path]} <= {Path(told["run"], "metrics.json")}
+    assert json.loads(Path("other.json").read_text()) == told
+    said = capsys.readouterr().out
+    assert told["why"] in said
+    assert "other.json" in said
+    assert f"python -m cmu_lightning predict {told['run']} --out predictions.csv" in said
+    assert f"python -m cmu_lightning export {told['run']} --out FOLDER" in said
+    assert "the original" in said
+
+
+def test_a_report_names_what_repair_leaves(repaired):
+    results, skipped = collect(repaired / "runs")
+    assert results == []
+    assert {each.reason.partition(":")[0] for each in skipped} == {"of unknown manipulation", "what repair chose"}
+
+
+WRONG = {
+    "no original": (["--model.original", "nothing.pt"], "there is no checkpoint nothing.pt"),
+    "no list": (["--data.discovery.path", "nothing.csv"], "the list nothing.csv cannot be read"),
+    "nothing to choose by": (
+        ["--data.root", "bare", "--data.val_size", "0", "--data.discovery.path", "two.csv"],
+        "nothing validates",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_once(case, place, monkeypatch, capfd):
+    monkeypatch.chdir(place)
+    for row in range(5):
+        for label in range(10):
+            path = Path("bare/train", str(label), f"{row}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), row).save(path)
+    Path("two.csv").write_text("name\n0/1.png\n1/0.png\n")
+    arguments, says = WRONG[case]
+    assert main([*REPAIR, "--runs_dir", "wrong", *arguments]) == 2
+    error = capfd.readouterr().err
+    assert error.count(says) == 1
+    assert "Traceback" not in error
+    assert not list(Path("wrong").glob("*/repaired.json"))
+    assert not list(Path("wrong").glob("*/CF"))
+    if "bare" not in arguments:
+        assert not [path for path in Path("wrong").rglob("*") if not path.relative_to("wrong").parts[0].startswith(".")]
+
+
+def test_repair_chooses_the_method(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    for arguments in (["--model", "SSD"], ["--model.selection", "3"], ["--config", "unlearn/cf.yaml"]):
+        assert main([*REPAIR, *arguments]) == 2
+        assert "repair tries several methods" in capsys.readouterr().err
+    assert main(["repair", "--config", "nothing.yaml"]) == 2
+    assert "there is no config nothing.yaml" in capsys.readouterr().err
+
+
+def test_every_tried_overlay_is_there_and_the_original_comes_first():
+    study = points(["--config", "own_images.yaml"])
+    assert len(study) == 13
+    assert len({point.key for point in study}) == 13
+    assert "unlearn/keep.yaml" in study[0].arguments
+    assert "rewod" not in TRIED
+    assert Keep.__name__ == "Keep"
+
+
+def made(name, val_acc, changed):
+    metrics = {"val_acc": val_acc, "changed": changed, "selection_score": (val_acc + changed) / 2}
+    return Candidate(name, Path(name), metrics)
+
+
+def test_the_choice():
+    original = made("the original", 0.9, 0.0)
+    tried = [made("a", 0.4, 1.0), made("b", 0.8, 0.5), made("c", 0.7, 0.6), made("d", 0.9, 0.0)]
+    best, why = choose(original, tried)
+    assert best.name == "b"  # a is destroyed, c is equal and comes later
+    assert re.match(r"b is chosen: of 3 candidates .* 0\.6500 against 0\.4500", why)
+    best, why = choose(original, [tried[0], tried[3]])
+    assert best is original  # equal is not better
+    assert why.startswith("The original is kept: of 2 candidates")
+    with pytest.raises(UserError, match="nothing validates"):
+        refuse_incomparable(Candidate("the original", Path("x"), {"changed": 0.0}))

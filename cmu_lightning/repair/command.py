@@ -18,6 +18,7 @@ from cmu_lightning.parsing import Parser
 from cmu_lightning.repair.choose import Candidate, choose, is_destroyed, refuse_incomparable, table
 from cmu_lightning.repair.study import points
 from cmu_lightning.sweep.failures import Failure
+from cmu_lightning.sweep.hyperband import Hyperband
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.sweep.queue import Queue
@@ -102,7 +103,7 @@ def _run(study: list[Point], runs_dir: Path, progress: SweepProgress) -> list[Fa
     left = [point for point in study if not point.is_finished(runs_dir)]
     progress.show(running=0, done=len(study) - len(left))
     more = ["--runs_dir", str(runs_dir), "--checkpoints", "until_chosen"]
-    return Runner(Queue(left, runs_dir), None, 1, more, progress).run()
+    return Runner(Queue(left, runs_dir), None, 1, more, progress, Hyperband(runs_dir)).run()
 
 
 def _give_up(failure: Failure) -> int:

@@ -28,8 +28,8 @@ class TensorDataModule(OwnDataModule):
         std: Of each channel, likewise; default 0.5.
         padding: Pixels by which training images are moved at most.
         flip: Whether training images are mirrored at random.
-        more: `identified`, `seed`, `val_size`, `val_labels` and `discovery`, as of every data module; by default
-            a tenth of the training images validates, but no more than 1,000, unless there are `val_images`.
+        more: `identified`, `seed`, `val_size`, `val_labels`, `discovery` and `memory_map`, as of every data module; by
+            default a tenth of the training images validates, but no more than 1,000, unless there are `val_images`.
     """
 
     dataset = "arrays"

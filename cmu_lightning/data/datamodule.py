@@ -1,5 +1,6 @@
 """The data of an experiment: a data set, what was done to it, and what was found of that."""
 
+import math
 import os
 import pickle
 import zlib
@@ -11,11 +12,12 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from cmu_lightning.data import evaluation
+from cmu_lightning.data import evaluation, mapped
 from cmu_lightning.data.augmentation import CropAndFlip
 from cmu_lightning.data.discoveries import Discovery, Flagged, Uniform
 from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split
 from cmu_lightning.data.manipulations import Manipulation, Unknown
+from cmu_lightning.data.mapped import Images
 from cmu_lightning.data.sampling import EpochSampler, held_out, mix
 from cmu_lightning.data.training import Passes, Source, TrainingBatches
 from cmu_lightning.errors import UserError
@@ -38,6 +40,8 @@ class CorruptedDataModule(LightningDataModule):
             set's own.
         val_labels: `clean` holds them out before the manipulation, `given` after it.
         discovery: How S_f comes about; default a uniform draw from S_m.
+        memory_map: Folder for a file in which images stay, of which no more is read than a batch needs; for data
+            that fit no memory. Default in memory, and on the accelerator where they fit.
     """
 
     dataset: str
@@ -61,6 +65,7 @@ class CorruptedDataModule(LightningDataModule):
         val_size: int | None = None,
         val_labels: Literal["clean", "given"] = "clean",
         discovery: Discovery | None = None,
+        memory_map: str | None = None,
     ) -> None:
         super().__init__()
         if not 0 < identified <= 1:
@@ -81,6 +86,7 @@ class CorruptedDataModule(LightningDataModule):
         self.val_size = val_size
         self.val_labels = val_labels
         self.discovery = discovery
+        self.memory_map = memory_map
 
     @property
     def of_deletion(self) -> frozenset[str]:
@@ -125,19 +131,39 @@ class CorruptedDataModule(LightningDataModule):
         self.validation = (samples.take(held) if validation is None else self._untouched(validation)).to(place)
         self.test = Split(test.images.contiguous(), test.labels).to(place)
 
+    def room(self, *shape: int) -> Images:
+        """Room for the images that `load` reads, uint8: in memory, or in a file if there is a `memory_map`.
+
+        Args:
+            shape: n, H, W, C.
+        """
+        if self.memory_map is None:
+            return torch.empty(shape, dtype=torch.uint8)
+        return mapped.room(shape, self.memory_map)
+
+    def _read(self) -> tuple[Split, Split | None, Split | None]:
+        """Images that `load` did not put into `room` follow here."""
+        train, validation, test = self.load()
+        return self._mapped(train), validation and self._mapped(validation), test and self._mapped(test)
+
+    def _mapped(self, split: Split) -> Split:
+        if self.memory_map is None:
+            return split
+        return Split(mapped.mapped(split.images, self.memory_map), split.labels)
+
     def _loaded(self) -> tuple[Split, Split | None, Split | None]:
         """From disk, or from the last time, if everything that `load` may look at is the same."""
         kept = CorruptedDataModule.kept
         if kept is None:
-            return self.load()
+            return self._read()
         own = vars(self).keys() - vars(LightningDataModule()).keys() - self.of_deletion - {"manipulation"}
         try:
             of = type(self), pickle.dumps([(name, vars(self)[name]) for name in sorted(own)])
         except (pickle.PicklingError, AttributeError, TypeError):  # nobody can tell, so it is read anew
-            return self.load()
+            return self._read()
         if of not in kept:
             kept.clear()
-            kept[of] = self.load()
+            kept[of] = self._read()
         return kept[of]
 
     def _refuse_second_sharding(self) -> None:
@@ -198,8 +224,10 @@ class CorruptedDataModule(LightningDataModule):
     def _place(self, *splits: Split) -> torch.device:
         """Where the images live: on the accelerator if they fit there, with as much left for the network."""
         device: torch.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if self.memory_map is not None:
+            return torch.device("cpu")
         if device.type == "cuda":
-            need = sum(split.images.numel() for split in splits)
+            need = sum(math.prod(split.images.shape) for split in splits)
             return device if 2 * need < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
         return device
 
@@ -349,6 +377,6 @@ def _checksum(*splits: Split) -> int:
     """Tells other data apart."""
     checksum = 0
     for split in splits:
-        checksum = zlib.crc32(split.images.contiguous().numpy().data, checksum)
+        checksum = mapped.checksum(split.images, checksum)
         checksum = zlib.crc32(split.labels.contiguous().numpy().data, checksum)
     return checksum

@@ -44,8 +44,8 @@ class FolderDataModule(OwnDataModule):
         std: Of each channel, likewise; default 0.5.
         padding: Pixels by which training images are moved at most.
         flip: Whether training images are mirrored at random.
-        more: `identified`, `seed`, `val_size`, `val_labels` and `discovery`, as of every data module; by default
-            a tenth of the training images validates, but no more than 1,000, unless there is `val`.
+        more: `identified`, `seed`, `val_size`, `val_labels`, `discovery` and `memory_map`, as of every data module; by
+            default a tenth of the training images validates, but no more than 1,000, unless there is `val`.
     """
 
     dataset = "folder"
@@ -113,7 +113,7 @@ class FolderDataModule(OwnDataModule):
     def _split(self, name: str) -> Split:
         found = self.files[name]
         first = self._decoded(self.files["train"][0][0])
-        images = np.empty((len(found), *first.shape), dtype=np.uint8)
+        images = self.room(len(found), *first.shape)
 
         def fill(row: int) -> None:
             image = self._decoded(found[row][0])
@@ -122,12 +122,12 @@ class FolderDataModule(OwnDataModule):
                     f"{found[row][0]} has {_size(image)} pixels and {self.files['train'][0][0]} has {_size(first)}: "
                     "set data.image_size, to which all are resized"
                 )
-            images[row] = image
+            images[row] = torch.from_numpy(image)
 
         with ThreadPoolExecutor() as pool:
             for _ in _shown(range(len(found)), pool.map(fill, range(len(found))), f"reading {self.folder / name}"):
                 pass
-        return Split(torch.from_numpy(images), torch.tensor([number for _, number in found]))
+        return Split(images, torch.tensor([number for _, number in found]))
 
     def _decoded(self, path: str) -> np.ndarray:
         """One image, shape (H, W, C)."""
@@ -141,7 +141,7 @@ class FolderDataModule(OwnDataModule):
         if self.image_size is not None:
             picture = functional.center_crop(functional.resize(picture, [self.image_size]), [self.image_size])
         pixels = np.asarray(picture)
-        return pixels[..., None] if pixels.ndim == 2 else pixels
+        return np.array(pixels[..., None] if pixels.ndim == 2 else pixels)  # writable, as torch wants it
 
 
 def _size(image: np.ndarray) -> str:

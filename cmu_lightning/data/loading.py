@@ -7,18 +7,24 @@ import torch
 from torch import Tensor
 
 from cmu_lightning.data.manipulations import Manipulation
+from cmu_lightning.data.mapped import Images, Mapped
 from cmu_lightning.data.sampling import rank_slice
+
+
+def taken(images: Images, chosen: Tensor) -> Images:
+    """The images at these indices or under this mask."""
+    return images.take(chosen) if isinstance(images, Mapped) else images[chosen]
 
 
 class Split(NamedTuple):
     """Images of one split, shape (n, H, W, C) uint8, and their true classes, shape (n,) int64."""
 
-    images: Tensor
+    images: Images
     labels: Tensor
 
     def take(self, chosen: Tensor) -> "Split":
         """The samples at these indices or under this mask."""
-        return Split(self.images[chosen], self.labels[chosen])
+        return Split(taken(self.images, chosen), self.labels[chosen])
 
     def to(self, device: torch.device) -> "Split":
         """The same on a device."""
@@ -28,7 +34,7 @@ class Split(NamedTuple):
 class Samples(NamedTuple):
     """Images (n, H, W, C) uint8, true classes, labels as given, and bool masks of S_m and S_f, each (n,)."""
 
-    images: Tensor
+    images: Images
     clean: Tensor
     labels: Tensor
     manipulated: Tensor
@@ -36,11 +42,11 @@ class Samples(NamedTuple):
 
     def take(self, chosen: Tensor) -> "Samples":
         """The samples at these indices or under this mask."""
-        return Samples(*(field[chosen] for field in self))
+        return Samples(taken(self.images, chosen), *(field[chosen] for field in self[1:]))
 
     def to(self, device: torch.device) -> "Samples":
         """The same on a device."""
-        return Samples(*(field.to(device) for field in self))
+        return Samples(self.images.to(device), *(field.to(device) for field in self[1:]))
 
 
 class Batch(NamedTuple):

@@ -21,7 +21,8 @@ class OwnDataModule(CorruptedDataModule):
         std: Of each channel, likewise; default 0.5.
         padding: Pixels by which training images are moved at most; default 0, as they are.
         flip: Whether training images are mirrored at random.
-        more: `identified`, `seed`, `root`, `val_size`, `val_labels` and `discovery`, as of every data module.
+        more: `identified`, `seed`, `root`, `val_size`, `val_labels`, `discovery` and `memory_map`, as of every data
+            module.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ from torchvision.datasets import PCAM
 from cmu_lightning.data.datamodule import CorruptedDataModule
 from cmu_lightning.data.download import found_or_downloaded
 from cmu_lightning.data.loading import Split
+from cmu_lightning.data.mapped import CHUNK
 from cmu_lightning.errors import UserError
 
 
@@ -35,11 +36,14 @@ class PCAMDataModule(CorruptedDataModule):
         folder, files = stored._base_folder, stored._FILES[split]
         try:
             with stored.h5py.File(folder / files["images"][0]) as images:
-                _, height, width, _ = images["x"].shape
+                count, height, width, channels = images["x"].shape
                 top, left = (height - self.side) // 2, (width - self.side) // 2
-                pixels = images["x"][:, top : top + self.side, left : left + self.side]
+                pixels = self.room(count, self.side, self.side, channels)
+                for start in range(0, count, CHUNK):
+                    part = images["x"][start : start + CHUNK, top : top + self.side, left : left + self.side]
+                    pixels[start : start + CHUNK] = torch.from_numpy(part)
             with stored.h5py.File(folder / files["targets"][0]) as targets:
                 labels = targets["y"][:].reshape(-1)
         except OSError as error:
             raise UserError(f"{split} split of PCAM in {folder} cannot be read ({error}): download it again") from error
-        return Split(torch.from_numpy(pixels), torch.from_numpy(labels).long())
+        return Split(pixels, torch.from_numpy(labels).long())

@@ -33,9 +33,9 @@ class Source:
         total = whole.stop - whole.start
         part = rank_slice(total, rank, world_size)
         part = slice(whole.start + part.start, whole.start + part.stop)
-        images, clean, label, _, deleted = self.samples.take(order[part])
-        device = pixels.device
-        moved = self.augmentation(images.to(device), crops[part].to(device))
+        samples, rows, device = self.samples, order[part], pixels.device
+        label, clean, deleted = samples.labels[rows], samples.clean[rows], samples.deleted[rows]
+        moved = self.augmentation(samples.images[rows].to(device), crops[part].to(device))
         image = pixels(moved, stamped[part], order[part])
         return Batch(image, label.to(device), clean.to(device), deleted.to(device), total)
 

@@ -51,7 +51,8 @@ def identity(
         content: Digests that stand for paths among the arguments of the data, by dotted names.
     """
     data = deepcopy(config["data"])
-    data["init_args"].pop("root", None)
+    for key in ("root", "memory_map"):
+        data["init_args"].pop(key, None)
     if data["init_args"].get("discovery") is None:
         data["init_args"].pop("discovery", None)  # says nothing, as in configs that are older than it
     for name, value in (content or {}).items():

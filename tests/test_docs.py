@@ -61,6 +61,21 @@ def test_a_discovery_of_ones_own(runs, fit, tmp_path, monkeypatch, capsys):
     assert json.loads(path.read_text())["discovery_recall"] == 0.5
 
 
+def test_a_detector_of_ones_own(runs, fit, tmp_path, monkeypatch):
+    document = (ROOT / "docs/extending.md").read_text()
+    (code,) = (block for block in blocks("docs/extending.md", "python") if "Detector" in block)
+    Path("mine.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    arguments = re.search(
+        r"^python -m cmu_lightning fit --config poison_digits.yaml (.*mine.Outliers.*)$", document, re.MULTILINE
+    )
+    shutil.copytree(runs, "runs")
+    assert fit(*arguments[1].split(), "--runs_dir", "runs") == 0
+    (path,) = Path("runs/poison_digits/CF").glob("*/metrics.json")
+    assert json.loads(path.read_text())["deleted"] == 36
+
+
 def test_the_page_of_manipulations_names_every_one_and_its_arguments():
     page = (ROOT / "docs/manipulations.md").read_text()
     shown = (ROOT / "docs/manipulations.py").read_text()

@@ -99,7 +99,7 @@ def test_s_f_is_exactly_the_list_as_stored():
     assert data.identified == int(data.samples.manipulated[[7, 100, 900]].sum()) / 36
     with pytest.raises(UserError, match=f"flags index {validating}, which validates"):
         digits(Poison(size=36), write(f"{validating}\n{chosen[0]}"))
-    with pytest.raises(UserError, match=r"identified=0.5 is for S_f that is drawn"):
+    with pytest.raises(UserError, match=r"give discovery.path=.* or identified=0.5, not both"):
         digits(Poison(size=36), write("3"), identified=0.5)
 
 

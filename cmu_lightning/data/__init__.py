@@ -4,7 +4,19 @@ from cmu_lightning.data.arrays import TensorDataModule
 from cmu_lightning.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from cmu_lightning.data.datamodule import CorruptedDataModule
 from cmu_lightning.data.digits import DigitsDataModule
-from cmu_lightning.data.discoveries import ByDifficulty, ClassBiased, Discovery, Flagged, Uniform
+from cmu_lightning.data.discoveries import (
+    ActivationClustering,
+    ByDifficulty,
+    ClassBiased,
+    Detector,
+    Discovery,
+    Flagged,
+    Inspection,
+    LossRanking,
+    Similarity,
+    SpectralSignatures,
+    Uniform,
+)
 from cmu_lightning.data.folder import FolderDataModule
 from cmu_lightning.data.loading import Batch, Split
 from cmu_lightning.data.manipulations import (
@@ -29,6 +41,7 @@ from cmu_lightning.data.pcam import PCAMDataModule
 
 __all__ = [
     "SIG",
+    "ActivationClustering",
     "AdapBlend",
     "AdapPatch",
     "AllToAll",
@@ -40,17 +53,22 @@ __all__ = [
     "CIFAR100DataModule",
     "ClassBiased",
     "CorruptedDataModule",
+    "Detector",
     "DigitsDataModule",
     "Discovery",
     "Flagged",
     "FolderDataModule",
     "GaussianPoison",
+    "Inspection",
     "InterclassConfusion",
+    "LossRanking",
     "Manipulation",
     "OneWayConfusion",
     "PCAMDataModule",
     "Poison",
     "RandomSwap",
+    "Similarity",
+    "SpectralSignatures",
     "Split",
     "SymmetricNoise",
     "TaCT",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cmu_lightning.data import evaluation, mapped
 from cmu_lightning.data.augmentation import CropAndFlip
-from cmu_lightning.data.discoveries import Discovery, Flagged, Uniform
+from cmu_lightning.data.discoveries import Detector, Discovery, Flagged, Inspection, Uniform
 from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split
 from cmu_lightning.data.manipulations import Manipulation, Unknown
 from cmu_lightning.data.mapped import Images
@@ -72,12 +72,8 @@ class CorruptedDataModule(LightningDataModule):
             raise UserError(f"identified={identified} is not in (0, 1]: it is the fraction of S_m that was found")
         if val_size is not None and val_size < 0:
             raise UserError(f"val_size={val_size} is negative: 0 is for no validation")
-        if discovery is not None and discovery.count is not None and identified != 1:
-            raise UserError(f"give discovery.count={discovery.count} or identified={identified}, not both")
-        if isinstance(discovery, Flagged) and identified != 1:
-            raise UserError(
-                f"identified={identified} is for S_f that is drawn, and a list says what it is: leave it out"
-            )
+        if discovery is not None and discovery.extent is not None and identified != 1:
+            raise UserError(f"give discovery.{discovery.extent} or identified={identified}, not both")
         self.manipulation = manipulation
         self.manipulation.num_classes = self.num_classes
         self.identified = identified
@@ -95,7 +91,8 @@ class CorruptedDataModule(LightningDataModule):
         Where nobody knows what was done, flagged samples do not validate, so the original depends on the list too.
         """
         drawn = frozenset({"identified", "seed", "discovery"})
-        return drawn - {"discovery"} if isinstance(self.manipulation, Unknown) else drawn
+        depends = isinstance(self.manipulation, Unknown) and isinstance(self.discovery, Flagged)
+        return drawn - {"discovery"} if depends else drawn
 
     def content(self) -> dict[str, str]:
         """Digests that stand for paths in a run's identity, by the dotted name of the argument."""
@@ -130,6 +127,8 @@ class CorruptedDataModule(LightningDataModule):
         self.samples = self._identify(samples.take(~held), None if flagged is None else flagged[~held]).to(place)
         self.validation = (samples.take(held) if validation is None else self._untouched(validation)).to(place)
         self.test = Split(test.images.contiguous(), test.labels).to(place)
+        if isinstance(self.discovery, Detector) and stage == "fit":
+            self._detect(self.discovery)
 
     def room(self, *shape: int) -> Images:
         """Room for the images that `load` reads, uint8: in memory, or in a file if there is a `memory_map`.
@@ -232,8 +231,10 @@ class CorruptedDataModule(LightningDataModule):
         return device
 
     def _identify(self, samples: Samples, flagged: Tensor | None) -> Samples:
-        """Mark S_f: what a list flags, else the first that the discovery finds; nothing of nothing."""
+        """Mark S_f: what a list flags, else the first that the discovery finds; a detector's waits for an original."""
         discovery = self.discovery or Uniform()
+        if isinstance(discovery, Detector):
+            return samples
         members = int(samples.manipulated.sum())
         if flagged is not None:
             samples.deleted[flagged] = True
@@ -254,6 +255,23 @@ class CorruptedDataModule(LightningDataModule):
         pixels = Pixels(self.mean, self.std, self.manipulation, torch.device("cpu"))
         samples.deleted[discovery.find(samples, count, self.seed, pixels)] = True
         return samples
+
+    def _detect(self, detector: Detector) -> None:
+        """S_f as the detector sees the stage's original; of a stage that is one itself there is none."""
+        trainer, stage = self._running()
+        original = stage.load_original()
+        if original is not None:
+            found = detector.detect(Inspection(original, self.samples, self.pixels()), self.seed)
+            self._flag(trainer.strategy.broadcast(found))  # rank 0's, should a tie be broken otherwise elsewhere
+            original.cpu()
+
+    def _flag(self, found: Tensor) -> None:
+        """Take over S_f, and tell which fraction of S_m that is."""
+        manipulated, deleted = self.samples.manipulated, self.samples.deleted
+        deleted.zero_()
+        deleted[found.to(deleted.device)] = True
+        members = int(manipulated.sum())
+        self.identified = int((deleted & manipulated).sum()) / members if members else 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """What travels in every checkpoint.
@@ -276,9 +294,11 @@ class CorruptedDataModule(LightningDataModule):
         return (self.manipulation.stamp_training(images, rows.cpu()).clamp(0, 1) * 255).round().byte()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Check that a checkpoint of this same run is of the same data."""
+        """Check that a checkpoint of this same run is of the same data; a detector's S_f is taken from it."""
         difference = self.difference(state)
-        if difference is None and not torch.equal(self.state_dict()["deleted"], state["deleted"]):
+        if difference is None and isinstance(self.discovery, Detector):
+            self._flag(state["deleted"])
+        elif difference is None and not torch.equal(self.state_dict()["deleted"], state["deleted"]):
             difference = "another deletion set (S_f)"
         if difference:
             raise UserError(f"the checkpoint is of {difference}: give a checkpoint of this setting")

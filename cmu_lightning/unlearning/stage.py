@@ -98,6 +98,10 @@ class Stage(Measuring):
         """
         return losses.sum() * (self.trainer.world_size / batch.total)
 
+    def load_original(self) -> nn.Module | None:
+        """What the stage starts from, in evaluation mode; None for an original."""
+        return None
+
     def setup(self, stage: str) -> None:
         """Check that the trainer runs the stage once and that the network fits the data."""
         trainer = self.trainer

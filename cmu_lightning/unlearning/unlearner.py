@@ -39,10 +39,8 @@ class Unlearner(Stage):
     def setup(self, stage: str) -> None:
         """Load the original before training, and keep what it predicts on S_f."""
         if stage == "fit":
-            if self.original is None:
-                raise UserError(f"{type(self).__name__} needs the checkpoint of an original: give it as `original`")
+            original = self.load_original()
             self._refuse_nothing()
-            original = self._load(self.original)
             self.start(original)
             self.reference = self.classes(original, self.data.all_deleted())
             original.cpu()
@@ -60,9 +58,11 @@ class Unlearner(Stage):
         if deleted.all():
             raise UserError(f"S_f is all {len(deleted)} training samples, so nothing is left to keep: flag less")
 
-    def _load(self, path: str) -> nn.Module:
+    def load_original(self) -> nn.Module:
         """The original, in evaluation mode, if it was trained on this very manipulation."""
-        data = self.data
+        data, path = self.data, self.original
+        if path is None:
+            raise UserError(f"{type(self).__name__} needs the checkpoint of an original: give it as `original`")
         checkpoint = read_original(path)
         if RECORD in checkpoint and "optimizer_states" in checkpoint:
             raise UserError(f"{path} is of an unfinished run: let it finish, then use it as the original")

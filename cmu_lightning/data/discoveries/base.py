@@ -32,6 +32,11 @@ class Discovery(ABC):
         self.count = count
         self.false_discovery_rate = false_discovery_rate
 
+    @property
+    def extent(self) -> str | None:
+        """Says how large S_f is; None leaves that to the data's `identified`."""
+        return None if self.count is None else f"count={self.count}"
+
     def flagged(self, total: int, names: Sequence[str] | None) -> Tensor | None:
         """Which stored training samples are S_f, bool, shape (total,); None if S_f is drawn from S_m.
 

@@ -32,6 +32,11 @@ class Flagged(Discovery):
         super().__init__()
         self.path = Path(path)
 
+    @property
+    def extent(self) -> str:
+        """The list says how large S_f is."""
+        return f"path={self.path}"
+
     def content(self) -> dict[str, str]:
         """A digest of the list."""
         return {"path": hashlib.sha256(self._text().encode()).hexdigest()}

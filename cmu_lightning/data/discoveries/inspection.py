@@ -1,0 +1,63 @@
+"""What a detector can see: the original, looking at S_tr as it was trained on but not augmented."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cmu_lightning.data.loading import Pixels, Samples
+from cmu_lightning.errors import UserError
+
+
+class Inspection:
+    """A network's features and losses on samples, batch by batch, so that no more than the result is kept.
+
+    Args:
+        network: The original.
+        samples: S_tr.
+        pixels: Makes a network's input of images, stamps included, on the device that the network runs on.
+    """
+
+    size = 1000  # samples in a batch, as in evaluations
+
+    def __init__(self, network: nn.Module, samples: Samples, pixels: Pixels) -> None:
+        self.network, self.samples, self.pixels = network, samples, pixels
+        self.labels = samples.labels.cpu()
+        """As given, shape (n,); a detector looks at no other."""
+
+    def features(self) -> Tensor:
+        """What the network's last linear layer gets, shape (n, d), float64, on the CPU.
+
+        Raises:
+            UserError: The network has no linear layer.
+        """
+        linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise UserError(
+                f"{type(self.network).__name__} has no linear layer, whose input a detector takes as features: "
+                "give a network that ends in nn.Linear, or another discovery"
+            )
+        seen: list[Tensor] = []
+        hook = linear[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1).cpu()))
+        try:
+            for _ in self._outputs():
+                pass
+        finally:
+            hook.remove()
+        return torch.cat(seen).double()
+
+    def losses(self) -> Tensor:
+        """Cross-entropy with the labels as given, shape (n,), float64, on the CPU."""
+        losses = [cross_entropy(outputs, self.labels[rows], reduction="none") for rows, outputs in self._outputs()]
+        return torch.cat(losses)
+
+    @torch.no_grad()
+    def _outputs(self) -> Iterator[tuple[slice, Tensor]]:
+        """Which samples each batch holds, and their logits, float64, on the CPU."""
+        network = self.network.to(self.pixels.device).eval()
+        images, manipulated = self.samples.images, self.samples.manipulated.cpu()
+        index = torch.arange(len(self.labels))
+        for start in range(0, len(index), self.size):
+            rows = slice(start, start + self.size)
+            yield rows, network(self.pixels(images[rows], manipulated[rows], index[rows])).double().cpu()

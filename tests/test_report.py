@@ -230,7 +230,8 @@ LOOK = """
 const shown = (method) => [...document.querySelectorAll(".series")]
   .filter((group) => group.dataset.method === method).map((group) => getComputedStyle(group).display !== "none");
 const button = (method) => document.querySelector(`#legend button[data-method="${method}"]`);
-const charts = [...document.querySelectorAll("figure")];
+const charts = [...document.querySelectorAll("figure:not(.map)")];
+outcome.maps = [...document.querySelectorAll("figure.map")].map((map) => map.querySelectorAll("rect").length);
 outcome.charts = charts.map((figure) => figure.querySelectorAll("svg.plot .series *").length);
 outcome.titles = charts.map((figure) => figure.querySelector("svg.plot").getAttribute("aria-label"));
 const words = (figure) => [...figure.querySelectorAll("svg.plot > text")].map((text) => text.textContent);
@@ -269,9 +270,10 @@ def test_the_page_in_a_browser(made):
     assert outcome["outside"] == 0
     assert outcome["labels"][0] == ["identified fraction of the manipulated samples", "acc_corr: fraction correct"]
     assert outcome["methods"] == ["CF", "Potion", "RewoD", "Scrub"]
-    assert outcome["before"] == outcome["again"] == [True] * 4  # two charts in each of two settings
-    assert outcome["hidden"] == [False] * 4
-    assert outcome["others"] == [True] * 4
+    assert outcome["before"] == outcome["again"] == [True] * 5  # two charts in each of two settings, and a map
+    assert outcome["hidden"] == [False] * 5
+    assert outcome["others"] == [True] * 5
+    assert outcome["maps"] == [4 * 10 * 2 + 10]  # methods, fractions and manipulations, and the scale
     assert outcome["pressed"] == "false"
     stored = made.glob("runs/confusion_digits/RewoD/*/metrics.json")
     measured = [

@@ -70,3 +70,54 @@ class Chart:
     series: list[Series]
     references: list[Reference] = field(default_factory=list)
     legend: list[tuple[str, Style]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A cell of a map: its left upper corner, its colour or None for a gap, and what is said in it and of it."""
+
+    x: int
+    y: int
+    method: str
+    colour: str | None
+    ink: str
+    text: str
+    tip: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """Text in a map; `side` is which of its ends is at x."""
+
+    x: int
+    y: int
+    side: Literal["left", "middle", "right"]
+    text: str
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class Map:
+    """A picture of coloured cells, laid out in pixels from the left upper corner.
+
+    Args:
+        name: Of its file, without ending.
+        setting: What it is of.
+        title: Above it.
+        note: Below it.
+        width: Of the whole.
+        height: Of the whole.
+        tile: Width and height of a cell.
+        tiles: The cells.
+        words: All that is written beside them.
+    """
+
+    name: str
+    setting: str
+    title: str
+    note: str
+    width: int
+    height: int
+    tile: tuple[int, int]
+    tiles: list[Tile]
+    words: list[Words]

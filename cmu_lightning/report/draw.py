@@ -8,7 +8,9 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from cmu_lightning.report.appearance import Style
-from cmu_lightning.report.chart import Axis, Chart, Reference, Series
+from cmu_lightning.report.chart import Axis, Chart, Map, Reference, Series
+from cmu_lightning.report.draw_map import figure_of, svg_of
+from cmu_lightning.tracking.run import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +47,7 @@ MARK = "cmu_lightning picture of "
 """Begins the description inside each file, which goes on with the digest of what is shown."""
 
 
-def draw(chart: Chart, path: Path) -> bool:
+def draw(chart: Chart | Map, path: Path) -> bool:
     """Write a chart's PNG and SVG files.
 
     Args:
@@ -63,19 +65,23 @@ def draw(chart: Chart, path: Path) -> bool:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(LOOK):
-        figure = _figure(chart)
+        figure = figure_of(chart) if isinstance(chart, Map) else _figure(chart)
         for file in files:
             part = file.with_name(f".{file.name}.part")
+            if isinstance(chart, Map) and file.suffix == ".svg":
+                write_atomically(file, svg_of(chart, description))
+                continue
             undated = {"Date": None} if file.suffix == ".svg" else {}
             figure.savefig(part, format=file.suffix[1:], dpi=150, metadata={"Description": description, **undated})
             part.replace(file)
     return True
 
 
-def digest(chart: Chart) -> str:
-    """Of what a chart shows, and of how this module draws it."""
+def digest(chart: Chart | Map) -> str:
+    """Of what a chart shows, and of how it is drawn here."""
     shown = json.dumps(asdict(chart), sort_keys=True).encode()
-    return hashlib.sha256(shown + Path(__file__).read_bytes()).hexdigest()[:16]
+    how = Path(__file__).with_name("draw_map.py" if isinstance(chart, Map) else "draw.py")
+    return hashlib.sha256(shown + how.read_bytes()).hexdigest()[:16]
 
 
 def remove_stale(folder: Path, current: set[Path]) -> None:

@@ -129,6 +129,25 @@ function show(figure) {
   if (chart.legend.length) plot.after(key(chart.legend));
 }
 
+function showMap(figure) {
+  const map = DATA.maps[figure.dataset.map];
+  const holder = Object.assign(document.createElement("div"), { className: "wide" });
+  figure.querySelector("figcaption").after(holder);
+  const plot = draw("svg", { class: "plot", width: map.width, height: map.height, viewBox: `0 0 ${map.width} ${map.height}`, role: "img", "aria-label": map.title }, holder);
+  const panels = {};
+  const [width, height] = map.tile;
+  for (const { x, y, method, colour, ink, text, tip } of map.tiles) {
+    const group = (panels[method] ??= draw("g", { class: "series", "data-method": method }, plot));
+    const look = colour ? { fill: colour } : { class: "gap" };
+    draw("rect", { x: x + 0.5, y: y + 0.5, width: width - 1, height: height - 1, "data-tip": tip, ...look }, group);
+    if (text) draw("text", { x: x + width / 2, y: y + height / 2 + 4, "text-anchor": "middle", style: `fill:${ink};pointer-events:none` }, group, text);
+  }
+  const anchors = { left: "start", middle: "middle", right: "end" };
+  for (const { x, y, side, text, bold } of map.words) {
+    draw("text", { x, y, "text-anchor": anchors[side], "font-weight": bold ? 600 : 400 }, plot, text);
+  }
+}
+
 function key(legend) {
   const made = Object.assign(document.createElement("div"), { className: "key" });
   for (const [name, style] of legend) {
@@ -191,4 +210,4 @@ function theme() {
 theme();
 legend();
 tips();
-document.querySelectorAll("figure").forEach(show);
+document.querySelectorAll("figure").forEach((figure) => (figure.dataset.map ? showMap : show)(figure));

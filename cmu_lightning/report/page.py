@@ -9,16 +9,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cmu_lightning import __version__
 from cmu_lightning.report.appearance import LEVELS, Style
-from cmu_lightning.report.chart import Chart
+from cmu_lightning.report.chart import Chart, Map
 from cmu_lightning.report.collect import Skipped
 from cmu_lightning.report.measures import missing
 from cmu_lightning.report.summarise import Summary
+from cmu_lightning.report.table import Table
 from cmu_lightning.report.tables import chosen_runs, tables
 
 
 def page(
     summaries: list[Summary],
     charts: list[list[Chart]],
+    maps: list[Map],
+    of_regimes: Table,
     styles: Mapping[str, Style],
     skipped: list[Skipped],
     runs_dir: Path,
@@ -28,6 +31,8 @@ def page(
     Args:
         summaries: One a variant.
         charts: Of each variant.
+        maps: Of all of them together.
+        of_regimes: The table of the maps.
         styles: Of the methods.
         skipped: What no number comes from.
         runs_dir: Where the runs lie.
@@ -43,6 +48,7 @@ def page(
         "styles": {method: styles[method] for summary in summaries for method in summary.methods},
         "levels": LEVELS,
         "charts": [[asdict(chart) for chart in of_variant] for of_variant in charts],
+        "maps": [asdict(each) for each in maps],
     }
     variants = [
         {
@@ -56,6 +62,8 @@ def page(
     ]
     return templates.get_template("page.html").render(
         variants=variants,
+        maps=maps,
+        of_regimes=of_regimes,
         skipped=skipped,
         rule=summaries[0].rule,
         runs_dir=runs_dir,

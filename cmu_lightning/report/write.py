@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cmu_lightning.report.appearance import styles
-from cmu_lightning.report.chart import Chart
+from cmu_lightning.report.chart import Chart, Map
 from cmu_lightning.report.collect import Result, Skipped
 from cmu_lightning.report.draw import draw, remove_stale
 from cmu_lightning.report.measures import missing
 from cmu_lightning.report.page import page
 from cmu_lightning.report.pictures import pictures
+from cmu_lightning.report.regime_map import regime_map
+from cmu_lightning.report.regimes import regimes
+from cmu_lightning.report.regimes import table as regime_table
 from cmu_lightning.report.summarise import Summary
 from cmu_lightning.report.table import Table, write
 from cmu_lightning.report.tables import chosen_runs, tables, together
 from cmu_lightning.report.variants import variants
 from cmu_lightning.tracking.run import write_atomically
 
-Charts = dict[str, list[Chart]]
-"""By the folder that a variant's figures go to."""
+Charts = dict[str, list[Chart | Map]]
+"""By the folder that a variant's figures go to, or the maps of a data set and network."""
 
 
 class Written(NamedTuple):
@@ -48,18 +51,22 @@ def write_page_and_tables(
     summaries = [Summary(variant, rule) for variant in variants(results)]
     looks = styles(method for summary in summaries for method in summary.methods)
     charts = [pictures(summary, runs_dir, looks, skipped) for summary in summaries]
+    found = regimes(summaries)
+    maps, of_regimes = [regime_map(each) for each in found], regime_table(found)
     made = [
         (summary.variant.name, [*tables(summary), chosen_runs(summary), _missing(summary)]) for summary in summaries
     ]
-    everything = [*together(made), _skipped(skipped)]
+    everything = [*together(made), *([of_regimes] if maps else []), _skipped(skipped)]
     for table in everything:
         write(table, out / "tables")
-    write_atomically(out / "index.html", page(summaries, charts, looks, skipped, runs_dir))
-    return Written(dict(zip(_folders(summaries), charts, strict=True)), everything)
+    write_atomically(out / "index.html", page(summaries, charts, maps, of_regimes, looks, skipped, runs_dir))
+    return Written(_by_folder(summaries, charts, maps), everything)
 
 
 def write_figures(
-    charts: Charts, out: Path, track: Callable[[list[tuple[Chart, Path]]], Iterable[tuple[Chart, Path]]]
+    charts: Charts,
+    out: Path,
+    track: Callable[[list[tuple[Chart | Map, Path]]], Iterable[tuple[Chart | Map, Path]]],
 ) -> int:
     """Draw what has changed, and delete what earlier reports have left.
 
@@ -77,12 +84,16 @@ def write_figures(
     return drawn
 
 
-def _folders(summaries: list[Summary]) -> list[str]:
-    """A folder name for each variant."""
-    taken: list[str] = []
-    for summary in summaries:
-        name = re.sub(r"[^\w.=-]+", "_", summary.variant.name).strip("_")[:80]
-        taken.append(next(each for at in count(1) if (each := name if at == 1 else f"{name}_{at}") not in taken))
+def _by_folder(summaries: list[Summary], charts: list[list[Chart]], maps: list[Map]) -> Charts:
+    """A folder for each variant, and for each data set and network that has maps."""
+    shown: list[tuple[str, list[Chart | Map]]] = [
+        (summary.variant.name, [*own]) for summary, own in zip(summaries, charts, strict=True)
+    ]
+    shown += [(setting, [each for each in maps if each.setting == setting]) for setting in {m.setting: 0 for m in maps}]
+    taken: Charts = {}
+    for full, own in shown:
+        name = re.sub(r"[^\w.=-]+", "_", full).strip("_")[:80]
+        taken[next(each for at in count(1) if (each := name if at == 1 else f"{name}_{at}") not in taken)] = own
     return taken
 
 

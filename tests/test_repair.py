@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ network: {class_path: tests.networks.Linear, init_args: {pixels: 64, num_classes
 procedure: {steps: 20, unlearn_steps: 6, batch_size: 64, lr: 0.02}
 trainer: {accelerator: cpu, enable_progress_bar: false}
 """
-REPAIR = ("repair", "--config", "mine.yaml", "--model.original", "model.pt", "--runs_dir", "runs")
+REPAIR = ("repair", "--config", "repair.yaml", "--model.original", "model.pt", "--runs_dir", "runs")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def place(tmp_path_factory):
         if row < 600:
             pixels[row, 0], labels[row] = torch.from_numpy(image) / 255, label
     (folder / "flagged.csv").write_text("\n".join(["name", *flagged[::2]]))
-    (folder / "mine.yaml").write_text(SETTING)
+    (folder / "repair.yaml").write_text(SETTING)
     torch.manual_seed(0)
     network = Linear(64, 10)
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
@@ -123,9 +124,12 @@ def test_again_nothing_is_done_and_lost_weights_come_back(repaired, monkeypatch,
     told = chosen(repaired)
     weights = torch.load(f"{told['run']}/last.ckpt", weights_only=True)["state_dict"]
     Path(told["run"], "last.ckpt").unlink()
+    asked = time.time_ns()
     assert main([*REPAIR, "--out", "other.json"]) == 0
     again = torch.load(f"{told['run']}/last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(again[key], weights[key]) for key in weights)
+    assert main(REPAIR) == 0  # all that is asked again is whether the files are the same
+    assert sorted(path.stat().st_mtime_ns for path in Path("runs/.sweep/asked").iterdir())[-3] < asked
     after = {path: path.read_bytes() for path in Path("runs").glob("mine/*/*/metrics.json")}
     assert {path for path in after if after[path] != before[path]} <= {Path(told["run"], "metrics.json")}
     assert json.loads(Path("other.json").read_text()) == told

@@ -12,7 +12,6 @@ from cmu_lightning.report.select import destroyed
 SHOWN = {
     "val_acc": "val_acc",
     "changed": "changed",
-    "fit_retain": "fit_retain",
     "selection_score": "score",
     "seconds": "seconds",
 }
@@ -93,7 +92,7 @@ def table(original: Candidate, tried: list[Candidate], chosen: Candidate, failed
     made = Table(
         title=f"{original.metrics['setting']}: {original.metrics['deleted']} flagged samples", title_justify="left"
     )
-    made.add_column("", max_width=32)
+    made.add_column("")
     for heading in SHOWN.values():
         made.add_column(heading, justify="right", no_wrap=True)
     made.add_column("")

@@ -79,8 +79,9 @@ def _repair(given: Namespace, study: list[Point], runs_dir: Path) -> int:
         failed = _run(study[:1], runs_dir, progress)  # what is wrong with all of them is said once
         if failed:
             return _give_up(failed[0])
-        refuse_incomparable(_candidate(study[0], runs_dir))
-        failed = _run(study[1:], runs_dir, progress)
+        original = _candidate(study[0], runs_dir)
+        refuse_incomparable(original)
+        failed = _run(study[1:], runs_dir, progress, original)
         original, *tried = [found for point in study if (found := _candidate(point, runs_dir)) is not None]
         chosen, why = choose(original, tried)
         if not (chosen.folder / "last.ckpt").exists():  # an earlier choice, or another command, dropped it
@@ -98,12 +99,28 @@ def _repair(given: Namespace, study: list[Point], runs_dir: Path) -> int:
     return 0
 
 
-def _run(study: list[Point], runs_dir: Path, progress: SweepProgress) -> list[Failure]:
-    """Those that are not finished, one after the other in one process."""
-    left = [point for point in study if not point.is_finished(runs_dir)]
+def _run(
+    study: list[Point], runs_dir: Path, progress: SweepProgress, original: Candidate | None = None
+) -> list[Failure]:
+    """Those that are not finished, one after the other in one process.
+
+    Args:
+        study: All of them.
+        runs_dir: Where their runs go.
+        progress: Is told.
+        original: Measured just now, which tells what the files hold that finished runs have to be of.
+    """
+    left = [point for point in study if not _is_done(point, runs_dir, original)]
     progress.show(running=0, done=len(study) - len(left))
     more = ["--runs_dir", str(runs_dir), "--checkpoints", "until_chosen"]
     return Runner(Queue(left, runs_dir), None, 1, more, progress, Hyperband(runs_dir)).run()
+
+
+def _is_done(point: Point, runs_dir: Path, original: Candidate | None) -> bool:
+    found = _candidate(point, runs_dir)
+    if found is None or original is None or "content" not in original.metrics:
+        return point.is_finished(runs_dir)
+    return all(found.metrics.get(name) == original.metrics[name] for name in ("content", "original"))
 
 
 def _give_up(failure: Failure) -> int:

@@ -99,7 +99,8 @@ def _variant(name: str, about: dict[str, Any], group: list[Result]) -> Variant:
         if not result.is_original:
             method = result.metrics["method"]
             own = result.configuration.of(method) if result.configuration else {"config": result.folder}
-            by_method[method][_key(own)].append(result)
+            files = {"content": result.metrics["content"]} if "content" in result.metrics else {}
+            by_method[method][_key(own | files)].append(result)
     methods: dict[str, list[Result]] = {}
     for method, ways in by_method.items():
         names = labels(method, [dict(key) for key in ways], [*map(len, ways.values())])

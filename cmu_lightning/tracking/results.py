@@ -1,5 +1,7 @@
 """From a finished stage to `metrics.json` and the table on the screen."""
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -56,6 +58,7 @@ def described(
         seeds |= {"model_seed": stage.seed, "data_seed": data.seed}
         of_unlearner = {"identified": data.identified} if manipulated else {}
         of_unlearner |= {"deleted": int(data.samples.deleted.sum()), "original": original.hash}
+        of_unlearner |= of_content(data)
         of_unlearner |= of_discovery(data) if manipulated else {}
     return {
         "setting": run.setting,
@@ -88,6 +91,12 @@ def measured(stage: Stage, description: dict[str, Any]) -> dict[str, Any]:
         "samples_backward": stage.samples_backward,
         "environment": environment(stage.trainer),
     }
+
+
+def of_content(data: CorruptedDataModule) -> dict[str, str]:
+    """A digest of a user's own files; only where there are some."""
+    content = json.dumps(data.content(), sort_keys=True)
+    return {"content": hashlib.sha256(content.encode()).hexdigest()[:10]} if data.content() else {}
 
 
 def of_discovery(data: CorruptedDataModule) -> dict[str, float]:

@@ -1,0 +1,44 @@
+"""The tutorial, from its first file to its last."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+from cmu_lightning.__main__ import main
+from cmu_lightning.parsing import PACKAGE
+
+TUTORIAL = PACKAGE.parent / "docs/own_model.md"
+
+
+def test_the_tutorial(tmp_path, monkeypatch, capsys):
+    text = TUTORIAL.read_text()
+    files = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", text, re.DOTALL)
+    assert [name for name, _ in files] == ["images.py", "my_net.py", "train.py", "mine.yaml", "result.py"]
+    for name, content in files:
+        Path(name).write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_net", raising=False)
+    runpy.run_path("images.py")
+    assert len(list(Path("images/train").glob("*/*.png"))) == 1200
+    runpy.run_path("train.py")
+    commands = re.findall(r"^python -m cmu_lightning (repair .*|fit .*)$", text, re.MULTILINE)
+    assert commands[0] == commands[1] == "repair --config mine.yaml --model.original model.pt"
+    assert main(commands[0].split()) == 0
+    assert "12 candidates" in text
+    told = runpy.run_path("result.py")
+    original, repaired = told["accuracy"]["original"], told["accuracy"]["repaired"]
+    assert original[0] > 0.9
+    assert original[1] < 0.3
+    assert repaired[0] > 0.85
+    assert repaired[1] > 0.7
+    assert main(commands[2].split()) == 0
+    assert len(commands) == 3
+    assert len(list(Path("runs/mine/Scrub").iterdir())) == 3
+    for command in ("predict RUN --out predictions.csv", "export RUN --out FOLDER"):
+        assert f"python -m cmu_lightning {command}\n" in text
+
+
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)", TUTORIAL.read_text()):
+        assert (TUTORIAL.parent / target).exists(), target

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 import cmu_lightning
 from cmu_lightning.__main__ import main
 from cmu_lightning.errors import UserError
-from cmu_lightning.repair.choose import Candidate, choose, refuse_incomparable
+from cmu_lightning.repair.choose import Candidate, choose, comparable
 from cmu_lightning.repair.study import TRIED, points
 from cmu_lightning.report.collect import collect
 from cmu_lightning.tracking.run import read_metrics
@@ -141,6 +141,30 @@ def test_again_nothing_is_done_and_lost_weights_come_back(repaired, monkeypatch,
     assert "the original" in said
 
 
+def test_a_failed_run_is_named_and_one_of_another_list_does_not_stand_for_it(repaired, monkeypatch, capsys):
+    """Only on the second list CF is refused, by a folder that stands where its run should."""
+    monkeypatch.chdir(repaired)
+    told = chosen(repaired)
+    lines = Path("flagged.csv").read_text().splitlines()
+    before = Path("flagged.csv").read_text()
+    Path("flagged.csv").write_text("\n".join(lines[:-1]))
+    Path("runs/mine/CF").rename("runs/mine/CF.kept")
+    Path("runs/mine/CF").write_text("")
+    try:
+        assert main([*REPAIR, "--out", "fewer.json"]) == 0
+    finally:
+        Path("runs/mine/CF").unlink()
+        Path("runs/mine/CF.kept").rename("runs/mine/CF")
+        Path("flagged.csv").write_text(before)
+    now = json.loads(Path("fewer.json").read_text())
+    assert len(now["candidates"]) == 11
+    assert "CF" not in {each["method"] for each in now["candidates"]}
+    assert [*now["failed"]] == [command for command in now["failed"] if "unlearn/cf.yaml" in command]
+    assert len(now["failed"]) == 1
+    assert not {each["run"] for each in now["candidates"]} & {each["run"] for each in told["candidates"]}
+    assert "failed" in capsys.readouterr().out
+
+
 def test_a_report_names_what_repair_leaves(repaired):
     results, skipped = collect(repaired / "runs")
     assert results == []
@@ -210,4 +234,4 @@ def test_the_choice():
     assert best is original  # equal is not better
     assert why.startswith("The original is kept: of 2 candidates")
     with pytest.raises(UserError, match="nothing validates"):
-        refuse_incomparable(Candidate("the original", Path("x"), {"changed": 0.0}))
+        comparable(Candidate("the original", Path("x"), {"changed": 0.0}))

@@ -38,14 +38,15 @@ class Candidate:
         return float(self.metrics["selection_score"])
 
 
-def refuse_incomparable(original: Candidate | None) -> None:
-    """Say so before anything else is run.
+def comparable(original: Candidate | None) -> Candidate:
+    """The original, if something validates; said before anything else is run.
 
     Raises:
         UserError: There is nothing to choose by.
     """
     if original is None or "selection_score" not in original.metrics:
         raise UserError("nothing validates, so there is nothing to choose by: give a val folder or set data.val_size")
+    return original
 
 
 def choose(original: Candidate, tried: list[Candidate]) -> tuple[Candidate, str]:

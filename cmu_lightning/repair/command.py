@@ -15,7 +15,7 @@ from rich.console import Console
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser
-from cmu_lightning.repair.choose import Candidate, choose, is_destroyed, refuse_incomparable, table
+from cmu_lightning.repair.choose import Candidate, choose, comparable, is_destroyed, table
 from cmu_lightning.repair.study import points
 from cmu_lightning.sweep.failures import Failure
 from cmu_lightning.sweep.hyperband import Hyperband
@@ -79,10 +79,10 @@ def _repair(given: Namespace, study: list[Point], runs_dir: Path) -> int:
         failed = _run(study[:1], runs_dir, progress)  # what is wrong with all of them is said once
         if failed:
             return _give_up(failed[0])
-        original = _candidate(study[0], runs_dir)
-        refuse_incomparable(original)
+        original = comparable(_candidate(study[0], runs_dir))
         failed = _run(study[1:], runs_dir, progress, original)
-        original, *tried = [found for point in study if (found := _candidate(point, runs_dir)) is not None]
+        last = [_candidate(point, runs_dir) for point in study[1:]]
+        tried = [found for found in last if found is not None and _is_alike(found, original)]
         chosen, why = choose(original, tried)
         if not (chosen.folder / "last.ckpt").exists():  # an earlier choice, or another command, dropped it
             (chosen.folder / "metrics.json").unlink()
@@ -120,7 +120,12 @@ def _is_done(point: Point, runs_dir: Path, original: Candidate | None) -> bool:
     found = _candidate(point, runs_dir)
     if found is None or original is None or "content" not in original.metrics:
         return point.is_finished(runs_dir)
-    return all(found.metrics.get(name) == original.metrics[name] for name in ("content", "original"))
+    return _is_alike(found, original)
+
+
+def _is_alike(found: Candidate, original: Candidate) -> bool:
+    """Whether both are of the same images, list and original; where a run failed, the last one may not be."""
+    return all(found.metrics.get(name) == original.metrics.get(name) for name in ("content", "original"))
 
 
 def _give_up(failure: Failure) -> int:

@@ -177,7 +177,7 @@ def what_is_wrong(metrics: Any, setting: str, method: str, run: str) -> str | No
     if not isinstance(metrics, dict):
         return "foreign: no JSON object"
     if metrics.get("manipulation") == UNKNOWN:
-        return "of unknown manipulation: nothing was measured against the truth; repair compares such runs"
+        return "of unknown manipulation: repair compares such runs"
     seeds = {"original_seed": int, "manipulation_seed": int}
     of_unlearner = {"original": str} if "identified" in metrics else {}
     for key, kind in (TYPES | seeds | of_unlearner).items():

@@ -77,7 +77,7 @@ def _charts(written: Written, out: Path) -> dict[str, Any]:
         for chart in charts:
             picture = out / "figures" / folder / f"{chart.name}.png"
             logged[f"{folder}/{chart.name}"] = wandb.Image(str(picture), caption=chart.title)
-            if chart.kind == "lines" and chart.series:
+            if isinstance(chart, Chart) and chart.kind == "lines" and chart.series:
                 logged[f"{folder} charts/{chart.name}"] = _lines(chart)
     return logged
 

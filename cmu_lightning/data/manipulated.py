@@ -1,0 +1,250 @@
+"""What was done to a data set, and what was found of that: S_m and S_f."""
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from cmu_lightning.data.discoveries import Detector, Discovery, Flagged, Inspection, Uniform
+from cmu_lightning.data.loading import Pixels, Samples, Split
+from cmu_lightning.data.manipulations import Manipulation, Unknown
+from cmu_lightning.data.sampling import held_out
+from cmu_lightning.data.stored import StoredDataModule, checksum
+from cmu_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from cmu_lightning.unlearning.stage import Stage
+
+DRAWN = frozenset({"identified", "seed", "discovery"})
+"""Arguments that say how S_f comes about."""
+
+
+class ManipulatedDataModule(StoredDataModule):
+    """A data set of which some samples validate, some are manipulated and some of those are found.
+
+    Args:
+        manipulation: What the adversary did.
+        identified: Fraction of S_m that was found, in (0, 1]; its number is rounded.
+        seed: Draws S_f; for growing `identified` the S_f of one seed are nested.
+        root: Folder of the data; default the environment's CMU_DATA_DIR, else `./data`.
+        val_size: Number of training samples held out for validation, always the same ones; default the data
+            set's own.
+        val_labels: `clean` holds them out before the manipulation, `given` after it.
+        discovery: How S_f comes about; default a uniform draw from S_m.
+        memory_map: Folder for a file in which images stay, of which no more is read than a batch needs; for data
+            that fit no memory. Default in memory, and on the accelerator where they fit.
+    """
+
+    of_no_bearing: ClassVar[frozenset[str]] = DRAWN | {"manipulation"}
+
+    def __init__(
+        self,
+        manipulation: Manipulation,
+        identified: float = 1.0,
+        seed: int | None = None,
+        root: str | None = None,
+        val_size: int | None = None,
+        val_labels: Literal["clean", "given"] = "clean",
+        discovery: Discovery | None = None,
+        memory_map: str | None = None,
+    ) -> None:
+        super().__init__(root, memory_map)
+        if not 0 < identified <= 1:
+            raise UserError(f"identified={identified} is not in (0, 1]: it is the fraction of S_m that was found")
+        if val_size is not None and val_size < 0:
+            raise UserError(f"val_size={val_size} is negative: 0 is for no validation")
+        if discovery is not None and discovery.extent is not None and identified != 1:
+            raise UserError(f"give discovery.{discovery.extent} or identified={identified}, not both")
+        self.manipulation = manipulation
+        self.manipulation.num_classes = self.num_classes
+        self.identified = identified
+        self.seed = 0 if seed is None else seed
+        self.val_size = val_size
+        self.val_labels = val_labels
+        self.discovery = discovery
+
+    @property
+    def of_deletion(self) -> frozenset[str]:
+        """Arguments that say how S_f comes about; an original does not depend on them.
+
+        Where nobody knows what was done, flagged samples do not validate, so the original depends on the list too.
+        """
+        depends = isinstance(self.manipulation, Unknown) and isinstance(self.discovery, Flagged)
+        return DRAWN - {"discovery"} if depends else DRAWN
+
+    def content(self) -> dict[str, str]:
+        """Digests that stand for paths in a run's identity, by the dotted name of the argument."""
+        of_discovery = {} if self.discovery is None else self.discovery.content()
+        return {f"discovery.{name}": digest for name, digest in of_discovery.items()}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, hold out, manipulate and identify; once."""
+        self._refuse_second_sharding()
+        if hasattr(self, "samples"):
+            return
+        train, validation, test = self._loaded()
+        test = train.take(torch.zeros(0, dtype=torch.long)) if test is None else test
+        self.fingerprint = checksum(train, test) if validation is None else checksum(train, validation, test)
+        flagged = self.discovery.flagged(len(train.labels), self.names) if self.discovery else None
+        held = self._held_out(train.labels, validation)
+        if flagged is not None:
+            held = self._not_flagged(held, flagged)
+        self.held = held
+        samples = self._manipulate(train, ~held if self.val_labels == "clean" else torch.ones_like(held))
+        place = self._place(train, test)
+        self.samples = self._identify(samples.take(~held), None if flagged is None else flagged[~held]).to(place)
+        self.validation = (samples.take(held) if validation is None else self._untouched(validation)).to(place)
+        self.test = Split(test.images.contiguous(), test.labels).to(place)
+        if isinstance(self.discovery, Detector) and stage == "fit":
+            self._detect(self.discovery)
+
+    def _refuse_second_sharding(self) -> None:
+        trainer = self.trainer
+        if trainer and trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+            raise UserError(
+                "each process already gets its own slice of every global batch: "
+                "set use_distributed_sampler to False in the Trainer"
+            )
+
+    def _held_out(self, labels: Tensor, validation: Split | None) -> Tensor:
+        """Which training samples validate; bool, shape (n,)."""
+        if validation is not None:
+            return torch.zeros_like(labels, dtype=torch.bool)
+        count = self.default_val_size if self.val_size is None else self.val_size
+        if count >= len(labels):
+            raise UserError(f"val_size={count} leaves nothing of {len(labels)} samples to train on: give less")
+        return held_out(labels, count)
+
+    def _not_flagged(self, held: Tensor, flagged: Tensor) -> Tensor:
+        """Validation samples without those that a list flags."""
+        both = torch.nonzero(held & flagged).flatten()
+        if len(both) and not isinstance(self.manipulation, Unknown):
+            row = int(both[0])
+            name = self.names[row] if self.names else f"index {row}"
+            raise UserError(
+                f"the list flags {name}, which validates and is not trained on: take it out of the list, or set "
+                "data.val_size to 0"
+            )
+        return held & ~flagged
+
+    def _manipulate(self, train: Split, exposed: Tensor) -> Samples:
+        """Draw S_m among the samples exposed to the adversary, and relabel it."""
+        chosen = torch.nonzero(exposed).flatten()[self.manipulation.select(train.labels[exposed])]
+        labels = train.labels.clone()
+        labels[chosen] = self._check_classes(self.manipulation.relabel(train.labels[chosen]))
+        manipulated = torch.zeros_like(exposed)
+        manipulated[chosen] = True
+        return Samples(train.images.contiguous(), train.labels, labels, manipulated, torch.zeros_like(exposed))
+
+    def _untouched(self, split: Split) -> Samples:
+        """Validation samples of the data set's own, as many as asked for."""
+        if self.val_size is not None:
+            split = split.take(held_out(split.labels, min(self.val_size, len(split.labels))))
+        nothing = torch.zeros_like(split.labels, dtype=torch.bool)
+        return Samples(split.images.contiguous(), split.labels, split.labels, nothing, nothing)
+
+    def _check_classes(self, labels: Tensor) -> Tensor:
+        """Labels, unless one of them is of no class."""
+        wrong = labels[(labels < 0) | (labels >= self.num_classes)]
+        if len(wrong):
+            kind = type(self.manipulation).__name__
+            raise UserError(
+                f"{kind} gives samples the class {int(wrong[0])}, but the classes are 0 to {self.num_classes - 1}"
+            )
+        return labels
+
+    def _identify(self, samples: Samples, flagged: Tensor | None) -> Samples:
+        """Mark S_f: what a list flags, else the first that the discovery finds; a detector's waits for an original."""
+        discovery = self.discovery or Uniform()
+        if isinstance(discovery, Detector):
+            return samples
+        members = int(samples.manipulated.sum())
+        if flagged is not None:
+            samples.deleted[flagged] = True
+            self.identified = int((samples.manipulated & flagged).sum()) / members if members else 1.0
+            return samples
+        if not members and self.discovery is None:
+            return samples
+        if not members:
+            raise UserError(
+                f"{type(discovery).__name__} finds manipulated samples, and none is known to be one: "
+                "give data.discovery Flagged and its path"
+            )
+        if discovery.count is not None:
+            self.identified = discovery.count / members
+        count = round(self.identified * members)
+        if not count:
+            raise UserError(f"identified={self.identified} of {members} manipulated samples is none: give more")
+        pixels = Pixels(self.mean, self.std, self.manipulation, torch.device("cpu"))
+        samples.deleted[discovery.find(samples, count, self.seed, pixels)] = True
+        return samples
+
+    def _detect(self, detector: Detector) -> None:
+        """S_f as the detector sees the stage's original; of a stage that is one itself there is none."""
+        trainer, stage = self._running()
+        original = stage.load_original()
+        if original is not None:
+            found = detector.detect(Inspection(original, self.samples, self.pixels()), self.seed)
+            self._flag(trainer.strategy.broadcast(found))  # rank 0's, should a tie be broken otherwise elsewhere
+            original.cpu()
+
+    def _flag(self, found: Tensor) -> None:
+        """Take over S_f, and tell which fraction of S_m that is."""
+        manipulated, deleted = self.samples.manipulated, self.samples.deleted
+        deleted.zero_()
+        deleted[found.to(deleted.device)] = True
+        members = int(manipulated.sum())
+        self.identified = int((deleted & manipulated).sum()) / members if members else 1.0
+
+    def pixels(self) -> Pixels:
+        """Makes a network's input on the device it runs on."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return Pixels(self.mean, self.std, self.manipulation, device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What travels in every checkpoint.
+
+        S_m with its labels and S_f, as indices into S_tr, a checksum of the data, and what some of S_m look like.
+        """
+        samples = self.samples
+        return {
+            "manipulated": torch.nonzero(samples.manipulated).flatten().cpu(),
+            "labels": samples.labels[samples.manipulated].cpu(),
+            "deleted": torch.nonzero(samples.deleted).flatten().cpu(),
+            "fingerprint": self.fingerprint,
+            "stamped": self._stamped(),
+        }
+
+    def _stamped(self) -> Tensor:
+        """The first images of S_m as they are trained on, shape (n, C, H, W), uint8."""
+        rows = torch.nonzero(self.samples.manipulated).flatten()[:8]
+        images = self.samples.images[rows].cpu().permute(0, 3, 1, 2).float() / 255
+        return (self.manipulation.stamp_training(images, rows.cpu()).clamp(0, 1) * 255).round().byte()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Check that a checkpoint of this same run is of the same data; a detector's S_f is taken from it."""
+        difference = self.difference(state)
+        if difference is None and isinstance(self.discovery, Detector):
+            self._flag(state["deleted"])
+        elif difference is None and not torch.equal(self.state_dict()["deleted"], state["deleted"]):
+            difference = "another deletion set (S_f)"
+        if difference:
+            raise UserError(f"the checkpoint is of {difference}: give a checkpoint of this setting")
+
+    def difference(self, state: dict[str, Any]) -> str | None:
+        """In what another run's `state_dict` differs from this data; None if in nothing but S_f."""
+        if state["fingerprint"] != self.fingerprint:
+            return f"other images or labels than those in {self.root.resolve()}"
+        own = self.state_dict()
+        if any(not torch.equal(own[key], state[key]) for key in ("manipulated", "labels")):
+            return "another draw of manipulated samples (S_m)"
+        changes = (own["stamped"].int() - state["stamped"].int()).abs()
+        if (changes > 1).any():  # 1 may be another machine's rounding
+            return f"images that were manipulated in another way than this {type(self.manipulation).__name__} does"
+        return None
+
+    def _running(self) -> tuple[Any, "Stage"]:
+        if self.trainer is None:
+            raise UserError("the data serves what a stage declares: use it through a lightning Trainer and a stage")
+        stage: Any = self.trainer.lightning_module
+        return self.trainer, stage

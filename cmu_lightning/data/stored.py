@@ -1,0 +1,111 @@
+"""A data set as it is stored, in memory or in a file."""
+
+import math
+import os
+import pickle
+import zlib
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningDataModule
+
+from cmu_lightning.data import mapped
+from cmu_lightning.data.loading import Split
+from cmu_lightning.data.mapped import Images
+
+Splits = tuple[Split, Split | None, Split | None]
+"""Training, validation and test; None for one that there is not."""
+
+
+class StoredDataModule(LightningDataModule):
+    """The splits of a data set.
+
+    Args:
+        root: Folder of the data; default the environment's CMU_DATA_DIR, else `./data`.
+        memory_map: Folder for a file in which images stay; default in memory.
+    """
+
+    dataset: str
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    padding: int = 4
+    flip: bool = True
+    default_val_size: int = 1000
+    names: list[str] | None = None
+    """Of the files of the stored training samples, relative to the training folder; None if they have indices alone."""
+    kept: ClassVar[dict[Any, Splits] | None] = None
+    """The data set that was read last, in a process that runs one stage after the other; None keeps nothing."""
+
+    of_no_bearing: ClassVar[frozenset[str]] = frozenset({"manipulation"})
+    """Attributes that `load` does not look at."""
+
+    def __init__(self, root: str | None, memory_map: str | None) -> None:
+        super().__init__()
+        self.root = Path(root or os.environ.get("CMU_DATA_DIR") or "data")
+        self.memory_map = memory_map
+
+    def load(self) -> Splits:
+        """Read the training, the validation and the test split.
+
+        Without a validation split, validation is held out of training; without a test split, nothing is tested.
+
+        Raises:
+            UserError: The data are not there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no load()")
+
+    def room(self, *shape: int) -> Images:
+        """Room for the images that `load` reads, uint8: in memory, or in a file if there is a `memory_map`.
+
+        Args:
+            shape: n, H, W, C.
+        """
+        if self.memory_map is None:
+            return torch.empty(shape, dtype=torch.uint8)
+        return mapped.room(shape, self.memory_map)
+
+    def _read(self) -> Splits:
+        """Images that `load` did not put into `room` follow here."""
+        train, validation, test = self.load()
+        return self._mapped(train), validation and self._mapped(validation), test and self._mapped(test)
+
+    def _mapped(self, split: Split) -> Split:
+        if self.memory_map is None:
+            return split
+        return Split(mapped.mapped(split.images, self.memory_map), split.labels)
+
+    def _loaded(self) -> Splits:
+        """From disk, or from the last time, if everything that `load` may look at is the same."""
+        kept = self.kept
+        if kept is None:
+            return self._read()
+        own = vars(self).keys() - vars(LightningDataModule()).keys() - self.of_no_bearing
+        try:
+            of = type(self), pickle.dumps([(name, vars(self)[name]) for name in sorted(own)])
+        except (pickle.PicklingError, AttributeError, TypeError):  # nobody can tell, so it is read anew
+            return self._read()
+        if of not in kept:
+            kept.clear()
+            kept[of] = self._read()
+        return kept[of]
+
+    def _place(self, *splits: Split) -> torch.device:
+        """Where the images live: on the accelerator if they fit there, with as much left for the network."""
+        device: torch.device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if self.memory_map is not None:
+            return torch.device("cpu")
+        if device.type == "cuda":
+            need = sum(math.prod(split.images.shape) for split in splits)
+            return device if 2 * need < torch.cuda.mem_get_info(device)[0] else torch.device("cpu")
+        return device
+
+
+def checksum(*splits: Split) -> int:
+    """Tells other data apart."""
+    checksum = 0
+    for split in splits:
+        checksum = mapped.checksum(split.images, checksum)
+        checksum = zlib.crc32(split.labels.contiguous().numpy().data, checksum)
+    return checksum

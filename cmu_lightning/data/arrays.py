@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 from cmu_lightning.data.loading import Split
@@ -114,10 +115,6 @@ class TensorDataModule(OwnDataModule):
             raise UserError(f"{self.path} cannot be read ({error}): give a whole .npz or .safetensors file") from error
 
     def _of_safetensors(self, name: str) -> Tensor | None:
-        try:
-            from safetensors import safe_open
-        except ImportError as error:
-            raise UserError(f"{self.path} is read with safetensors: pip install 'cmu-lightning[export]'") from error
         with safe_open(self.path, framework="pt") as file:
             tensor: Tensor | None = file.get_tensor(name) if name in file.keys() else None  # noqa: SIM118
         return tensor

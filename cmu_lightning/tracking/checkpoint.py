@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from cmu_lightning.errors import UserError
@@ -63,10 +64,6 @@ def _is_state_dict(content: Any) -> bool:
 
 
 def _safetensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise UserError(f"{path} is read with safetensors: pip install 'cmu-lightning[export]'") from error
     try:
         weights: dict[str, torch.Tensor] = load_file(path)
     except FileNotFoundError as error:

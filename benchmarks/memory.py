@@ -1,0 +1,98 @@
+"""Memory of the data path against the size of the data set, in memory and with `memory_map`.
+
+    python benchmarks/memory.py [--sizes 25000 50000 100000 200000]
+
+Each size is a process of its own: random images of 32x32 pixels are written into the room that a data set reads into,
+a poison is drawn, and 20 training batches of 512 are made. Anonymous memory is what the process holds for itself at the
+end; pages of the file come and go with what else the machine needs them for.
+"""
+
+import argparse
+import json
+import logging
+import multiprocessing
+import platform
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+
+from cmu_lightning.data import CIFAR10DataModule, Poison, Split
+from cmu_lightning.data.mapped import CHUNK
+from cmu_lightning.unlearning import Procedure
+
+
+class Random(CIFAR10DataModule):
+    """As many training images as asked for."""
+
+    images = 0
+
+    def prepare_data(self) -> None:
+        """Nothing."""
+
+    def load(self) -> tuple[Split, Split | None, Split]:
+        """Filled in pieces, as files are read."""
+        train = self.room(self.images, 32, 32, 3)
+        for start in range(0, self.images, CHUNK):
+            count = min(CHUNK, self.images - start)
+            train[start : start + count] = torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
+        few = torch.zeros((10, 32, 32, 3), dtype=torch.uint8)
+        return Split(train, torch.arange(self.images) % 10), Split(few, torch.arange(10)), Split(few, torch.arange(10))
+
+
+class Stage(LightningModule):
+    """As much of a stage as a data module asks for."""
+
+    view, seed, reference = "train", 0, None
+    procedure = Procedure(batch_size=512)
+
+    def plan(self, *epochs: int) -> list[int]:
+        """Some batches."""
+        return [0] * 20
+
+
+def anonymous() -> float:
+    """MiB that are this process's own."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["RssAnon"].split()[0]) / 1024
+
+
+def measure(size: int, folder: str | None, connection) -> None:
+    """Send MiB before and after."""
+    Random.images = size
+    torch.zeros(1)
+    before = anonymous()
+    data = Random(Poison(size=500), memory_map=folder)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.strategy._lightning_module = Stage()
+    data.trainer = trainer
+    data.setup()
+    for _ in data.train_dataloader():
+        pass
+    connection.send(anonymous() - before)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[25_000, 50_000, 100_000, 200_000])
+    given = parser.parse_args()
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        for size in given.sizes:
+            found = []
+            for place in (None, folder):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=measure, args=(size, place, theirs))
+                process.start()
+                found.append(ours.recv())
+                process.join()
+            raw = size * 32 * 32 * 3 / 2**20
+            print(f"{size:>8,} images, {raw:6.0f} MiB: in memory +{found[0]:5.0f} MiB, mapped +{found[1]:5.0f} MiB")
+    print(json.dumps({"date": str(date.today()), "machine": platform.machine(), "torch": torch.__version__}))
+
+
+if __name__ == "__main__":
+    main()

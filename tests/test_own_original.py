@@ -119,7 +119,7 @@ class Net(nn.Sequential):
 @pytest.mark.parametrize("name", ["net", "Net"])
 def test_a_network_in_the_current_folder(name):
     """In a process of its own, with BadT, which needs a second network."""
-    Path("my_net.py").write_text(MINE)
+    Path("net_here.py").write_text(MINE)
     command = [
         sys.executable,
         "-m",
@@ -128,7 +128,7 @@ def test_a_network_in_the_current_folder(name):
         "--config",
         "unlearn/badt.yaml",
         "--network",
-        f"my_net.{name}",
+        f"net_here.{name}",
     ]
     command += ["--network.width", "9", "--procedure.steps", "3", "--procedure.unlearn_steps", "3"]
     torch.save(nn.Sequential(nn.Flatten(), nn.Linear(144, 9), nn.CELU(), nn.Linear(9, 10)).state_dict(), "own.pt")
@@ -140,4 +140,4 @@ def test_a_network_in_the_current_folder(name):
         assert cmu_lightning.load(run)(torch.zeros(2, 1, 12, 12)).shape == (2, 10)
     finally:
         sys.path.remove(".")
-        sys.modules.pop("my_net", None)
+        sys.modules.pop("net_here", None)

@@ -24,6 +24,7 @@ class Hyperband:
         self.runs_dir = runs_dir
         self.known: dict[Path, dict[str, Point]] = {}
         self.ended: dict[str, Any] = {}
+        self.judged: dict[str, int] = {}
         self.looked = 0.0
 
     def add(self, points: list[Point]) -> None:
@@ -43,9 +44,21 @@ class Hyperband:
         return [point for point in running if point.key in names]
 
     def _behind(self, sweep: Sweep) -> list[str]:
+        """Judged after every value that has been logged, whenever it is that somebody looks."""
         trials = [self._trial(point) for point in self.known[sweep.path].values()]
         begun = [one for one in trials if one is not None]
-        return [run.name for run in engine(sweep).stop_runs(sweep.of_engine, begun)]
+        return [one.name for one in begun if one.state == "running" and self._is_behind(sweep, one, begun)]
+
+    def _is_behind(self, sweep: Sweep, run: Any, begun: list[Any]) -> bool:
+        whole = run.history
+        judged, self.judged[run.name] = self.judged.get(run.name, 0), len(whole)
+        for length in range(judged + 1, len(whole) + 1):
+            run.history = whole[:length]
+            stops = engine(sweep).stop_runs(sweep.of_engine, begun)
+            run.history = whole
+            if any(stop.name == run.name for stop in stops):
+                return True
+        return False
 
     def _trial(self, point: Point) -> Any:
         """None if its run has not begun; what has ended is read once."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ class Proposals:
 
         random.seed(len(known))
         np.random.seed(len(known))
-        proposed = self.engine.next_run(self.sweep.of_engine, [trial(point, self.runs_dir) for point in known])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # few results determine no Gaussian process
+            proposed = self.engine.next_run(self.sweep.of_engine, [trial(point, self.runs_dir) for point in known])
         return {name: _plain(given["value"]) for name, given in proposed.config.items()}
 
 

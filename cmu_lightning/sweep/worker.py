@@ -32,6 +32,7 @@ def work(connection: Connection, environment: dict[str, str], gpu: str | None) -
         gpu: The one that is this worker's, as in CUDA_VISIBLE_DEVICES; None leaves them all.
     """
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell started the sweep by `&`
     own = environment | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
     _set(own)
     orders: SimpleQueue[Order | None] = SimpleQueue()

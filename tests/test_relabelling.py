@@ -22,6 +22,7 @@ from cmu_lightning.data import (
     RandomSwap,
     SymmetricNoise,
     TaCT,
+    Unknown,
     WaNet,
     evaluation,
 )

@@ -69,7 +69,7 @@ if __name__ == "__main__":
         results, skipped = collect(runs_dir)
         print(f"{'read':28}{clock}")
         clock = Clock()
-        charts = write_page_and_tables(results, skipped, runs_dir, out, "paper")
+        charts = write_page_and_tables(results, skipped, runs_dir, out, "paper").charts
         print(f"{'select, tabulate, page':28}{clock}")
         print(f"{'both':28}{whole}")
         print(f"{'page':28}{(out / 'index.html').stat().st_size / 1e6:6.2f} MB")

@@ -1,10 +1,16 @@
 """The tutorial, from its first file to its last."""
 
+import csv
+import json
 import re
 import runpy
 import sys
 from pathlib import Path
 
+import onnxruntime
+import torch
+
+import cmu_lightning
 from cmu_lightning.__main__ import main
 from cmu_lightning.parsing import PACKAGE
 
@@ -35,8 +41,20 @@ def test_the_tutorial(tmp_path, monkeypatch, capsys):
     assert main(commands[2].split()) == 0
     assert len(commands) == 3
     assert len(list(Path("runs/mine/Scrub").iterdir())) == 3
-    for command in ("predict RUN --out predictions.csv", "export RUN --out FOLDER"):
-        assert f"python -m cmu_lightning {command}\n" in text
+    chosen = json.loads(Path("runs/mine/repaired.json").read_text())["run"]
+    for command in re.findall(r"^python -m cmu_lightning ((?:predict|export) RUN .*)$", text, re.MULTILINE):
+        assert main(command.replace("RUN", chosen).split()) == 0
+    with Path("predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    flagged = [row for row in rows if row["split"] == "deleted"]
+    assert sorted(row["name"] for row in flagged) == sorted(Path("flagged.csv").read_text().split()[1:])
+    assert sum(row["changed"] == "true" for row in flagged) > len(flagged) / 2
+    images = torch.randn(5, 1, 16, 16)
+    session = onnxruntime.InferenceSession("FOLDER/model.onnx", providers=["CPUExecutionProvider"])
+    (theirs,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    with torch.no_grad():
+        ours = cmu_lightning.load(chosen)(images)
+    assert (ours - torch.from_numpy(theirs)).abs().max() < 1e-4 * max(1, float(ours.abs().max()))
 
 
 def test_its_links_lead_somewhere():

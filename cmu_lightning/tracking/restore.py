@@ -11,7 +11,7 @@ from torch import nn
 import cmu_lightning.models  # noqa: F401  (makes short class names known)
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
+from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint, read_original
 
 
 def restore_network(folder: Path, checkpoint: Path | None = None) -> nn.Module:
@@ -26,7 +26,7 @@ def restore_network(folder: Path, checkpoint: Path | None = None) -> nn.Module:
     """
     network: nn.Module = _make(folder, "network", Callable[[], nn.Module])()
     path = checkpoint or folder / "last.ckpt"
-    return load_network(network, read_checkpoint(path), path).eval()
+    return load_network(network, read_original(path), path).eval()
 
 
 def restore_data(folder: Path) -> CorruptedDataModule:

@@ -112,10 +112,19 @@ class CLI(LightningCLI):
                     f"say: leave it at {needed} and set procedure.steps or procedure.unlearn_steps"
                 )
         self._resolve_seeds(config)
+        self._resolve_hardware(config.trainer)
         self._wrap_function(config)
         if config.threads is None:
             config.threads = torch.get_num_threads()
         torch.set_num_threads(config.threads)
+
+    @staticmethod
+    def _resolve_hardware(trainer: Any) -> None:
+        """Mixed precision on GPUs, as in the released code, and the fastest convolutions; full precision elsewhere."""
+        if trainer.precision is None:
+            trainer.precision = precision(trainer.accelerator)
+        if trainer.benchmark is None:
+            trainer.benchmark = not trainer.deterministic
 
     def _resolve_seeds(self, config: Any) -> None:
         seed = config.seed_everything
@@ -156,7 +165,7 @@ class CLI(LightningCLI):
         asked = config.callbacks or []
         callbacks = list(asked) if isinstance(asked, list) else [asked]
         if config.enable_progress_bar is not False:
-            callbacks.append(StageProgress())
+            callbacks.append(StageProgress(refresh_rate=10))
         logger: Any = False
         if self.subcommand == "fit":
             self._identify()
@@ -285,6 +294,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {one_sentence(said)}\n")
         return 2
     return cli.code
+
+
+def precision(accelerator: Any) -> str:
+    """What a run is made in that says nothing of it: bf16 on GPUs that have it, else fp16; 32 bits elsewhere."""
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
 def what_a_user_did(error: BaseException | None) -> str | None:

@@ -181,7 +181,7 @@ def test_a_stage_interrupted_anywhere_goes_on_to_the_same_weights(tmp_path, stop
     path = tmp_path / "last.ckpt"
     whole = Original(network, SHORT)
     trainer(tmp_path, check_val_every_n_epoch=None, val_check_interval=5).fit(whole, datamodule=digits())
-    every = LastCheckpoint(path, seconds=-1)
+    every = LastCheckpoint(path, seconds=-1, rest=-1)
     every.look = 1
     if stop < 23:
         with pytest.raises(KeyError, match="power"):

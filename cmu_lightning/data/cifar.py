@@ -21,7 +21,8 @@ class CIFAR10DataModule(CorruptedDataModule):
 
     def prepare_data(self) -> None:
         """Download what is not there."""
-        found_or_downloaded(self.source, self.root, train=True)
+        if not self.is_kept():
+            found_or_downloaded(self.source, self.root, train=True)
 
     def load(self) -> tuple[Split, Split | None, Split]:
         """Torchvision checks the files' md5 and reads them."""

@@ -154,9 +154,11 @@ class EvaluationBatches:
     def __iter__(self) -> Iterator[EvaluationBatch]:
         _, split, rows, stamped, target, domain, unseen = self.evaluation
         place, device = split.images.device, self.pixels.device
+        images_at, samples = rows.to(place), rows.to(device)  # once: a copy a batch would wait for the device
+        target, domain = target.to(device), domain.to(device)
         for start in range(0, len(rows), self.size):
             part = rank_slice(min(self.size, len(rows) - start), self.rank, self.world_size)
             part = slice(start + part.start, start + part.stop)
-            index = None if unseen else rows[part]
-            image = self.pixels(split.images[rows[part].to(place)], stamped[part], index)
-            yield EvaluationBatch(image, target[part].to(device), domain[part].to(device))
+            index = None if unseen else samples[part]
+            image = self.pixels(split.images[images_at[part]], stamped[part], index)
+            yield EvaluationBatch(image, target[part], domain[part])

@@ -9,7 +9,7 @@ from cmu_lightning.data.discoveries import Detector, Discovery, Flagged, Inspect
 from cmu_lightning.data.loading import Pixels, Samples, Split
 from cmu_lightning.data.manipulations import Manipulation, Unknown
 from cmu_lightning.data.sampling import held_out
-from cmu_lightning.data.stored import StoredDataModule, checksum
+from cmu_lightning.data.stored import StoredDataModule
 from cmu_lightning.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,9 +82,7 @@ class ManipulatedDataModule(StoredDataModule):
         self._refuse_second_sharding()
         if hasattr(self, "samples"):
             return
-        train, validation, test = self._loaded()
-        test = train.take(torch.zeros(0, dtype=torch.long)) if test is None else test
-        self.fingerprint = checksum(train, test) if validation is None else checksum(train, validation, test)
+        train, validation, test, self.fingerprint = self._loaded()
         flagged = self.discovery.flagged(len(train.labels), self.names) if self.discovery else None
         held = self._held_out(train.labels, validation)
         if flagged is not None:
@@ -92,9 +90,10 @@ class ManipulatedDataModule(StoredDataModule):
         self.held = held
         samples = self._manipulate(train, ~held if self.val_labels == "clean" else torch.ones_like(held))
         place = self._place(train, test)
-        self.samples = self._identify(samples.take(~held), None if flagged is None else flagged[~held]).to(place)
+        left = samples.take(~held) if held.any() else samples
+        self.samples = self._identify(left, None if flagged is None else flagged[~held]).to(place)
         self.validation = (samples.take(held) if validation is None else self._untouched(validation)).to(place)
-        self.test = Split(test.images.contiguous(), test.labels).to(place)
+        self.test = test.to(place)
         if isinstance(self.discovery, Detector) and stage == "fit":
             self._detect(self.discovery)
 
@@ -134,7 +133,7 @@ class ManipulatedDataModule(StoredDataModule):
         labels[chosen] = self._check_classes(self.manipulation.relabel(train.labels[chosen]))
         manipulated = torch.zeros_like(exposed)
         manipulated[chosen] = True
-        return Samples(train.images.contiguous(), train.labels, labels, manipulated, torch.zeros_like(exposed))
+        return Samples(train.images, train.labels, labels, manipulated, torch.zeros_like(exposed))
 
     def _untouched(self, split: Split) -> Samples:
         """Validation samples of the data set's own, as many as asked for."""

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from cmu_lightning.data.datamodule import CorruptedDataModule
-from cmu_lightning.data.loading import Split
 from cmu_lightning.data.manipulations import Manipulation
+from cmu_lightning.data.stored import Read
 from cmu_lightning.errors import UserError
 
 
@@ -46,13 +46,13 @@ class OwnDataModule(CorruptedDataModule):
         self.default_val_size = min(1000, count // 10)
         super().__init__(manipulation, **more)
 
-    def _loaded(self) -> tuple[Split, Split | None, Split | None]:
+    def _loaded(self) -> Read:
         """With a mean and a standard deviation for each channel."""
-        splits = super()._loaded()
-        channels = splits[0].images.shape[-1]
+        read = super()._loaded()
+        channels = read.train.images.shape[-1]
         self.mean = self._of_channels("mean", self.mean, channels)
         self.std = self._of_channels("std", self.std, channels)
-        return splits
+        return read
 
     @staticmethod
     def _of_channels(name: str, given: tuple[float, ...], channels: int) -> tuple[float, ...]:

@@ -5,7 +5,7 @@ import os
 import pickle
 import zlib
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -16,6 +16,15 @@ from cmu_lightning.data.mapped import Images
 
 Splits = tuple[Split, Split | None, Split | None]
 """Training, validation and test; None for one that there is not."""
+
+
+class Read(NamedTuple):
+    """The splits, images contiguous, and a checksum that tells other data apart."""
+
+    train: Split
+    validation: Split | None
+    test: Split
+    fingerprint: int
 
 
 class StoredDataModule(LightningDataModule):
@@ -35,7 +44,7 @@ class StoredDataModule(LightningDataModule):
     default_val_size: int = 1000
     names: list[str] | None = None
     """Of the files of the stored training samples, relative to the training folder; None if they have indices alone."""
-    kept: ClassVar[dict[Any, Splits] | None] = None
+    kept: ClassVar[dict[Any, Read] | None] = None
     """The data set that was read last, in a process that runs one stage after the other; None keeps nothing."""
 
     of_no_bearing: ClassVar[frozenset[str]] = frozenset({"manipulation"})
@@ -66,30 +75,40 @@ class StoredDataModule(LightningDataModule):
             return torch.empty(shape, dtype=torch.uint8)
         return mapped.room(shape, self.memory_map)
 
-    def _read(self) -> Splits:
+    def _read(self) -> Read:
         """Images that `load` did not put into `room` follow here."""
-        train, validation, test = self.load()
-        return self._mapped(train), validation and self._mapped(validation), test and self._mapped(test)
+        train, validation, test = (split and self._placed(split) for split in self.load())
+        assert train is not None
+        test = train.take(torch.zeros(0, dtype=torch.long)) if test is None else test
+        there = (train, test) if validation is None else (train, validation, test)
+        return Read(train, validation, test, checksum(*there))
 
-    def _mapped(self, split: Split) -> Split:
+    def _placed(self, split: Split) -> Split:
         if self.memory_map is None:
-            return split
+            return Split(split.images.contiguous(), split.labels)
         return Split(mapped.mapped(split.images, self.memory_map), split.labels)
 
-    def _loaded(self) -> Splits:
+    def _loaded(self) -> Read:
         """From disk, or from the last time, if everything that `load` may look at is the same."""
-        kept = self.kept
-        if kept is None:
-            return self._read()
-        own = vars(self).keys() - vars(LightningDataModule()).keys() - self.of_no_bearing
-        try:
-            of = type(self), pickle.dumps([(name, vars(self)[name]) for name in sorted(own)])
-        except (pickle.PicklingError, AttributeError, TypeError):  # nobody can tell, so it is read anew
+        kept, of = self.kept, self._depends()
+        if kept is None or of is None:
             return self._read()
         if of not in kept:
             kept.clear()
             kept[of] = self._read()
         return kept[of]
+
+    def _depends(self) -> Any:
+        """Everything that `load` may look at; None if nobody can tell, so that it is read anew."""
+        own = vars(self).keys() - vars(LightningDataModule()).keys() - self.of_no_bearing
+        try:
+            return type(self), pickle.dumps([(name, vars(self)[name]) for name in sorted(own)])
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return None
+
+    def is_kept(self) -> bool:
+        """Whether the data set was read before in this process and need not be looked for again."""
+        return self.kept is not None and self._depends() in self.kept
 
     def _place(self, *splits: Split) -> torch.device:
         """Where the images live: on the accelerator if they fit there, with as much left for the network."""

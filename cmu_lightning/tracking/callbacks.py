@@ -30,18 +30,20 @@ class WriteConfig(Callback):
 
 
 class LastCheckpoint(Callback):
-    """Writes `last.ckpt` after every epoch of the data, and every two minutes within one.
+    """Writes `last.ckpt` after an epoch of the data, if the last one is not just written, and every two minutes.
 
     Args:
         path: Of the checkpoint, which is replaced as a whole.
         seconds: Longest time between two checkpoints.
+        rest: Shortest time between two; on a GPU writing one takes as long as a fair part of an epoch.
     """
 
     look = 20  # steps between two looks at the clock, on which processes have to agree
 
-    def __init__(self, path: Path, seconds: float = 120) -> None:
+    def __init__(self, path: Path, seconds: float = 120, rest: float = 10) -> None:
         self.path = path
         self.seconds = seconds
+        self.rest = rest
         self.written = time.monotonic()
 
     def on_train_batch_end(
@@ -49,11 +51,11 @@ class LastCheckpoint(Callback):
     ) -> None:
         """Write, if it is due."""
         loader: Any = trainer.train_dataloader
-        due = loader.ends_epoch(batch_idx)
-        if not due and (batch_idx + 1) % self.look == 0:
-            late = time.monotonic() - self.written > self.seconds
-            due = trainer.strategy.reduce_boolean_decision(late, all=False)
-        if due:
+        ends_epoch = loader.ends_epoch(batch_idx)
+        if not ends_epoch and (batch_idx + 1) % self.look:
+            return
+        late = time.monotonic() - self.written > (self.rest if ends_epoch else self.seconds)
+        if trainer.strategy.reduce_boolean_decision(late, all=False):
             trainer.save_checkpoint(self.path, weights_only=False)
             self.written = time.monotonic()
 

@@ -18,6 +18,9 @@ TRAINER = (
 )
 """The trainer's options that change numbers; all others are hardware, loggers and what is shown."""
 
+FULL = ("32-true", "32", 32)
+"""Spellings of the precision that was the default of older configs, which left it open."""
+
 LEFT = {
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": None,
@@ -71,7 +74,7 @@ def identity(
         "network": config["network"],
         "procedure": procedure,
         "model": model,
-        "trainer": {key: config["trainer"].get(key) for key in TRAINER},
+        "trainer": {key: None if (value := config["trainer"].get(key)) in FULL else value for key in TRAINER},
         "original": original,
     }
     plain: dict[str, Any] = _one_spelling(named)

@@ -86,7 +86,12 @@ class Dampener(Unlearner):
             deleted, retain = self.importances(batch)
             selection, dampening = self.choose(deleted, retain)
         self.dampen(factors(deleted, retain, selection, dampening))
-        self._summarise(deleted, retain, selection)
+        self.summary |= {
+            "selected": int(selected(deleted, retain, selection).sum()),
+            "selection": selection if isfinite(selection) else None,
+        }
+        if self.folder and self.trainer.is_global_zero:
+            write_atomically(self.folder / "importance_ratios.json", json.dumps(self.summary) + "\n")
 
     @torch.no_grad()
     def dampen(self, factor: Tensor) -> None:
@@ -114,6 +119,7 @@ class Dampener(Unlearner):
                     stored.write(content)
         self.samples_forward += content["samples"]
         self.samples_backward += content["samples"]
+        self.summary = content["summary"]
         return content["deleted"].to(self.device), content["retain"].to(self.device)
 
     def _stored(self) -> Stored:
@@ -129,7 +135,7 @@ class Dampener(Unlearner):
             "augmented": self.seed if self.augment else None,
         }
         folder = Path(str(self.original)).parent / "importances"
-        return Stored(folder, of, {"deleted", "retain", "samples", "seconds"})
+        return Stored(folder, of, {"deleted", "retain", "samples", "seconds", "summary"})
 
     def _computed(self, passes: Passes) -> dict[str, Any]:
         begin = time.perf_counter()
@@ -140,6 +146,7 @@ class Dampener(Unlearner):
             "retain": retain.cpu(),
             "samples": len(self.data.samples.labels),
             "seconds": time.perf_counter() - begin,
+            "summary": histogram(ratios(deleted, retain)) | {"left_alone": int((~told(deleted, retain)).sum())},
         }
 
     def importance(self, batches: TrainingBatches, description: str) -> Tensor:
@@ -155,13 +162,3 @@ class Dampener(Unlearner):
         if self.fisher == "sample":
             return of_samples(self.network, shown, self.objective, total)
         return of_batches(self.network, shown, self.objective, self.measure, total)
-
-    def _summarise(self, deleted: Tensor, retain: Tensor, selection: float) -> None:
-        """What the paper's Figure 3 shows, into the run's folder."""
-        self.summary = histogram(ratios(deleted, retain)) | {
-            "left_alone": int((~told(deleted, retain)).sum()),
-            "selected": int(selected(deleted, retain, selection).sum()),
-            "selection": selection if isfinite(selection) else None,
-        }
-        if self.folder and self.trainer.is_global_zero:
-            write_atomically(self.folder / "importance_ratios.json", json.dumps(self.summary) + "\n")

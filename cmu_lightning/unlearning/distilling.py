@@ -51,9 +51,10 @@ class Distilling(Unlearner):
         return ()
 
     def on_fit_start(self) -> None:
-        """Teachers follow the student to its device."""
+        """Teachers follow the student to its device, and are laid out in memory as it is."""
         for teacher in self.teachers:
             teacher.to(self.device)
+            self.lay_out(teacher)
 
     def curves(self, loss: Tensor, losses: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """Beside the loss, its parts: on deleted samples, of which Scrub's is negative, and on the others."""

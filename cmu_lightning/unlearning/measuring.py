@@ -1,6 +1,7 @@
 """What is measured of a stage: how long it takes, and what its network gets right."""
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ class Measuring(LightningModule):
         self.results: dict[str, float] = {}
         """All that `Trainer.test` measured."""
         self.scores: list[DomainAccuracy] = []
+        self.compiles = False
+        """Whether torch compiles the network for the steps; keys of checkpoints stay as they are."""
         self.before = 0.0
         self.started: float | None = None
 
@@ -76,7 +79,13 @@ class Measuring(LightningModule):
     def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count what is right."""
         if len(batch.image):
-            self.scores[dataloader_idx].update(self.network(batch.image).argmax(dim=1), batch.target, batch.domain)
+            with self.uncompiled():
+                predicted = self.network(batch.image).argmax(dim=1)
+            self.scores[dataloader_idx].update(predicted, batch.target, batch.domain)
+
+    def uncompiled(self) -> AbstractContextManager[Any]:
+        """Evaluation is of few batches, and each shape of them would be compiled anew."""
+        return torch.compiler.set_stance("force_eager") if self.compiles else nullcontext()
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count what is right."""

@@ -50,11 +50,16 @@ class Procedure:
         self.warmup = warmup
         self.decay = decay
 
-    def optimizer(self, parameters: Iterable[Parameter], lr: float | None = None) -> SGD:
-        """SGD, at another peak rate than `self.lr` if one is given; in one kernel on GPUs."""
-        trained = list(parameters)
-        fused = all(parameter.is_cuda for parameter in trained) or None
-        return SGD(trained, lr or self.lr, momentum=self.momentum, weight_decay=self.weight_decay, fused=fused)
+    def optimizer(self, parameters: Iterable[Parameter], lr: float | None = None, fused: bool = False) -> SGD:
+        """SGD.
+
+        Args:
+            parameters: What is trained.
+            lr: Peak learning rate, if it is not the procedure's own.
+            fused: In one kernel, on GPUs.
+        """
+        rate = lr or self.lr
+        return SGD(parameters, rate, momentum=self.momentum, weight_decay=self.weight_decay, fused=fused or None)
 
     def schedule(self, optimizer: SGD, steps: int) -> LambdaLR:
         """The schedule for so many steps, to be stepped after each."""

@@ -65,8 +65,6 @@ class Stage(Measuring):
         self.sums: Tensor | None = None
         self.folder: Path | None = None
         """Of the run, if the command line made one."""
-        self.compiles = False
-        """Whether torch compiles the network for the steps; keys of checkpoints stay as they are."""
 
     @property
     def steps(self) -> int:
@@ -116,10 +114,14 @@ class Stage(Measuring):
         normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules())
         if trainer.world_size > 1 and normed:
             self._share_batch_norm()
-        if trainer.strategy.root_device.type == "cuda":  # as images are, so that no step has to turn weights over
-            self.network.to(memory_format=torch.channels_last)
+        self.lay_out(self.network)
         if self.compiles and self.view != "passes":
             self.network.compile()
+
+    def lay_out(self, network: nn.Module) -> None:
+        """On GPUs channels last, as images are, so that no step has to turn weights over."""
+        if self.trainer.strategy.root_device.type == "cuda":
+            network.to(memory_format=torch.channels_last)
 
     def _share_batch_norm(self) -> None:
         """Batch norm over the global batch, where there is a kernel for it."""
@@ -152,7 +154,9 @@ class Stage(Measuring):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Procedure A."""
-        optimizer = self.procedure.optimizer(self.network.parameters(), self.lr)
+        clipped = self.trainer.gradient_clip_val is not None  # Lightning cannot clip what a fused kernel unscales
+        fused = self.trainer.strategy.root_device.type == "cuda" and not clipped
+        optimizer = self.procedure.optimizer(self.network.parameters(), self.lr, fused)
         schedule = self.procedure.schedule(optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -189,7 +193,8 @@ class Stage(Measuring):
         if every and (self.global_step + 1) % every == 0:
             totals = trainer.strategy.reduce(self.sums, reduce_op="mean").tolist()
             means = {name: total / count for name, (total, count) in zip(curves, totals, strict=True) if count}
-            self.log("train_loss", means["train_loss"], prog_bar=True, logger=False)
+            shown = torch.tensor(means["train_loss"])  # on the CPU: the bar reads it at every step
+            self.log("train_loss", shown, prog_bar=True, logger=False)
             rates = {"learning_rate": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
             for logger in trainer.loggers:  # self.log would repeat forget_loss where no forget step was
                 logger.log_metrics(means | rates, step=self.global_step)

@@ -26,7 +26,7 @@ class Stored:
     """
 
     def __init__(self, folder: Path, of: dict[str, Any], keys: set[str]) -> None:
-        named = hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()[:10]
+        named = hashlib.sha256(json.dumps([of, sorted(keys)], sort_keys=True, default=str).encode()).hexdigest()[:10]
         self.path = folder / f"{named}.pt"
         self.keys = keys
 

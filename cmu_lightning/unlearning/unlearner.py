@@ -75,7 +75,11 @@ class Unlearner(Stage):
 
     @torch.no_grad()
     def classes(self, network: nn.Module, what: Evaluation) -> Tensor:
-        """Predicted classes of everything in an evaluation, on every process alike; shape (n,), on the CPU."""
+        """Predicted classes of everything in an evaluation, on every process alike; shape (n,), on the CPU.
+
+        In the precision of all other evaluations, so that a network agrees with itself.
+        """
         network.to(self.trainer.strategy.root_device).eval()
         batches = EvaluationBatches(what, self.data.pixels(), rank=0, world_size=1)
-        return torch.cat([network(batch.image).argmax(dim=1) for batch in batches]).cpu()
+        with self.trainer.precision_plugin.forward_context(), self.uncompiled():
+            return torch.cat([network(batch.image).argmax(dim=1) for batch in batches]).cpu()

@@ -51,11 +51,12 @@ class Poison(Backdoor):
         vertical, horizontal = self.position.split("-")
         rows = slice(None, self.patch) if vertical == "top" else slice(height - self.patch, None)
         columns = slice(None, self.patch) if horizontal == "left" else slice(width - self.patch, None)
-        value = torch.as_tensor(self.value, dtype=images.dtype, device=images.device)
-        if value.numel() not in (1, images.shape[1]):
-            raise UserError(f"value={self.value} has {value.numel()} numbers for {images.shape[1]} channels")
+        values = self.value if isinstance(self.value, list) else [self.value]
+        if len(values) not in (1, images.shape[1]):
+            raise UserError(f"value={self.value} has {len(values)} numbers for {images.shape[1]} channels")
         images = images.clone()
-        images[:, :, rows, columns] = value.reshape(1, -1, 1, 1)
+        for channel in range(images.shape[1]):  # numbers, not a tensor: no one waits for a copy to a device
+            images[:, channel, rows, columns] = values[channel % len(values)]
         return images
 
 

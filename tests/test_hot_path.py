@@ -1,0 +1,188 @@
+"""No step waits for the device, and a network agrees with itself in every precision."""
+
+from collections import Counter
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cmu_lightning import cli
+from cmu_lightning.data import AdapBlend, AllToAll, Blended, Poison, TaCT, loading
+from cmu_lightning.data.augmentation import CropAndFlip
+from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split
+from cmu_lightning.data.sampling import EpochSampler
+from cmu_lightning.data.training import Source
+from cmu_lightning.tracking.callbacks import LastCheckpoint
+from cmu_lightning.tracking.identity import digest, identity
+from cmu_lightning.unlearning import Keep, Original, Procedure, Stage
+from tests.plain import LINEAR, SHORT, digits, trainer
+
+GPU = torch.device("cuda", 0)
+COUNT = 2500
+
+
+def test_numbers_that_are_shown_do_not_live_on_the_device(tmp_path, monkeypatch):
+    """The progress bar reads them after every step."""
+    monkeypatch.setattr(Stage, "device", torch.device("meta"))  # whose numbers cannot be read
+    stage = Original(LINEAR, Procedure(steps=12, batch_size=300))
+    run = trainer(tmp_path, log_every_n_steps=5, limit_val_batches=0)
+    run.fit(stage, datamodule=digits())
+    assert run.progress_bar_metrics["train_loss"] > 0
+
+
+class Copies(TorchDispatchMode):
+    """Counts copies from the CPU to a GPU that the CPU waits for."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._to_copy.default and args[0].device.type == "cpu" and kwargs["device"] == GPU:
+            self.count["does not wait" if kwargs.get("non_blocking") else "waits"] += 1
+        return function(*args, **kwargs)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Tensors that have shapes and devices alone; five samples of a batch are stamped."""
+    five = SimpleNamespace(**{name: getattr(torch, name) for name in ("tensor", "arange", "zeros")})
+    five.nonzero = lambda mask: torch.zeros(5, 1, dtype=torch.long)
+    monkeypatch.setattr(loading, "torch", five)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+def samples():
+    images = torch.zeros(COUNT, 32, 32, 3, dtype=torch.uint8, device=GPU)
+    classes = torch.zeros(COUNT, dtype=torch.long, device=GPU)
+    return Samples(images, classes, classes, classes > 0, classes > 0)
+
+
+TRIGGERS = [Poison(size=5), Poison(size=5, value=[1.0, 0.5, 0.0]), AllToAll(size=5), TaCT(size=5), Blended(size=5)]
+TRIGGERS += [AdapBlend(size=5)]
+
+
+@pytest.mark.parametrize("manipulation", TRIGGERS, ids=lambda made: type(made).__name__)
+def test_no_step_waits_for_a_copy_to_the_gpu(fake, monkeypatch, manipulation):
+    source = Source(samples(), torch.arange(COUNT), EpochSampler(COUNT, 512, 0, shuffle=False), CropAndFlip(4, True))
+    monkeypatch.setattr(CropAndFlip, "draw", lambda self, count, generator: torch.zeros(count, 3, dtype=torch.long))
+    pixels = Pixels((0.5,) * 3, (0.5,) * 3, manipulation, GPU)
+    source.batch(0, pixels, 0, 1)  # an epoch's order is copied once, and so is a pattern
+    with Copies() as seen:
+        batch = source.batch(1, pixels, 0, 1)
+    assert batch.image.shape == (512, 3, 32, 32)
+    assert batch.image.is_contiguous(memory_format=torch.channels_last)
+    assert seen.count["waits"] == 0
+
+
+def test_evaluation_copies_what_is_asked_once(fake):
+    split = samples()
+    asked = torch.zeros(COUNT, 6, dtype=torch.long)
+    stamped = torch.ones(COUNT, dtype=torch.bool)
+    what = Evaluation(("a",) * 6, Split(split.images, split.labels), torch.arange(COUNT), stamped, asked, asked > 0)
+    pixels = Pixels((0.5,) * 3, (0.5,) * 3, Poison(size=5), GPU)
+    with Copies() as seen:
+        assert len(list(EvaluationBatches(what, pixels, 0, 1))) == 3
+    assert seen.count["waits"] == 4  # both uses of the rows, target and domain
+
+
+def test_a_checkpoint_that_is_just_written_is_not_written_again(tmp_path):
+    written = []
+
+    class Counting(LastCheckpoint):
+        def on_train_batch_end(self, trainer, *others):
+            before = self.written
+            super().on_train_batch_end(trainer, *others)
+            written.append(self.written != before)
+
+    for rest, expected in ((-1, 6), (1e9, 0)):
+        written.clear()
+        stage = Original(LINEAR, SHORT)
+        trainer(tmp_path, Counting(tmp_path / "last.ckpt", rest=rest)).fit(stage, datamodule=digits())
+        assert sum(written) == expected  # 24 steps are six epochs
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_network_agrees_with_itself(tmp_path, original, precision):
+    stage, run = Keep(LINEAR, SHORT, original), trainer(tmp_path, precision=precision)
+    run.fit(stage, datamodule=digits())
+    run.test(stage, datamodule=digits(), verbose=False)
+    assert stage.results["changed"] == 0
+
+
+def test_the_original_is_asked_in_the_precision_of_the_trainer(tmp_path, original):
+    """So that what rounding changes does not count as changed."""
+    seen = []
+
+    class Watched(Keep):
+        def classes(self, network, what):
+            network.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+            return super().classes(network, what)
+
+    trainer(tmp_path, precision="bf16-mixed").fit(Watched(LINEAR, SHORT, original), datamodule=digits())
+    assert seen
+    assert all(seen)
+
+
+@pytest.mark.parametrize(
+    ("there", "bf16", "accelerator", "expected"),
+    [
+        (False, False, "auto", "32-true"),
+        (True, True, "cpu", "32-true"),
+        (True, True, "auto", "bf16-mixed"),
+        (True, True, "gpu", "bf16-mixed"),
+        (True, False, "cuda", "16-mixed"),
+    ],
+)
+def test_precision_is_mixed_on_gpus(monkeypatch, there, bf16, accelerator, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    assert cli.precision(accelerator) == expected
+
+
+def test_full_precision_is_what_older_configs_left_open():
+    config = {"data": {"init_args": {}}, "procedure": {"steps": 1, "unlearn_steps": 1}, "model": {}}
+    config |= {"setting": "x", "network": {}}
+    named = {
+        spelling: digest(identity(config | {"trainer": {"precision": spelling}}, "steps", frozenset(), None))
+        for spelling in (None, "32-true", "bf16-mixed")
+    }
+    assert named[None] == named["32-true"] != named["bf16-mixed"]
+
+
+def test_steps_alone_are_compiled(tmp_path):
+    def network():
+        return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(144), nn.Linear(144, 10))
+
+    stage, run = Original(network, Procedure(steps=4, batch_size=399)), trainer(tmp_path)
+    stage.compiles = True
+    counters.clear()
+    run.fit(stage, datamodule=digits())
+    compiled = counters["stats"]["unique_graphs"]
+    run.test(stage, datamodule=digits(), verbose=False)
+    assert counters["stats"]["unique_graphs"] == compiled > 0
+    assert 0.05 < stage.results["acc_retain"] <= 1
+
+
+@pytest.mark.parametrize(("clip", "fused"), [(None, True), (1.0, None)])
+def test_what_is_clipped_is_not_fused(monkeypatch, clip, fused):
+    made = {}
+    stage = Original(LINEAR, SHORT)
+    strategy = SimpleNamespace(root_device=GPU)
+    stage._trainer = SimpleNamespace(gradient_clip_val=clip, strategy=strategy)
+    monkeypatch.setattr(type(stage), "trainer", property(lambda self: self._trainer))
+    monkeypatch.setattr("cmu_lightning.unlearning.procedure.SGD", partial(_keep, made))
+    stage.configure_optimizers()
+    assert made["fused"] is fused
+
+
+def _keep(made, parameters, lr, **arguments):
+    made.update(arguments)
+    return torch.optim.SGD(parameters, lr)

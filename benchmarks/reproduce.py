@@ -2,18 +2,23 @@
 
     python benchmarks/reproduce.py --results docs/results/h200.jsonl --budget 25 [--plan] [-- FIT OPTIONS]
 
-Each line of the results file is one finished run: its `metrics.json`. A run that is in the file, or finished in the
-runs folder, is not repeated, so that the queue goes on where it was. A run is only begun if one of its kind fits into
-what is left of the budget; the longest one so far tells. What stands after `--` is added to every `fit`, such as
-`--trainer.precision bf16-mixed`. `--plan` prints the queue and does nothing.
+Each line of the results file is one finished run, which `report` reads. A run that is in the file, or finished in the
+runs folder, is not repeated, so that the queue goes on where it was. When the budget ends, so does the run that is
+being made, which goes on from its last checkpoint. A run that fails has a line that says so, is tried again by the next
+call, and does not stop the others. What stands after `--` is added to every `fit`, such as `--network.width 16`.
+`--plan` prints the queue and does nothing.
 """
 
 import argparse
+import gc
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 FRACTIONS = [str(tenth / 10) for tenth in range(1, 11)]
 FEW = ["0.1", "0.5", "1.0"]
@@ -62,13 +67,17 @@ def of_setting(setting: str, seed: int, fractions: list[str], *more: str) -> Ite
             yield [*common, *unlearner]
 
 
-def queue() -> Iterator[list[str]]:
-    """Arguments of `fit`, most valuable first; what comes twice is done once."""
+def queue(pcam_size: int = 2621) -> Iterator[list[str]]:
+    """Arguments of `fit`, most valuable first; what comes twice is done once.
+
+    Args:
+        pcam_size: |S_m| on PCam.
+    """
     for seed, fractions in ((0, FEW), (0, FRACTIONS), (1, FRACTIONS), (2, FRACTIONS)):
         for setting in CIFAR10:
             yield from of_setting(setting, seed, fractions)
     for seed in range(3):
-        yield from of_setting("poison_pcam", seed, FRACTIONS)
+        yield from of_setting("poison_pcam", seed, FRACTIONS, "--data.manipulation.size", str(pcam_size))
     for setting in CIFAR100:
         yield from of_setting(setting, 0, ["0.1", "1.0"])
     for setting, sizes in SIZES.items():
@@ -76,15 +85,37 @@ def queue() -> Iterator[list[str]]:
             yield from of_setting(setting, 0, FRACTIONS, "--data.manipulation.size", size)
 
 
-def kind(run: str) -> str:
-    """Runs that take about as long: of one setting and one method."""
-    return " ".join(argument for argument in run.split() if argument.endswith(".yaml"))
+class Spent(BaseException):
+    """The budget ends; no error, so that nothing on the way takes it for one."""
 
 
-def read(results: Path) -> dict[str, dict]:
-    """The runs in a results file, by what was asked for; a cut line is no run."""
-    lines = results.read_text().splitlines() if results.exists() else []
-    return {run["asked"]: run for run in (json.loads(line) for line in lines if line.endswith("}"))}
+@contextmanager
+def budget(seconds: float) -> Iterator[None]:
+    """Whatever goes on is interrupted when it is spent."""
+
+    def end(*_: Any) -> None:
+        raise Spent
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6) if seconds < 1e9 else 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def read(results: Path) -> set[str]:
+    """What was asked for by the finished runs of a file; a cut line is no run."""
+    done = set()
+    for text in results.read_text().splitlines() if results.exists() else []:
+        try:
+            run = json.loads(text)
+        except ValueError:
+            continue
+        if "failed" not in run:
+            done.add(run["asked"])
+    return done
 
 
 def append(results: Path, run: dict) -> None:
@@ -96,20 +127,41 @@ def append(results: Path, run: dict) -> None:
 
 
 def fit(arguments: list[str], runs_dir: str) -> dict:
-    """One run in this process; its metrics."""
+    """One run in this process; its line, or why there is none."""
     from cmu_lightning.cli import main
+    from cmu_lightning.report.results_file import line
     from cmu_lightning.tracking.asked import folder, key
 
     given = ["fit", *arguments, "--runs_dir", runs_dir, "--checkpoints", "chosen"]
     sys.argv = ["cmu_lightning"]
-    if code := main(given):
-        sys.exit(code)
+    try:
+        code = main(given)
+    except Exception as error:  # such as too little memory, which the next run may not lack
+        return {"failed": f"{type(error).__name__}: {error}"}
+    finally:
+        gc.collect()
+    if code:
+        return {"failed": f"exit code {code}"}
     found = folder(key(sys.argv[2:]), Path(runs_dir))
-    return json.loads((found / "metrics.json").read_text())
+    return line(found, json.loads((found / "metrics.json").read_text()))
+
+
+def work(left: list[str], results: Path, runs_dir: str) -> int:
+    """Make these runs; how many failed."""
+    from cmu_lightning.data import CorruptedDataModule
+
+    CorruptedDataModule.kept = {}  # runs that follow each other share a data set
+    failed = 0
+    for run in left:
+        begin = time.monotonic()
+        made = fit(run.split(), runs_dir)
+        failed += "failed" in made
+        append(results, {"asked": run, "date": time.strftime("%F"), "wall": round(time.monotonic() - begin, 2)} | made)
+    return failed
 
 
 def main(arguments: list[str]) -> int:
-    """Run the queue; 0 when all of it is done, 3 when the budget is spent."""
+    """Run the queue; 0 when all of it is done, 3 when the budget is spent, 1 when a run failed."""
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     more = arguments[cut + 1 :]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,25 +169,24 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--budget", type=float, default=float("inf"), help="minutes")
     parser.add_argument("--runs_dir", default="runs")
     parser.add_argument("--first", type=int, help="only so many runs of the queue")
+    parser.add_argument("--pcam_size", type=int, default=2621, help="|S_m| on PCam: 1%% of the patches that are there")
     parser.add_argument("--plan", action="store_true")
     given = parser.parse_args(arguments[:cut])
-    begin, done, longest = time.monotonic(), read(given.results), {}
-    asked = list(dict.fromkeys(" ".join([*run, *more]) for run in queue()))[: given.first]
+    done = read(given.results)
+    asked = list(dict.fromkeys(" ".join([*run, *more]) for run in queue(given.pcam_size)))[: given.first]
     left = [run for run in asked if run not in done]
     print(f"{len(asked) - len(left)} of {len(asked)} runs are done")
     if given.plan:
         print("\n".join(left))
         return 0
-    for run in left:
-        spent = time.monotonic() - begin
-        if spent + longest.get(kind(run), 0.0) > 60 * given.budget:
-            print(f"the budget of {given.budget} minutes is spent; the same command goes on")
-            return 3
-        metrics = fit(run.split(), given.runs_dir)
-        wall = time.monotonic() - begin - spent
-        longest[kind(run)] = max(wall, longest.get(kind(run), 0.0))
-        append(given.results, {"asked": run, "date": time.strftime("%F"), "wall": round(wall, 2)} | metrics)
-    return 0
+    try:
+        with budget(60 * given.budget):
+            failed = work(left, given.results, given.runs_dir)
+    except Spent:
+        print(f"the budget of {given.budget} minutes is spent; the same command goes on")
+        return 3
+    print(f"{failed} runs failed" if failed else "all of it is done")
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,18 @@
 
 import importlib.util
 import json
+import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
-from cmu_lightning.data import CIFAR10DataModule, Split
+from cmu_lightning.data import CIFAR10DataModule, CorruptedDataModule, Split
+from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.report import command
 
 SPEC = importlib.util.spec_from_file_location("reproduce", PACKAGE.parent / "benchmarks/reproduce.py")
 reproduce = importlib.util.module_from_spec(SPEC)
@@ -41,6 +46,7 @@ def _small_cifar(monkeypatch):
 
     monkeypatch.setattr(CIFAR10DataModule, "prepare_data", lambda self: None)
     monkeypatch.setattr(CIFAR10DataModule, "load", load)
+    monkeypatch.setattr(CorruptedDataModule, "kept", None)  # what the queue keeps is gone after the test
 
 
 def run(*arguments):
@@ -48,7 +54,11 @@ def run(*arguments):
 
 
 def lines():
-    return [json.loads(line) for line in RESULTS.read_text().splitlines() if line.endswith("}")]
+    found = []
+    for line in RESULTS.read_text().splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def test_it_goes_on_where_it_was_and_repeats_nothing(capsys, monkeypatch):
@@ -58,7 +68,7 @@ def test_it_goes_on_where_it_was_and_repeats_nothing(capsys, monkeypatch):
     assert [stored["method"] for stored in first] == ["Original", "SSD", "Potion"]
     assert all(stored["acc_corr"] >= 0 and stored["wall"] > 0 and stored["date"] for stored in first)
     whole = RESULTS.read_text()
-    RESULTS.write_text(whole[:-40])  # cut in its last line
+    RESULTS.write_text(whole[: whole.rindex("}", 0, -4) + 1])  # cut in its last line, after an inner brace
     made = [path.stat().st_mtime_ns for path in sorted(Path("runs").rglob("metrics.json"))]
     assert run("--first", "3") == 0
     assert [stored["method"] for stored in lines()] == ["Original", "SSD", "Potion"]
@@ -75,10 +85,70 @@ def test_every_method_of_the_first_cell_runs(monkeypatch):
     ]
 
 
-def test_a_budget_that_is_spent(capsys):
-    assert run("--budget", "-1") == 3
+def test_a_budget_that_ends_within_a_run(capsys):
+    slow = [*TINY[:1], "100000", *TINY[2:]]
+    begin = time.monotonic()
+    assert reproduce.main(["--results", str(RESULTS), "--budget", "0.1", "--first", "1", "--", *slow]) == 3
+    assert time.monotonic() - begin < 60
     assert "the same command goes on" in capsys.readouterr().out
     assert not RESULTS.exists()
+    assert not list(Path("runs").rglob("metrics.json"))
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def test_a_run_that_fails_does_not_stop_the_others(capsys, monkeypatch):
+    monkeypatch.setattr(reproduce, "grid", lambda: [("10", "0.1"), ("-1", "0.1")])
+    assert run("--first", "4") == 1
+    assert ["failed" in line for line in lines()] == [False, False, True, False]
+    assert lines()[2]["failed"] == "exit code 2"
+    assert run("--first", "4") == 1  # tried again, alone
+    assert [line.get("method") for line in lines()] == ["Original", "SSD", None, "Potion", None]
+    assert "3 of 4 runs are done" in capsys.readouterr().out
+
+
+def test_an_error_is_kept_with_its_words(monkeypatch):
+    def broken(arguments):
+        raise MemoryError("there is no more")
+
+    monkeypatch.setattr("cmu_lightning.cli.main", broken)
+    assert run("--first", "1") == 1
+    assert lines()[0]["failed"] == "MemoryError: there is no more"
+
+
+def test_report_reads_the_results_as_it_reads_the_runs(monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "grid", lambda: [("10", "0.1")])
+    assert run("--first", "4") == 0
+    RESULTS.write_text(RESULTS.read_text() + '{"asked": "more", "failed": "exit code 2"}\n{"asked": "cu')
+    assert command.main(["runs", "--out", "one", "--pack", "packed.jsonl"]) == 0
+    assert command.main([str(RESULTS), "--out", "other"]) == 0
+    said = capsys.readouterr().out
+    assert "here.jsonl, line 5" in said
+    assert "line 6" in said
+    assert command.main(["packed.jsonl", "--out", "third"]) == 0
+    tables = sorted(path.name for path in Path("one/tables").glob("*.csv") if path.name != "skipped.csv")
+    assert "curves.csv" in tables
+    for table in tables:
+        first = Path("one/tables", table).read_bytes()
+        assert first == Path("other/tables", table).read_bytes() == Path("third/tables", table).read_bytes()
+    figures = [sorted(path.name for path in Path(out).rglob("*.png")) for out in ("one", "other", "third")]
+    assert figures[0] == figures[1] == figures[2]
+    assert any("ratio" in name for name in figures[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("", "there is no finished run in x.jsonl"),
+        ("[1]", "there is no finished run"),
+        ('{"setting": "../..", "method": "CF", "seed": 0, "hash": "aa"}', "there is no finished run"),
+        ('{"setting": "..", "method": "CF", "seed": 0, "hash": "aa"}', "there is no finished run"),
+    ],
+)
+def test_a_file_without_runs(content, says):
+    Path("x.jsonl").write_text(content)
+    with pytest.raises(UserError, match=says):
+        command.main(["x.jsonl", "--out", "out"])
+    assert not Path("out").exists()
 
 
 def test_the_plan_is_in_order_of_value(capsys):

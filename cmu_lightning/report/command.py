@@ -1,7 +1,10 @@
 """`python -m cmu_lightning report RUNS_DIR --out REPORT_DIR`."""
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import dotenv
 from rich.console import Console
@@ -11,7 +14,11 @@ from rich.table import Table as Shown
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser
 from cmu_lightning.report.collect import Skipped, collect
+from cmu_lightning.report.results_file import pack, unpack
 from cmu_lightning.report.select import RULES
+
+if TYPE_CHECKING:
+    from cmu_lightning.report.write import Written
 
 SHOWN = 20
 """How many skipped things are named on the screen; the report names all."""
@@ -20,7 +27,9 @@ SHOWN = 20
 def parser() -> Parser:
     """The command's arguments."""
     made = Parser("report", "Figures, tables and one HTML page from a folder of runs.")
-    made.add_argument("runs_dir", type=Path, metavar="RUNS_DIR", help="What fit and sweep have written to.")
+    made.add_argument(
+        "runs_dir", type=Path, metavar="RUNS_DIR", help="What fit and sweep write to, or its runs as a file."
+    )
     made.add_argument("--out", type=Path, required=True, metavar="REPORT_DIR", help="Where the report goes.")
     made.add_argument(
         "--select",
@@ -28,6 +37,7 @@ def parser() -> Parser:
         default="paper",
         help="How hyperparameters are chosen; oracle looks at clean labels. Default: paper.",
     )
+    made.add_argument("--pack", type=Path, metavar="FILE", help="Write the runs into one file, which report reads too.")
     made.add_argument("--wandb", action="store_true", help="Upload it as a run of job type report.")
     made.add_argument("--entity", help="User or team on W&B; default WANDB_ENTITY, else yours.")
     made.add_argument("--project", help="On W&B; default WANDB_PROJECT, else cmu_lightning.")
@@ -49,35 +59,56 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(list(arguments))
     dotenv.load_dotenv(".env")
     runs_dir, out = given.runs_dir, given.out
-    if not runs_dir.is_dir():
+    if not runs_dir.exists():
         raise UserError(f"there is no runs folder {runs_dir}: give one that fit or sweep has written to")
     if out.resolve().is_relative_to(runs_dir.resolve()) or runs_dir.resolve().is_relative_to(out.resolve()):
         raise UserError(
             f"--out {out} and the runs folder {runs_dir} lie in each other: give another folder for the report"
         )
     console = Console()
-    with console.status(f"reading {runs_dir}"):
-        results, skipped = collect(runs_dir)
-    if not results:
-        _name(console, skipped)
-        raise UserError(f"there is no finished run in {runs_dir}: run fit or sweep first")
-    from cmu_lightning.report.write import write_figures, write_page_and_tables
-
-    try:
-        with console.status(f"writing {out}"):
-            written = write_page_and_tables(results, skipped, runs_dir, out, given.select)
-        drawn = write_figures(written.charts, out, lambda todo: track(todo, "drawing", console=console, transient=True))
-    except OSError as error:
-        raise UserError(f"the report cannot be written to {out} ({error}): give another --out") from error
-    _name(console, skipped)
-    figures = sum(map(len, written.charts.values()))
-    console.print(f"{len(results):,} runs, {figures} figures ({drawn} drawn, {figures - drawn} unchanged)")
-    console.print(f"{out / 'index.html'}", soft_wrap=True)
+    with TemporaryDirectory() as folder:
+        if runs_dir.is_dir():
+            written = _read_and_write(console, given, runs_dir, [])
+        else:
+            written = _read_and_write(console, given, Path(folder), unpack(runs_dir, Path(folder)))
     if given.wandb:
         from cmu_lightning.report.upload import upload
 
         upload(written, out, given.select, given.entity, given.project)
     return 0
+
+
+def _read_and_write(console: Console, given: Namespace, runs_dir: Path, unread: list[Skipped]) -> "Written":
+    """Read a folder and write its report.
+
+    Args:
+        console: Shows progress.
+        given: The command's arguments.
+        runs_dir: The folder.
+        unread: What was skipped before.
+    """
+    out: Path = given.out
+    with console.status(f"reading {given.runs_dir}"):
+        results, skipped = collect(runs_dir)
+    skipped = [*unread, *skipped]
+    if not results:
+        _name(console, skipped)
+        raise UserError(f"there is no finished run in {given.runs_dir}: run fit or sweep first")
+    from cmu_lightning.report.write import write_figures, write_page_and_tables
+
+    try:
+        if given.pack is not None:
+            pack(results, runs_dir, given.pack)
+        with console.status(f"writing {out}"):
+            written = write_page_and_tables(results, skipped, runs_dir, out, given.select, given.runs_dir)
+        drawn = write_figures(written.charts, out, lambda todo: track(todo, "drawing", console=console, transient=True))
+    except OSError as error:
+        raise UserError(f"the report cannot be written ({error}): give another --out or --pack") from error
+    _name(console, skipped)
+    figures = sum(map(len, written.charts.values()))
+    console.print(f"{len(results):,} runs, {figures} figures ({drawn} drawn, {figures - drawn} unchanged)")
+    console.print(f"{out / 'index.html'}", soft_wrap=True)
+    return written
 
 
 def _name(console: Console, skipped: list[Skipped]) -> None:

@@ -34,7 +34,7 @@ class Written(NamedTuple):
 
 
 def write_page_and_tables(
-    results: list[Result], skipped: list[Skipped], runs_dir: Path, out: Path, rule: str
+    results: list[Result], skipped: list[Skipped], runs_dir: Path, out: Path, rule: str, source: Path | None = None
 ) -> Written:
     """Write all but the figures.
 
@@ -44,6 +44,7 @@ def write_page_and_tables(
         runs_dir: Where the runs lie.
         out: Where the report goes.
         rule: By which hyperparameters are chosen.
+        source: What the page says that runs were read from; default `runs_dir`.
 
     Returns:
         What the figures show and what the tables hold.
@@ -59,7 +60,7 @@ def write_page_and_tables(
     everything = [*together(made), *([of_regimes] if maps else []), _skipped(skipped)]
     for table in everything:
         write(table, out / "tables")
-    write_atomically(out / "index.html", page(summaries, charts, maps, of_regimes, looks, skipped, runs_dir))
+    write_atomically(out / "index.html", page(summaries, charts, maps, of_regimes, looks, skipped, source or runs_dir))
     return Written(_by_folder(summaries, charts, maps), everything)
 
 

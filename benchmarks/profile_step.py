@@ -1,10 +1,11 @@
 """Where the time of a stage's steps goes, on the CPU and on the GPU.
 
-    python benchmarks/profile_step.py [--setting poison_cifar10.yaml] [--steps 50] [--warmup 20] [options of fit ...]
+    python benchmarks/profile_step.py [--setting poison_cifar10.yaml] [--steps 50] [--warmup 100] [options of fit ...]
 
-Trains the setting's original under torch's profiler after some unrecorded steps, then prints the operators that take
-longest, milliseconds a step, and, on a GPU, the part of the time in which it was busy. The trace for a browser
-(chrome://tracing, Perfetto) goes to `--trace FILE`.
+Trains the setting's original. After unrecorded steps, by default more than an epoch of CIFAR-10, so that every size of
+batch has come by, so many steps are timed, as many more recorded on the GPU alone, and as many more on the CPU too.
+Prints steps a second of the first, the part of the second in which the GPU was busy, and the operators that take
+longest in the third, whose trace for a browser (chrome://tracing, Perfetto) goes to `--trace FILE`.
 """
 
 import argparse
@@ -22,30 +23,47 @@ from torch.profiler import ProfilerActivity, profile
 
 from cmu_lightning import cli
 
+CPU = ProfilerActivity.CPU
 ROWS = 15
 
 
 class Recorder(Callback):
-    """Records the steps after the first few."""
+    """Times some steps, then records some on the GPU, then some on both.
 
-    def __init__(self, warmup: int) -> None:
-        self.warmup = warmup
-        cuda = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
-        self.profiler = profile(activities=[ProfilerActivity.CPU, *cuda])
-        self.begin = self.seconds = 0.0
+    Args:
+        warmup: Steps before.
+        steps: Of each kind.
+    """
+
+    def __init__(self, warmup: int, steps: int) -> None:
+        self.steps = steps
+        self.at = [warmup + number * steps for number in range(4)]
+        gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+        self.profilers = [None, profile(activities=gpu) if gpu else None, profile(activities=[CPU, *gpu])]
+        self.begin = 0.0
+        self.seconds: list[float] = []
 
     def on_train_batch_start(self, trainer: Any, stage: Any, batch: Any, index: int) -> None:
-        """Begin."""
-        if index == self.warmup:
-            _wait()
-            self.profiler.__enter__()
-            self.begin = time.perf_counter()
+        """Begin one kind."""
+        if index in self.at[:-1]:
+            self._begin(self.profilers[self.at.index(index)])
 
-    def on_train_end(self, trainer: Any, stage: Any) -> None:
-        """End."""
+    def on_train_batch_end(self, trainer: Any, stage: Any, outputs: Any, batch: Any, index: int) -> None:
+        """End one."""
+        if index + 1 in self.at[1:]:
+            self._end(self.profilers[len(self.seconds)])
+
+    def _begin(self, profiler: profile | None) -> None:
         _wait()
-        self.seconds = time.perf_counter() - self.begin
-        self.profiler.__exit__(None, None, None)
+        if profiler:
+            profiler.__enter__()
+        self.begin = time.perf_counter()
+
+    def _end(self, profiler: profile | None) -> None:
+        _wait()
+        self.seconds.append(time.perf_counter() - self.begin)
+        if profiler:
+            profiler.__exit__(None, None, None)
 
 
 def _wait() -> None:
@@ -54,11 +72,11 @@ def _wait() -> None:
 
 
 def busy(profiler: profile) -> float:
-    """Seconds in which at least one kernel ran on the GPU."""
+    """Seconds in which at least one kernel ran on the GPU; what only names a part of the program is none."""
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profiler.events()
-        if event.device_type == torch.autograd.DeviceType.CUDA
+        if event.device_type == torch.autograd.DeviceType.CUDA and not event.is_user_annotation
     )
     total, reached = 0.0, float("-inf")
     for start, end in spans:
@@ -71,11 +89,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setting", default="poison_cifar10.yaml")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--warmup", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=100)
     parser.add_argument("--trace")
     given, options = parser.parse_known_args()
-    recorder = Recorder(given.warmup)
-    steps = given.warmup + given.steps
+    recorder = Recorder(given.warmup, given.steps)
+    steps = recorder.at[-1]
     with tempfile.TemporaryDirectory() as folder:
         length = ["--procedure.steps", str(steps), "--trainer.val_check_interval", str(10 * steps)]
         quiet = [
@@ -97,14 +115,16 @@ def main() -> None:
         cli.CLI.instantiate_trainer = with_recorder  # type: ignore[method-assign]
         if cli.main(arguments):
             raise SystemExit(1)
-    averages = recorder.profiler.key_averages()
     gpu = torch.cuda.is_available()
-    print(averages.table(sort_by="self_cuda_time_total" if gpu else "self_cpu_time_total", row_limit=ROWS))
-    print(f"{1000 * recorder.seconds / given.steps:.2f} ms a step, profiler included")
+    timed, watched, recorded = recorder.seconds
+    both = recorder.profilers[-1]
+    print(both.key_averages().table(sort_by=f"self_{'cuda' if gpu else 'cpu'}_time_total", row_limit=ROWS))
+    print(f"{given.steps / timed:.1f} steps a second, {1000 * timed / given.steps:.2f} ms a step")
+    print(f"{1000 * recorded / given.steps:.2f} ms a step with the profiler")
     if gpu:
-        print(f"the GPU is busy {busy(recorder.profiler) / recorder.seconds:.1%} of the time")
+        print(f"the GPU is busy {busy(recorder.profilers[1]) / watched:.1%} of the time")
     if given.trace:
-        recorder.profiler.export_chrome_trace(given.trace)
+        both.export_chrome_trace(given.trace)
     where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
     where |= {"device": torch.cuda.get_device_name() if gpu else platform.machine(), "torch": torch.__version__}
     print(json.dumps(where | {"setting": given.setting, "steps": given.steps, "options": options}))

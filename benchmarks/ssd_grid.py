@@ -1,11 +1,12 @@
 """The paper's 50-point SSD grid: importances once, beside importances at every point as the released code has it.
 
-    python benchmarks/ssd_grid.py [--cifar DIR] [--share 0.05]
+    python benchmarks/ssd_grid.py [--cifar DIR] [--share 0.05] [--width 16]
 
 Digits as they are, and with `--cifar` a share of CIFAR-10's images in its proportions (train to test), so that 50
-recomputations end in minutes; ResNet-9 of width 16 in both. Every dampening and every recomputation is really
-done. An evaluation is one pass over the test images, with the trigger and without, and over the validation images; ours
-is done at the 39 points that differ, the other way has one at each of the 50. Ratios are of times in one process.
+recomputations end in minutes; ResNet-9 in both, on a GPU if there is one. Every dampening and every recomputation is
+really done. An evaluation is one pass over the test images, with the trigger and without, and over the validation
+images; ours is done at the 39 points that differ, the other way has one at each of the 50. Ratios are of times in one
+process.
 """
 
 import argparse
@@ -19,25 +20,28 @@ from functools import partial
 import torch
 
 from cmu_lightning.data import Batch, CIFAR10DataModule, DigitsDataModule, Poison, evaluation
-from cmu_lightning.data.loading import EvaluationBatches
+from cmu_lightning.data.loading import EvaluationBatches, Pixels
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning.dampening import factors
 from cmu_lightning.unlearning.importance import flat, of_batches, task_loss
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 GRID = [(s, r) for s in (0.1, 1, 10, 50, 100, 500, 1e3, 1e4, 1e5, 1e6) for r in (0.1, 0.5, 1, 5, 10)]
 
 
 class Case:
     """An original (untrained: the arithmetic is the same), its importances and its evaluation."""
 
-    def __init__(self, data, channels: int, batch_size: int, share: float) -> None:
+    def __init__(self, data, channels: int, batch_size: int, share: float, width: int) -> None:
         torch.manual_seed(0)
         data.setup()
-        self.network = ResNet9(data.num_classes, channels, width=16).eval()
+        network = ResNet9(data.num_classes, channels, width=width).eval()
+        self.network = network.to(DEVICE, memory_format=torch.channels_last)
         self.start = flat(self.network.parameters()).detach().clone()
-        self.pixels = data.pixels()
-        samples = data.samples
+        self.pixels = Pixels(data.mean, data.std, data.manipulation, DEVICE)
+        samples = data.samples.to(DEVICE)
         rows = [torch.nonzero(mask).flatten() for mask in (samples.deleted, ~samples.deleted)]
+        self.manipulated = data.samples.manipulated
         self.parts = [self.batches(samples, part[: max(1, round(share * len(part)))], batch_size) for part in rows]
         asked = [evaluation.of_test(data), evaluation.of_validation(data)]
         self.asked = [self.some(what, share) for what in asked]
@@ -46,14 +50,15 @@ class Case:
         """Not augmented, in order."""
         made = []
         for part in rows.split(size):
-            images, clean, label, manipulated, deleted = samples.take(part)
-            made.append(Batch(self.pixels(images, manipulated), label, clean, deleted, len(part)))
+            images, clean, label, _, deleted = samples.take(part)
+            made.append(Batch(self.pixels(images, self.manipulated[part.cpu()]), label, clean, deleted, len(part)))
         return made
 
     def some(self, what, share):
         """The first part of an evaluation."""
         count = round(share * len(what.rows))
-        return what._replace(**{key: getattr(what, key)[:count] for key in ("rows", "stamped", "target", "domain")})
+        first = {key: getattr(what, key)[:count] for key in ("rows", "stamped", "target", "domain")}
+        return what._replace(split=what.split.to(DEVICE), **first)
 
     def importances(self):
         """Over S_f and over the retain data."""
@@ -75,9 +80,16 @@ class Case:
                 (self.network(batch.image).argmax(1).unsqueeze(1) == batch.target).sum()
 
 
+def wait() -> None:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def seconds(work) -> float:
+    wait()
     begin = time.perf_counter()
     work()
+    wait()
     return time.perf_counter() - begin
 
 
@@ -119,13 +131,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar", help="folder of CIFAR-10")
     parser.add_argument("--share", type=float, default=0.05, help="of CIFAR-10's images")
+    parser.add_argument("--width", type=int, default=16, help="of ResNet-9; the paper's is 64")
     given = parser.parse_args()
-    print(json.dumps(compare("digits", Case(DigitsDataModule(Poison(size=36)), 1, 128, 1.0))))
+    print(json.dumps(compare("digits", Case(DigitsDataModule(Poison(size=36)), 1, 128, 1.0, given.width))))
     if given.cifar:
         data = CIFAR10DataModule(Poison(size=500), root=given.cifar)
-        print(json.dumps(compare(f"CIFAR-10, {given.share:.0%}", Case(data, 3, 512, given.share))))
+        print(json.dumps(compare(f"CIFAR-10, {given.share:.0%}", Case(data, 3, 512, given.share, given.width))))
     where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    print(json.dumps(where | {"machine": platform.machine(), "torch": torch.__version__}))
+    where |= {"device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else platform.machine()}
+    print(json.dumps(where | vars(given) | {"torch": torch.__version__}))
 
 
 if __name__ == "__main__":

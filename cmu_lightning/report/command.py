@@ -96,14 +96,14 @@ def _read_and_write(console: Console, given: Namespace, runs_dir: Path, unread: 
         raise UserError(f"there is no finished run in {given.runs_dir}: run fit or sweep first")
     from cmu_lightning.report.write import write_figures, write_page_and_tables
 
+    if given.pack is not None:
+        pack(results, runs_dir, given.pack)
     try:
-        if given.pack is not None:
-            pack(results, runs_dir, given.pack)
         with console.status(f"writing {out}"):
             written = write_page_and_tables(results, skipped, runs_dir, out, given.select, given.runs_dir)
         drawn = write_figures(written.charts, out, lambda todo: track(todo, "drawing", console=console, transient=True))
     except OSError as error:
-        raise UserError(f"the report cannot be written ({error}): give another --out or --pack") from error
+        raise UserError(f"the report cannot be written to {out} ({error}): give another --out") from error
     _name(console, skipped)
     figures = sum(map(len, written.charts.values()))
     console.print(f"{len(results):,} runs, {figures} figures ({drawn} drawn, {figures - drawn} unchanged)")

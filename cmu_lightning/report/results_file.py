@@ -11,6 +11,7 @@ from typing import Any
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.report.collect import Result, Skipped
+from cmu_lightning.tracking.run import write_atomically
 
 PLAIN = re.compile(r"(?!\.+$)[\w.-]+")
 """Names that lead into no other folder."""
@@ -35,11 +36,17 @@ def pack(results: list[Result], runs_dir: Path, path: Path) -> None:
         results: The runs; those without a config are left out.
         runs_dir: Where they lie.
         path: Of the file, which is replaced.
+
+    Raises:
+        UserError: It cannot be written.
     """
     kept = [result for result in results if result.configuration is not None]
     lines = (json.dumps(line(runs_dir / result.folder, result.metrics)) + "\n" for result in kept)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(lines))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, "".join(lines))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): give another --pack") from error
 
 
 def unpack(path: Path, runs_dir: Path) -> list[Skipped]:

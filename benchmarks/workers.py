@@ -1,0 +1,58 @@
+"""How long a study takes with one, two or three workers, which share a GPU if there is one.
+
+    python benchmarks/workers.py [--setting poison_cifar10.yaml] [--workers 1 2 3] [--runs 6] [options of fit ...]
+
+The setting's original is made first and counted nowhere. Then a study of so many runs of CF, which differ in their seed
+alone, is made anew for each number of workers. Imports, which every worker does once, count.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+
+
+def call(*arguments: str) -> float:
+    """Seconds of a command."""
+    begin = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "cmu_lightning", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr or done.stdout)
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--setting", default="poison_cifar10.yaml")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--runs", type=int, default=6)
+    given, options = parser.parse_known_args()
+    options = ["--wandb.mode", "disabled", *options]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        call("fit", "--config", given.setting, *options, "--runs_dir", str(folder / "original"))
+        fit = ["fit", "--config", given.setting, "--config", "unlearn/cf.yaml", *options, "${args}"]
+        study = folder / "cf.yaml"
+        values = {"parameters": {"model.seed": {"values": list(range(given.runs))}}}
+        command = ["${env}", "${interpreter}", "-m", "${program}", *fit]
+        study.write_text(json.dumps({"program": "cmu_lightning", "method": "grid", "command": command} | values))
+        for workers in given.workers:
+            runs = str(shutil.copytree(folder / "original", folder / str(workers)))
+            took = call("sweep", str(study), "--workers", str(workers), "--runs_dir", runs)
+            print(f"{given.runs} runs with {workers} workers: {took:8.1f} s", flush=True)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    where = {"date": str(date.today()), "cpus": os.cpu_count(), "device": device, "torch": torch.__version__}
+    print(json.dumps(where | vars(given) | {"options": options}))
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,22 @@ LIGHT = {
 }
 """Commands that start at once, for they need no torch or not until it is known what for; others are LightningCLI's."""
 
+HELP = """usage: python -m cmu_lightning COMMAND ...
+
+corrective machine unlearning of image classifiers
+
+  fit        train an original, or unlearn from one
+  test       measure a run again, and compare
+  sweep      run W&B sweep files without an account
+  report     figures, tables and one page from a folder of runs
+  repair     try the methods that fit a model and a list of flagged samples, and choose
+  predict    a run's predictions beside its original's
+  export     a run's weights as safetensors and ONNX, with a model card
+  dashboard  workspace and report on W&B
+
+COMMAND --help says more; so does the README.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -28,7 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code; 2 for what a user did wrong.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if given in (["--help"], ["-h"]):
+        sys.stdout.write(HELP)
+        return 0
     try:
+        _refuse_unknown(given)
         if given and given[0] in LIGHT:
             code: int = import_module(LIGHT[given[0]]).main(given[1:])
         else:
@@ -37,6 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     return code
+
+
+def _refuse_unknown(given: list[str]) -> None:
+    """A first word has to be a command; options may precede LightningCLI's."""
+    known = ["fit", "test", *LIGHT]
+    if not given:
+        raise UserError(f"there is no command: give one of {', '.join(known)}; --help says what they do")
+    if not given[0].startswith("-") and given[0] not in known:
+        raise UserError(f"there is no command {given[0]}: give one of {', '.join(known)}")
 
 
 if __name__ == "__main__":

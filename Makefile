@@ -15,7 +15,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 	touch $@
 
 demo: setup  ## two manipulations of handwritten digits, all methods, and a report
-	$(RUN) -m cmu_lightning sweep sweeps/demo_digits --workers 2
+	WANDB_MODE=disabled $(RUN) -m cmu_lightning sweep sweeps/demo_digits --workers 2 --runs_dir runs
 	$(RUN) -m cmu_lightning report runs --out report
 
 test: setup

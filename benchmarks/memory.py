@@ -3,8 +3,8 @@
     python benchmarks/memory.py [--sizes 25000 50000 100000 200000]
 
 Each size is a process of its own: random images of 32x32 pixels are written into the room that a data set reads into,
-a poison is drawn, and 20 training batches of 512 are made. Anonymous memory is what the process holds for itself at the
-end; pages of the file come and go with what else the machine needs them for.
+a poison is drawn, and 20 training batches of 512 are made. Anonymous memory is what the process holds for itself, at
+the end and at its peak; pages of the file come and go with what else the machine needs them for.
 """
 
 import argparse
@@ -13,6 +13,8 @@ import logging
 import multiprocessing
 import platform
 import tempfile
+import threading
+import time
 from datetime import date
 from pathlib import Path
 
@@ -59,11 +61,27 @@ def anonymous() -> float:
     return int(lines["RssAnon"].split()[0]) / 1024
 
 
+class Peak(threading.Thread):
+    """Looks at the memory every few milliseconds."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.reached = 0.0
+
+    def run(self) -> None:
+        """Until the process ends."""
+        while True:
+            self.reached = max(self.reached, anonymous())
+            time.sleep(0.005)
+
+
 def measure(size: int, folder: str | None, connection) -> None:
-    """Send MiB before and after."""
+    """Send MiB more than before, at the end and at the peak."""
     Random.images = size
     torch.zeros(1)
     before = anonymous()
+    peak = Peak()
+    peak.start()
     data = Random(Poison(size=500), memory_map=folder)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
@@ -72,7 +90,7 @@ def measure(size: int, folder: str | None, connection) -> None:
     data.setup()
     for _ in data.train_dataloader():
         pass
-    connection.send(anonymous() - before)
+    connection.send((anonymous() - before, peak.reached - before))
 
 
 def main() -> None:
@@ -90,7 +108,8 @@ def main() -> None:
                 found.append(ours.recv())
                 process.join()
             raw = size * 32 * 32 * 3 / 2**20
-            print(f"{size:>8,} images, {raw:6.0f} MiB: in memory +{found[0]:5.0f} MiB, mapped +{found[1]:5.0f} MiB")
+            memory, file = (f"+{end:5.0f} MiB, at the peak +{peak:5.0f}" for end, peak in found)
+            print(f"{size:>8,} images, {raw:6.0f} MiB: in memory {memory}; mapped {file}", flush=True)
     print(json.dumps({"date": str(date.today()), "machine": platform.machine(), "torch": torch.__version__}))
 
 

@@ -43,6 +43,9 @@ from cmu_lightning.tracking.wandb import WandbLogger
 from cmu_lightning.unlearning import Original, Procedure, Stage, Unlearner
 from cmu_lightning.unlearning.stage import RECORD
 
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
+"""In which weights stay what they are."""
+
 
 class CLI(LightningCLI):
     """LightningCLI with settings, run folders and originals on demand."""
@@ -123,6 +126,11 @@ class CLI(LightningCLI):
         """Mixed precision on GPUs, as in the released code, and the fastest convolutions; full precision elsewhere."""
         if trainer.precision is None:
             trainer.precision = precision(trainer.accelerator)
+        if str(trainer.precision) not in PRECISIONS:
+            raise UserError(
+                f"trainer.precision={trainer.precision} changes the weights themselves, of which importances and "
+                "originals are in 32 bits: give 32-true, bf16-mixed or 16-mixed"
+            )
         if trainer.benchmark is None:
             trainer.benchmark = not trainer.deterministic
 

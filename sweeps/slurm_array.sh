@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # One task of the array for each GPU; every task runs every N-th point of the sweep.
 #   sbatch sweeps/slurm_array.sh sweeps/main
+# Some of them again:
+#   SHARDS=8 sbatch --array=3,5 sweeps/slurm_array.sh sweeps/main
 #SBATCH --job-name=cmu_lightning
 #SBATCH --array=1-8
 #SBATCH --ntasks=1
@@ -12,4 +14,4 @@
 set -euo pipefail
 # SLURM_NTASKS would make Lightning look for further processes of this job.
 unset SLURM_NTASKS SLURM_PROCID
-exec python -m cmu_lightning sweep "$@" --shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT"
+exec python -m cmu_lightning sweep "$@" --shard "$SLURM_ARRAY_TASK_ID/${SHARDS:-$SLURM_ARRAY_TASK_COUNT}"

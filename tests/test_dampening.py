@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import time
+from contextlib import contextmanager
+from functools import partial
 from math import inf, log, nan
 from pathlib import Path
 
@@ -9,9 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from cmu_lightning.data import DigitsDataModule
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Potion
 from cmu_lightning.unlearning.dampening import factors, histogram, percent, percentile, ratios, told
+from cmu_lightning.unlearning.stored import Stored
+from tests.networks import Linear
 from tests.plain import LINEAR, SHORT, digits, same, trainer, weights
 
 
@@ -77,7 +83,7 @@ def test_a_percentile_of_more_elements_than_some_versions_of_torch_quantile_take
 
 
 def test_the_histogram_counts_every_ratio_once():
-    counted = histogram(torch.tensor([0.0, 1e-9, 1.0, 1.5, 1e20]))
+    counted = histogram(torch.tensor([0.0, 1e-9, 1.0, 1.5, 1e20]), torch.ones(5))
     assert sum(counted["counts"]) == 4  # zero has no logarithm
     assert counted["counts"][0] == counted["counts"][-1] == 1
     assert len(counted["log10_edges"]) == len(counted["counts"]) + 1
@@ -213,6 +219,84 @@ def test_other_importances_are_kept_apart(tmp_path, original, other):
     assert len(list((tmp_path / "importances").glob("*.pt"))) == 2
 
 
+class Scaled(SSD):
+    """An objective with a parameter of its own."""
+
+    power = 2
+
+    def objective(self, logits, labels):
+        return logits.abs().pow(self.power).sum(dim=1)
+
+    def estimator(self):
+        return [*super().estimator(), self.power]
+
+
+class Cubed(Scaled):
+    power = 3
+
+
+def other_normalisation(monkeypatch):
+    monkeypatch.setattr(DigitsDataModule, "mean", (0.4,))
+    return SSD
+
+
+def other_padding(monkeypatch):
+    monkeypatch.setattr(DigitsDataModule, "padding", 0)
+    return partial(SSD, augment=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "other"),
+    [
+        (SSD, other_normalisation),
+        (partial(SSD, augment=True), other_padding),
+        (Scaled, lambda monkeypatch: Cubed),
+        (SSD, lambda monkeypatch: lambda network, *more: SSD(partial(Rectified, 144, 10), *more)),
+    ],
+)
+def test_importances_of_the_same_weights_seen_otherwise_are_kept_apart(tmp_path, original, monkeypatch, first, other):
+    fitted(tmp_path, first(LINEAR, SHORT, original))
+    fitted(tmp_path, other(monkeypatch)(LINEAR, SHORT, original))
+    assert len(list((tmp_path / "importances").glob("*.pt"))) == 2
+
+
+class Rectified(Linear):
+    """The same keys, another function."""
+
+    def __init__(self, pixels, num_classes):
+        super().__init__(pixels, num_classes)
+        self[2] = torch.nn.ReLU()
+
+
+def test_waiting_for_anothers_importances_is_no_work(tmp_path, original, monkeypatch):
+    fitted(tmp_path, SSD(LINEAR, SHORT, original))
+    locked = Stored.locked
+
+    @contextmanager
+    def slow(self):
+        time.sleep(1.5)
+        with locked(self):
+            yield
+
+    monkeypatch.setattr(Stored, "locked", slow)
+    stage = SSD(LINEAR, SHORT, original)
+    fitted(tmp_path, stage)
+    (path,) = (tmp_path / "importances").glob("*.pt")
+    assert stage.seconds < torch.load(path, weights_only=True)["seconds"] + 1
+
+
+def test_nothing_to_go_by_is_said():
+    nothing = torch.full((3,), nan)
+    with pytest.raises(UserError, match="no parameter has importances"):
+        percentile(ratios(nothing, nothing), 50)
+
+
+def test_infinite_ratios_are_in_the_last_bin():
+    counts = histogram(torch.tensor([1.0, 2.0, 0.0, 0.0]), torch.tensor([0.0, 2.0, 0.0, 3.0]))["counts"]
+    assert counts[-1] == 1
+    assert sum(counts) == 2
+
+
 def test_damaged_importances_are_made_again(tmp_path, original):
     fitted(tmp_path, SSD(LINEAR, SHORT, original))
     (path,) = (tmp_path / "importances").glob("*.pt")
@@ -224,7 +308,9 @@ def test_damaged_importances_are_made_again(tmp_path, original):
     assert torch.equal(whole["deleted"], again["deleted"])
 
 
-@pytest.mark.parametrize("options", [{"selection": -1.0}, {"dampening_ratio": -0.5}, {"selection": nan}])
+@pytest.mark.parametrize(
+    "options", [{"selection": -1.0}, {"dampening_ratio": -0.5}, {"dampening_ratio": inf}, {"selection": nan}]
+)
 def test_impossible_options(options):
     with pytest.raises(UserError, match="must not be negative"):
         SSD(LINEAR, SHORT, **options)

@@ -186,3 +186,9 @@ def test_what_is_clipped_is_not_fused(monkeypatch, clip, fused):
 def _keep(made, parameters, lr, **arguments):
     made.update(arguments)
     return torch.optim.SGD(parameters, lr)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "16-true"])
+def test_weights_of_other_precision_are_refused(fit, capsys, precision):
+    assert fit("--trainer.precision", precision) == 2
+    assert f"trainer.precision={precision} changes the weights" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Importances against loops over samples, closed forms and each other."""
 
+from math import exp
+
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from cmu_lightning.data.sampling import rank_slice
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9, WideResNet
 from cmu_lightning.unlearning import layers
+from cmu_lightning.unlearning.dampening import factors
 from cmu_lightning.unlearning.diagonal import of_samples
 from cmu_lightning.unlearning.importance import norm, of_batches, squared_norm, task_loss
 
@@ -80,7 +83,23 @@ class Convolutions(nn.Sequential):
         )
 
 
+class Windows(nn.Module):
+    """Parts of an image, and places of a sequence, where a layer has its samples otherwise."""
+
+    def __init__(self):
+        super().__init__()
+        self.window = nn.Linear(4, 5)
+        self.place = nn.Linear(5, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, images):
+        seen = torch.tanh(self.window(images.reshape(-1, 4))).reshape(len(images), -1, 5)
+        seen = torch.tanh(self.place(seen.transpose(0, 1))).transpose(0, 1)
+        return self.head(seen.mean(1))
+
+
 CASES = {
+    "windows": (Windows, (2, 4, 6)),
     "attention": (Attention, (2, 4, 6)),
     "convolutions": (Convolutions, (2, 9, 9)),
     "resnet9": (lambda: ResNet9(3, 1, 4), (1, 12, 12)),
@@ -122,16 +141,45 @@ def test_it_depends_neither_on_order_nor_on_batches_and_leaves_no_trace():
 
 
 def test_a_closed_form():
-    """Two parameters: logits (w x, 0) and the label 0 give the gradient (p - 1) x, so that F = mean of its square."""
-    network = nn.Linear(1, 2, bias=False).double()
-    network.weight.data = torch.tensor([[0.3], [-0.2]], dtype=torch.float64)
-    x = torch.tensor([[1.0], [2.0], [-1.5]], dtype=torch.float64)
-    p = torch.sigmoid(0.5 * x.flatten())  # the difference of the logits is 0.5 x
-    want = ((p - 1) * x.flatten()).square().mean()
-    got = of_samples(network, batches(x, torch.zeros(3, dtype=torch.long), 2), task_loss, alone)
-    torch.testing.assert_close(got, want.repeat(2), rtol=1e-10, atol=0)
-    whole = of_batches(network, batches(x, torch.zeros(3, dtype=torch.long), 3), task_loss, torch.square, alone)
-    torch.testing.assert_close(whole, ((p - 1) * x.flatten()).mean().square().repeat(2), rtol=1e-10, atol=0)
+    """Two parameters: logits (w . x, 0) and the label 0 give the gradient (p - 1) x, so that F = mean of its square."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([0.3, -0.2], dtype=torch.float64))
+
+        def forward(self, x):
+            logit = x @ self.weight
+            return torch.stack([logit, torch.zeros_like(logit)], dim=1)
+
+    x = torch.tensor([[1.0, 0.5], [2.0, -1.0], [-1.5, 3.0]], dtype=torch.float64)
+    p = torch.tensor([1 / (1 + exp(-(0.3 * a - 0.2 * b))) for a, b in x.tolist()], dtype=torch.float64)
+    gradients = (p - 1).unsqueeze(1) * x
+    labels = torch.zeros(3, dtype=torch.long)
+    got = of_samples(Two(), batches(x, labels, 2), task_loss, alone)
+    torch.testing.assert_close(got, gradients.square().mean(0), rtol=1e-10, atol=0)
+    assert got[0] != got[1]
+    whole = of_batches(Two(), batches(x, labels, 3), task_loss, torch.square, alone)
+    torch.testing.assert_close(whole, gradients.mean(0).square(), rtol=1e-10, atol=0)
+    one, other = gradients[:1].square().mean(0), gradients[1:].square().mean(0)  # S_f is the first sample
+    found = [of_samples(Two(), batches(x[part], labels[part], 2), task_loss, alone) for part in ([0], [1, 2])]
+    multiplied = Two().weight.detach() * factors(*found, 0.1, 0.2)
+    chosen = [a / b > 0.1 for a, b in zip(one.tolist(), other.tolist(), strict=True)]
+    by_hand = [w * min(0.2 * b / a, 1) if c else w for w, a, b, c in zip((0.3, -0.2), one, other, chosen, strict=True)]
+    assert multiplied.tolist() == pytest.approx([float(w) for w in by_hand], rel=1e-10)
+    assert chosen == [True, False]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_what_is_frozen_has_no_importance(exact):
+    network, images, labels = case("convolutions")
+    whole = [network[0].weight.numel(), network[0].bias.numel()]
+    network[0].requires_grad_(False)
+    made = batches(images, labels, 3)
+    found = of_samples(network, made, task_loss, alone) if exact else of_batches(network, made, norm, torch.abs, alone)
+    assert found[: sum(whole)].count_nonzero() == 0
+    assert found[sum(whole) :].count_nonzero() > 0
+    assert not network[0].weight.requires_grad
 
 
 def reference(network, images, labels, size, value, measure):

@@ -7,10 +7,19 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cmu_lightning.__main__ import main
+from cmu_lightning.report import draw
 from cmu_lightning.report.appearance import FIXED, styles
+from cmu_lightning.report.chart import Axis, Chart, Series
+from cmu_lightning.report.collect import collect
+from cmu_lightning.report.pictures import pictures
+from cmu_lightning.report.scatter import across_fractions
+from cmu_lightning.report.summarise import Summary
+from cmu_lightning.report.variants import variants
 from tests.browser import visit
 from tests.study import Study, whole_study
 
@@ -115,6 +124,54 @@ def test_a_damaged_histogram_is_named(tmp_path, capsys):
         assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
         assert "importance_ratios.json,damaged" in (tmp_path / "out/tables/skipped.csv").read_text()
         assert not (tmp_path / "out/figures/poison_digits/importance_ratios.png").exists()
+
+
+def test_a_line_ends_where_a_fraction_is_missing(tmp_path):
+    study = Study(tmp_path / "runs")
+    study.original(0)
+    for identified in (0.1, 0.2, 0.5, 0.6):
+        study.unlearner("RewoD", identified, 0, acc_corr=0.5)
+        if identified != 0.5:
+            study.unlearner("CF", identified, 0, acc_corr=0.5)
+    (variant,) = variants(collect(tmp_path / "runs")[0])
+    chart = pictures(Summary(variant, "paper"), tmp_path / "runs", styles(["CF", "RewoD"]), [])[0]
+    parts = {
+        name: [[point[0] for point in each.points] for each in chart.series if each.name == name] for name in FIXED
+    }
+    assert parts["CF"] == [[0.1, 0.2], [0.6]]
+    assert parts["RewoD"] == [[0.1, 0.2, 0.5, 0.6]]
+    assert "standard deviation" not in chart.note  # of one seed there is none
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out/figures/poison_digits/acc_corr.svg").read_text().count(">CF<") == 1
+
+
+def test_long_titles_and_notes_stay_within_the_picture(tmp_path):
+    series = [Series("CF", "CF", FIXED["CF"], [(0.1, 0.5, None, "")])]
+    chart = Chart("x", "a setting " * 12, "lines", "title", "a note " * 90, Axis("x"), Axis("y"), series)
+    with mpl.rc_context(draw.LOOK):
+        figure = draw._figure(chart)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    box, renderer = figure.bbox, canvas.get_renderer()
+    title, note = (text.get_window_extent(renderer) for text in figure.texts)
+    label = figure.axes[0].xaxis.label.get_window_extent(renderer)
+    assert title.x1 < box.x1
+    assert title.y1 <= box.y1
+    assert note.y1 < label.y0
+    assert title.y0 > figure.axes[0].get_window_extent(renderer).y1
+
+
+def test_many_values_have_colours_of_their_own_and_a_short_legend(tmp_path):
+    study = Study(tmp_path / "runs")
+    study.original(0)
+    for at in range(40):
+        study.unlearner("Scrub", 1.0, 0, {"distill": at / 7}, acc_corr=0.5, acc_retain=0.9, selection_score=0.5)
+    (variant,) = variants(collect(tmp_path / "runs")[0])
+    chart = across_fractions(Summary(variant, "paper"), "Scrub")
+    assert len({each.style for each in chart.series}) >= 10
+    assert chart.legend[0][0] == "distill 0"
+    assert len(chart.legend) == 11
+    assert chart.legend[-2][0] == f"distill {39 / 7:g}"
 
 
 def test_destroyed_models_are_named_in_the_picture(tmp_path):

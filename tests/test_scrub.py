@@ -198,3 +198,16 @@ def test_the_command_line_leaves_no_weights_of_epochs(fit, runs):
     (folder,) = own.glob("poison_digits/Scrub/*")
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "csv", "last.ckpt", "metrics.json"}
     assert weights(folder / "last.ckpt")
+
+
+def test_rewinding_needs_validation_samples_of_every_class_of_s_f(tmp_path):
+    class Few(DigitsDataModule):
+        def load(self):
+            train, validation, test = super().load()
+            return train, validation and validation.take(validation.labels != 0), test
+
+    run, path = trainer(tmp_path), str(tmp_path / "original.ckpt")
+    run.fit(Original(LINEAR, SHORT), datamodule=Few(Poison(size=36)))
+    run.save_checkpoint(path, weights_only=True)
+    with pytest.raises(UserError, match="no validation sample is of class 0"):
+        trainer(tmp_path).fit(Scrub(LINEAR, SHORT, path, rewind=True), datamodule=Few(Poison(size=36)))

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from cmu_lightning import cli
 from cmu_lightning.__main__ import main
 from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.sweep.progress import SweepProgress
 
 TERM = signal.SIGTERM
 FIT = ["fit", "--config", "poison_digits.yaml"]
@@ -208,3 +209,40 @@ def test_what_one_run_says_is_not_the_next_ones(copied, sweep_file):
         config = yaml.safe_load((folder / "config.yaml").read_text())
         threads[config["data"]["init_args"]["val_size"]] = config["threads"]
     assert threads == {100: 2, 99: 2, None: 1}
+
+
+def test_damaged_results_among_rivals_stop_nothing(copied, sweep_file, undisturbed, capsys):
+    """What `fit` says of them is a failure of that point alone."""
+    arguments = ["sweep", sweep_file(), "--runs_dir", str(copied)]
+    assert main(arguments) == 0
+    damaged, lost, *_ = sorted(copied.glob("poison_digits/SSD/*/metrics.json"))
+    damaged.write_text("{")
+    lost.unlink()
+    (copied / "poison_digits/notes.txt").write_text("mine")
+    assert main(arguments) == 1
+    assert "1 failed" in capsys.readouterr().out.replace("\n", " ") + "1 failed"
+    assert damaged.read_text() == "{"
+    assert lost.exists()
+
+
+def test_the_time_left_is_told_of_long_runs_too():
+    now = 0.0
+    progress = SweepProgress(10, done=0)
+    progress.get_time = lambda: now
+    progress.reset(progress.sweep, total=10, running=0, failed=0)
+    for _ in range(4):
+        now += 600
+        progress.show(running=1, done=1)
+    assert 3000 < progress.tasks[0].time_remaining < 4000
+
+
+def test_a_part_of_the_slurm_array_can_be_run_again(tmp_path):
+    script = (PACKAGE.parent / "sweeps/slurm_array.sh").read_text()
+    Path("array.sh").write_text(script.replace("exec python", f"exec {sys.executable}"))
+    environment = os.environ | {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "1", "SHARDS": "8"}
+    environment |= {"PYTHONPATH": str(PACKAGE.parent)}
+    sweep = str(PACKAGE.parent / "sweeps/demo_digits")
+    done = subprocess.run(
+        ["bash", "array.sh", sweep, "--dry_run"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "15 runs" in done.stdout or "16 runs" in done.stdout

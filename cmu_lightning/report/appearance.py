@@ -52,4 +52,4 @@ def styles(methods: Iterable[str]) -> dict[str, Style]:
 def along(count: int) -> list[str]:
     """Colours for `count` ordered values."""
     last = len(SEQUENCE) - 1
-    return [SEQUENCE[round(at * last / max(count - 1, 1))] if at <= last else SEQUENCE[last] for at in range(count)]
+    return [SEQUENCE[round(at * last / max(count - 1, 1))] for at in range(count)]

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict
+from math import log10
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,8 @@ LOOK: dict[Any, Any] = {
     "svg.hashsalt": "cmu_lightning",
 }
 ENDINGS = ("png", "svg")
+PLOT, LINE = 2.94, 0.14
+"""Inches: the height of the axes, and of a line of text."""
 MARK = "cmu_lightning picture of "
 """Begins the description inside each file, which goes on with the digest of what is shown."""
 
@@ -100,8 +103,11 @@ def remove_stale(folder: Path, current: set[Path]) -> None:
 def _figure(chart: Chart) -> "Figure":
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.8, 4.2))
-    axes = figure.add_axes((0.09, 0.2, 0.66, 0.7))
+    title, note = fill(f"{chart.setting}: {chart.title}", 88), fill(chart.note, 118)
+    above, below = 0.25 + LINE * len(title.splitlines()), 0.55 + LINE * len(note.splitlines())
+    height = above + PLOT + below
+    figure = Figure(figsize=(6.8, height))
+    axes = figure.add_axes((0.09, below / height, 0.66, PLOT / height))
     for reference in chart.references:
         _reference(axes, reference)
     for series in chart.series:
@@ -109,8 +115,8 @@ def _figure(chart: Chart) -> "Figure":
     _axis(axes, axes.xaxis, chart.x)
     _axis(axes, axes.yaxis, chart.y)
     axes.set(xlim=(chart.x.low, chart.x.high), ylim=(chart.y.low, chart.y.high))
-    figure.text(0.01, 0.945, f"{chart.setting}: {chart.title}", fontsize=9.5, weight="bold")
-    figure.text(0.01, 0.015, fill(chart.note, 118), fontsize=7.5, color="#555555")
+    figure.text(0.01, 1 - 0.06 / height, title, fontsize=9.5, weight="bold", va="top")
+    figure.text(0.01, 0.06 / height, note, fontsize=7.5, color="#555555")
     _legend(figure, axes, chart)
     return figure
 
@@ -122,7 +128,7 @@ def _axis(axes: "Axes", side: "XAxis | YAxis", axis: Axis) -> None:
     if axis.log:
         (axes.set_xscale if side is axes.xaxis else axes.set_yscale)("log")
         side.set_minor_locator(NullLocator())
-        side.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("+0", "")))
+        side.set_major_formatter(FuncFormatter(lambda value, _: f"1e{round(log10(value))}"))
     elif (axis.low, axis.high) == (Axis.low, Axis.high):
         side.set_ticks([fifth / 5 for fifth in range(6)])
 
@@ -169,10 +175,12 @@ def _dashes(lengths: tuple[float, ...]) -> Any:
 
 
 def _legend(figure: "Figure", axes: "Axes", chart: Chart) -> None:
-    handles, names = axes.get_legend_handles_labels()
+    named = axes.get_legend_handles_labels()
+    once = dict(zip(reversed(named[1]), reversed(named[0]), strict=True))  # a line with a gap is two
+    names, handles = list(reversed(once)), list(reversed(once.values()))
     if chart.legend:
         handles, names = [_handle(style) for _, style in chart.legend], [name for name, _ in chart.legend]
-    figure.legend(handles, names, loc="upper left", bbox_to_anchor=(0.755, 0.92), fontsize=7.5)
+    figure.legend(handles, names, loc="upper left", bbox_to_anchor=(0.755, axes.get_position().y1 + 0.03), fontsize=7.5)
 
 
 def _handle(style: Style) -> "Line2D":

@@ -1,6 +1,7 @@
 """The pictures of a variant."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cmu_lightning.report.appearance import LEVELS, Style
@@ -9,6 +10,8 @@ from cmu_lightning.report.collect import Skipped
 from cmu_lightning.report.ratios import Ratios, read_ratios
 from cmu_lightning.report.scatter import across_fractions, trade_off
 from cmu_lightning.report.summarise import Summary
+
+Mark = tuple[float, float, float | None, str]
 
 IDENTIFIED = Axis("identified fraction of the manipulated samples")
 
@@ -41,33 +44,51 @@ def _curves(summary: Summary, name: str, styles: Mapping[str, Style]) -> Chart:
     title, label = CURVES[name]
     series = []
     for method in summary.methods:
-        points = [
-            (x, y.mean, y.std, f"{method}, identified {x:g}: {y.mean:.3f}{_spread(y.std)}, {_runs(y.n)}")
+        points = {
+            x: (x, y.mean, y.std, f"{method}, identified {x:g}: {y.mean:.3f}{_spread(y.std)}, {_runs(y.n)}")
             for x, y in summary.curve(method, name).items()
-        ]
-        series.append(Series(method, method, styles[method], points))
+        }
+        series += [Series(method, method, styles[method], part) for part in _unbroken(points, summary.fractions)]
     levels = zip(LEVELS.items(), (summary.original(name), summary.oracle(name)), strict=True)
     return Chart(
         name=name,
         setting=summary.variant.name,
         kind="lines",
         title=title,
-        note="Lines: means over seeds; bands: standard deviation over seeds. Oracle: RewoD at identified 1."
-        + _destroyed(summary),
+        note=f"Lines: means over seeds{_bands(series)}. Oracle: RewoD at identified 1.{_destroyed(summary)}",
         x=IDENTIFIED,
         y=Axis(label),
-        series=[each for each in series if each.points],
+        series=series,
         references=[Reference(each, style, level) for (each, style), level in levels if level],
     )
+
+
+def _unbroken(points: Mapping[float, Mark], fractions: Iterable[float]) -> list[list[Mark]]:
+    """A line's points in parts, between which fractions are missing that others have."""
+    parts: list[list[Mark]] = [[]]
+    for fraction in sorted(fractions):
+        if fraction in points:
+            parts[-1].append(points[fraction])
+        elif parts[-1]:
+            parts.append([])
+    return [part for part in parts if part]
+
+
+def _bands(series: list[Series]) -> str:
+    """What the bands are, if there are any."""
+    spread = any(point[2] is not None for each in series for point in each.points)
+    return "; bands: standard deviation over seeds" if spread else ""
 
 
 def _destroyed(summary: Summary) -> str:
     """Names the choices that one must not be glad about."""
     said = []
     for method in summary.methods:
-        fractions = {choice.point.identified for choice in summary.of(method) if choice.destroyed}
-        if fractions:
-            said.append(f"{method} at {', '.join(f'{identified:g}' for identified in sorted(fractions))}")
+        of = Counter(choice.point.identified for choice in summary.of(method))
+        destroyed = Counter(choice.point.identified for choice in summary.of(method) if choice.destroyed)
+        if destroyed:
+            named = (f"{at:g}" + f" ({destroyed[at]} of {of[at]})" * (of[at] > 1) for at in sorted(destroyed))
+            said.append(f"{method} at {', '.join(named)}")
     return f" Destroyed models (under half of the original's validation accuracy): {'; '.join(said)}." if said else ""
 
 

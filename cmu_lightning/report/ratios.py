@@ -16,7 +16,7 @@ class Ratios:
     Args:
         log10_edges: Of the bins, ascending.
         counts: Of parameters, one fewer than edges.
-        left_alone: Parameters that were not dampened.
+        left_alone: Parameters whose importances tell nothing.
         selected: Parameters that were.
     """
 

@@ -8,6 +8,9 @@ from cmu_lightning.report.chart import Axis, Chart, Series
 from cmu_lightning.report.collect import Result
 from cmu_lightning.report.summarise import Point, Summary
 
+MOST = 10
+"""Values of a hyperparameter that the legend names; of more, as many over the whole range."""
+
 Marks = list[tuple[float, float, float | None, str]]
 
 
@@ -114,7 +117,10 @@ def _mark(run: Result, x: str) -> tuple[float, float, float | None, str]:
 def _legend(looks: dict[str, dict[float | str, str]]) -> list[tuple[str, Style]]:
     entries = []
     for at, (name, look) in enumerate(looks.items()):
-        for value, shown in look.items():
+        values = list(look)
+        step = max(len(values) - 1, 1) / min(MOST - 1, max(len(values) - 1, 1))
+        for value in [values[round(place * step)] for place in range(min(MOST, len(values)))]:
+            shown = look[value]
             style = Style("#4D4D4D", shown) if at else Style(shown, "circle")
             entries.append((f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}", style))
     return entries

@@ -4,6 +4,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 
+PERIOD = 7 * 24 * 3600.0
+"""Seconds over which the time left is estimated: runs take minutes or hours."""
+
 
 class SweepProgress(Progress):
     """A bar with the numbers of running and failed runs, and the time left.
@@ -24,6 +27,7 @@ class SweepProgress(Progress):
             TimeLeftColumn(),
             TextColumn("left"),
             console=Console(stderr=True),
+            speed_estimate_period=PERIOD,
         )
         self.failed = 0
         self.sweep: TaskID = self.add_task("sweep", total=total, completed=done, running=0, failed=0)

@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from cmu_lightning.errors import UserError
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.stopped import is_stopped
@@ -36,7 +37,7 @@ class Choice:
         """Drop what was not chosen among a point's rivals, if it can be known."""
         rivals = [rival for rival in self.rivals[point.rivals] if not is_stopped(rival, self.runs_dir)]
         folders = [folder(rival.key, self.runs_dir) for rival in rivals]
-        results = [(found, read_metrics(found)) for found in folders if found is not None]
+        results = [(found, _results(found)) for found in folders if found is not None]
         known = [(found, stored) for found, stored in results if stored is not None]
         if len(known) < len(folders) or any("selection_score" not in stored for _, stored in known):
             return
@@ -52,6 +53,14 @@ class Choice:
             self._add(points)
             for one in {point.rivals: point for point in points}.values():
                 self.settle(one)
+
+
+def _results(run: Path) -> dict[str, Any] | None:
+    """Of a run; None if they are not there, or damaged, which whoever runs it will be told."""
+    try:
+        return read_metrics(run)
+    except UserError:
+        return None
 
 
 def drop(run: Path, stored: dict[str, Any]) -> None:

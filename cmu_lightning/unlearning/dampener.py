@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cmu_lightning.data.training import Passes, TrainingBatches
 from cmu_lightning.tracking.callbacks import StageProgress
 from cmu_lightning.tracking.run import write_atomically
-from cmu_lightning.unlearning.dampening import factors, histogram, ratios, selected, told
+from cmu_lightning.unlearning.dampening import factors, histogram, selected, told
 from cmu_lightning.unlearning.diagonal import of_samples
 from cmu_lightning.unlearning.importance import flat, of_batches, task_loss
 from cmu_lightning.unlearning.procedure import Procedure
@@ -66,6 +66,10 @@ class Dampener(Unlearner):
         """What they take of a gradient: its square."""
         return gradient.square()
 
+    def estimator(self) -> list[Any]:
+        """What tells importances of other kinds apart; parameters that an objective of one's own has belong to it."""
+        return [*(f"{each.__module__}.{each.__qualname__}" for each in (self.objective, self.measure)), self.fisher]
+
     @abstractmethod
     def choose(self, deleted: Tensor, retain: Tensor) -> tuple[float, float]:
         """The threshold for selection and the strength of dampening.
@@ -105,12 +109,14 @@ class Dampener(Unlearner):
         """Over S_f and over the retain data; computed by the first who needs them."""
         strategy = self.trainer.strategy
         stored = self._stored()
+        self.stop_clock()  # to wait for another process is no work of this one
         with ExitStack() as held:
             content: dict[str, Any] | None = None
             if self.trainer.is_global_zero:
                 held.enter_context(stored.locked())
                 content = stored.read()
             content = strategy.broadcast(content)
+            self.started = time.perf_counter()
             if content is not None:
                 self.before += content["seconds"]  # what was measured when they were made
             else:
@@ -130,9 +136,11 @@ class Dampener(Unlearner):
             "original": checksum(*self.network.state_dict().values()),
             "data": [data.fingerprint, type(manipulation).__name__, vars(manipulation)],
             "samples": checksum(samples.labels, samples.manipulated, samples.deleted),
-            "estimator": [type(self).objective.__qualname__, type(self).measure.__qualname__, self.fisher],
+            "network": repr(self.network),
+            "normalised": [data.mean, data.std],
+            "estimator": self.estimator(),
             "batch_size": batch_size if self.fisher == "batch" else None,
-            "augmented": self.seed if self.augment else None,
+            "augmented": [self.seed, data.padding, data.flip] if self.augment else None,
         }
         folder = Path(str(self.original)).parent / "importances"
         return Stored(folder, of, {"deleted", "retain", "samples", "seconds", "summary"})
@@ -146,7 +154,7 @@ class Dampener(Unlearner):
             "retain": retain.cpu(),
             "samples": len(self.data.samples.labels),
             "seconds": time.perf_counter() - begin,
-            "summary": histogram(ratios(deleted, retain)) | {"left_alone": int((~told(deleted, retain)).sum())},
+            "summary": histogram(deleted, retain) | {"left_alone": int((~told(deleted, retain)).sum())},
         }
 
     def importance(self, batches: TrainingBatches, description: str) -> Tensor:

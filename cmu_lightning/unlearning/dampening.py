@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cmu_lightning.errors import UserError
+
 HISTOGRAM = np.linspace(-6, 12, 73)
 """Edges of the bins for decimal logarithms of ratios."""
 
@@ -44,7 +46,13 @@ def ratios(deleted: Tensor, retain: Tensor) -> Tensor:
 
 
 def percentile(ascending: Tensor, percent: float) -> float:
-    """The value that so many percent are below, interpolated; unlike torch's, of any number of elements."""
+    """The value that so many percent are below, interpolated; unlike torch's, of any number of elements.
+
+    Raises:
+        UserError: There is none.
+    """
+    if not len(ascending):
+        raise UserError("no parameter has importances that are finite and not zero: look at the original's weights")
     place = percent / 100 * (len(ascending) - 1)
     low = int(place)
     below, above = ascending[low].item(), ascending[min(low + 1, len(ascending) - 1)].item()
@@ -60,8 +68,12 @@ def percent(share: float) -> float:
     return 100 - log(1 + 100 * share)
 
 
-def histogram(ascending: Tensor) -> dict[str, list[float] | list[int]]:
-    """How many ratios lie where, by decimal logarithm (the paper's Figure 3); those beyond are in the last bins."""
-    logarithms = ascending[ascending > 0].log10().clamp(HISTOGRAM[0], HISTOGRAM[-1]).cpu().numpy()
+def histogram(deleted: Tensor, retain: Tensor) -> dict[str, list[float] | list[int]]:
+    """How many ratios lie where, by decimal logarithm (the paper's Figure 3).
+
+    Those beyond are in the last bins, infinite ones too; a ratio of zero is in none.
+    """
+    values = (deleted / retain)[told(deleted, retain)]
+    logarithms = values[values > 0].log10().clamp(HISTOGRAM[0], HISTOGRAM[-1]).cpu().numpy()
     counts, edges = np.histogram(logarithms, HISTOGRAM)
     return {"log10_edges": edges.tolist(), "counts": counts.tolist()}

@@ -38,7 +38,7 @@ def of_samples(network: nn.Module, batches: Iterable[Batch], objective: Objectiv
     Raises:
         UserError: The network changes a layer's input in place.
     """
-    sums = {name: torch.zeros_like(parameter) for name, parameter in network.named_parameters()}
+    sums = {name: torch.zeros_like(each) for name, each in network.named_parameters() if each.requires_grad}
     hooked: dict[str, nn.Module] | None = None
     count = 0
     for batch in batches:
@@ -51,11 +51,15 @@ def of_samples(network: nn.Module, batches: Iterable[Batch], objective: Objectiv
         others = {name for name in sums if name.rpartition(".")[0] not in hooked}
         if others:
             _add_by_functions(sums, network, others, batch, objective)
-    return total(flat(sums.values())) / count
+    whole = (sums.get(name, torch.zeros_like(each)) for name, each in network.named_parameters())
+    return total(flat(whole)) / count
 
 
 def _used_once(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
-    """The known layers that are called once a pass and share no parameter with another module."""
+    """The known layers that are called once a pass, with one row for the image, and share no parameter with a module.
+
+    Others put windows of an image, or places of a sequence, where samples are expected.
+    """
     owners = Counter(id(parameter) for module in network.modules() for parameter in module._parameters.values())
     known = {
         name: module
@@ -63,7 +67,11 @@ def _used_once(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
         if is_known(module) and all(owners[id(parameter)] == 1 for parameter in module.parameters())
     }
     calls: Counter[str] = Counter()
-    with _hooks(known, lambda name, *_: calls.update([name])), torch.no_grad():
+
+    def called(name: str, layer: nn.Module, seen: tuple[Any, ...], output: Tensor) -> None:
+        calls[name] += 1 if len(seen[0]) == len(output) == 1 else 2
+
+    with _hooks(known, called), torch.no_grad():
         network(image)
     return {name: module for name, module in known.items() if calls[name] == 1}
 

@@ -60,16 +60,18 @@ def of_batches(
         total: Adds up over processes.
 
     Returns:
-        Shape (number of parameters,).
+        Shape (number of parameters,); zero for those that are frozen.
     """
     parameters = list(network.parameters())
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
     importance = torch.zeros_like(flat(parameters).detach())
     count = 0
     for batch in batches:
         gradient = torch.zeros_like(importance)
         if len(batch.image):
             value = objective(network(batch.image), batch.label).sum() / batch.total
-            gradient = flat(torch.autograd.grad(value, parameters, materialize_grads=True, allow_unused=True))
+            found = iter(torch.autograd.grad(value, trained, materialize_grads=True, allow_unused=True))
+            gradient = flat(next(found) if each.requires_grad else torch.zeros_like(each) for each in parameters)
         importance += measure(total(gradient))
         count += 1
     return importance / count

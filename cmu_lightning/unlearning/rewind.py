@@ -31,6 +31,10 @@ class Rewind(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not len(data.validation.labels):
             raise UserError("rewinding compares with validation samples, and val_size=0 leaves none: give more")
+        validated = evaluation.of_validation(data).domain.sum(0)[1:]
+        given = data.samples.labels[data.samples.deleted].unique().tolist()
+        if lacking := [label for label in given if not validated[label]]:
+            raise UserError(f"no validation sample is of class {lacking[0]}, as S_f is: give a larger val_size")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -73,10 +77,12 @@ class Rewind(Callback):
     def _error_on_deleted(self, stage: "Unlearner", data: CorruptedDataModule, step: int) -> float:
         self._load(stage, step)
         what = data.all_deleted()
+        stage.samples_forward += len(what.rows)
         return float((stage.classes(stage.network, what) != what.target[:, 0]).double().mean())
 
     def _matched_error(self, stage: "Unlearner", data: CorruptedDataModule) -> float:
         what = evaluation.of_validation(data)
+        stage.samples_forward += len(what.rows)
         right = stage.classes(stage.network, what).unsqueeze(1) == what.target
         by_class: Tensor = ((right & what.domain).sum(0).double() / what.domain.sum(0))[1:]
         return 1 - matched_accuracy(by_class, data.samples.labels[data.samples.deleted].cpu())

@@ -1,6 +1,7 @@
 """SSD: selective synaptic dampening (Foster et al., 2024; paper, A.2 (3))."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Literal
 
 from torch import Tensor, nn
@@ -39,10 +40,10 @@ class SSD(Dampener):
         augment: bool = False,
     ) -> None:
         super().__init__(network, procedure, original, seed, augment)
-        if not (selection >= 0 and dampening_ratio >= 0):
+        if not (selection >= 0 and 0 <= dampening_ratio < inf):
             raise UserError(
-                f"selection={selection} and dampening_ratio={dampening_ratio} must not be negative: they are a "
-                "threshold and a factor on it"
+                f"selection={selection} and dampening_ratio={dampening_ratio} must not be negative, nor the ratio "
+                "infinite: they are a threshold and a factor on it"
             )
         self.selection, self.dampening_ratio, self.fisher = selection, dampening_ratio, fisher
 

@@ -89,12 +89,15 @@ def main() -> None:
             )
             assert all(whole[run] == stored for run, stored in results(runs).items())
         assert start(file, runs).wait() == 0
-        print(f"after {given.moments} kills the results are equal: {results(runs) == whole}")
+        assert results(runs) == whole
+        print(f"after {given.moments} kills the results are equal", flush=True)
         four = [start(file, folder / "four") for _ in range(4)]
-        print(f"four sweeps at once end with {[sweep.wait() for sweep in four]}")
+        assert [sweep.wait() for sweep in four] == [0] * 4
         twice = list((folder / "four").glob("*/*/*/csv/version_1"))
         originals = len([run for run in results(folder / "four") if "/Original/" in run])
-        print(f"equal: {results(folder / 'four') == whole}, run twice: {len(twice)}, originals: {originals} for 1 seed")
+        assert results(folder / "four") == whole
+        assert not twice
+        print(f"four sweeps at once: equal results, no run twice, {originals} originals for 1 setting and seed")
 
 
 if __name__ == "__main__":

@@ -84,11 +84,12 @@ def theirs(given: argparse.Namespace, source: types.SimpleNamespace, workers: in
     poisoned = {int(index): 0 for index in np.random.RandomState(0).choice(50_000, 500, replace=False)}
     train = CIFAR10(given.cifar, train=True, transform=changed)
     wrapped = source.datasets.DatasetWrapper(train, poisoned, mode="pretrain", corrupt_val=np.array(2.1264887))
+    torch.backends.cudnn.benchmark = False  # as it is there; ours has set it
     options = types.SimpleNamespace(max_lr=0.025, wd=5e-4, train_iters=10**6, num_classes=10)
     method = source.methods.Naive(opt=options, model=source.resnet.resnet9(10))
 
     def epoch(steps: int) -> float:
-        part = Subset(wrapped, range(steps * given.batch_size))
+        part = Subset(wrapped, range(min(steps * given.batch_size, len(wrapped))))
         loader = DataLoader(part, given.batch_size, shuffle=True, num_workers=workers, pin_memory=GPU)
         wait()
         begin = time.perf_counter()
@@ -96,7 +97,7 @@ def theirs(given: argparse.Namespace, source: types.SimpleNamespace, workers: in
         wait()
         return time.perf_counter() - begin
 
-    epoch(given.warmup)
+    epoch(min(given.warmup, 5))
     return given.steps * given.batch_size / epoch(given.steps)
 
 
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--cifar", required=True, help="folder of CIFAR-10")
     parser.add_argument("--workers", type=int, nargs="+", default=[4, 16])
     parser.add_argument("--steps", type=int, default=97, help="of a timed epoch; CIFAR-10 has 97 of 512 images")
-    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--warmup", type=int, default=98, help="an epoch, so that every size of batch has come by")
     parser.add_argument("--batch_size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()

@@ -11,12 +11,13 @@ call, and does not stop the others. What stands after `--` is added to every `fi
 
 import argparse
 import gc
+import io
 import json
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def read(results: Path) -> set[str]:
             run = json.loads(text)
         except ValueError:
             continue
-        if "failed" not in run:
+        if isinstance(run, dict) and "asked" in run and "failed" not in run:
             done.add(run["asked"])
     return done
 
@@ -134,14 +135,17 @@ def fit(arguments: list[str], runs_dir: str) -> dict:
 
     given = ["fit", *arguments, "--runs_dir", runs_dir, "--checkpoints", "chosen"]
     sys.argv = ["cmu_lightning"]
+    said = io.StringIO()
     try:
-        code = main(given)
+        with redirect_stderr(said):
+            code = main(given)
     except Exception as error:  # such as too little memory, which the next run may not lack
         return {"failed": f"{type(error).__name__}: {error}"}
     finally:
+        sys.stderr.write(said.getvalue())
         gc.collect()
     if code:
-        return {"failed": f"exit code {code}"}
+        return {"failed": (said.getvalue().strip().splitlines() or [f"exit code {code}"])[-1]}
     found = folder(key(sys.argv[2:]), Path(runs_dir))
     return line(found, json.loads((found / "metrics.json").read_text()))
 

@@ -25,6 +25,7 @@ DIGITS += ["--network.width", "2", "--trainer.accelerator", "cpu", "--threads", 
 TINY = {
     "profile_step.py": ["--steps", "2", "--warmup", "1", *LINEAR, "10", *FIT],
     "fit": [*LINEAR, "10", *FIT, "--procedure.steps", "2"],
+    "learning_curve.py": ["--procedure.steps", "2", *LINEAR, "10", *FIT],
     "released_code.py": ["--steps", "2", "--warmup", "1", "--batch_size", "8", "--rounds", "1", "--workers", "0"],
     "ssd_grid.py": ["--share", "0.5", "--width", "1"],
     "evaluation.py": ["--width", "1", "--images", "40", "--rounds", "1"],
@@ -33,6 +34,7 @@ TINY = {
 SAYS = {
     "profile_step.py": r"[\d.]+ steps a second",
     "fit": "acc_corr",
+    "learning_curve.py": r"epoch  1: ours [\d.]+, theirs 0\.5191, 0\.5281",
     "released_code.py": r"released code, 0 workers +[\d,]+ images a second; ours is [\d.]+ times as fast",
     "ssd_grid.py": '"case": "CIFAR-10, 50%"',
     "evaluation.py": r"ours takes [\d.]+ times the loop",
@@ -98,7 +100,7 @@ def load(script):
 
 def test_the_plan_has_all_that_is_asked():
     assert {command.split()[1].rpartition("/")[2] for _, command in PLAN} == {*TINY, "-m"} - {"fit"}
-    assert len(PLAN) == 8
+    assert len(PLAN) == 9
 
 
 @pytest.mark.parametrize(("what", "command"), PLAN, ids=[command for _, command in PLAN])

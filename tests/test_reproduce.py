@@ -100,7 +100,7 @@ def test_a_run_that_fails_does_not_stop_the_others(capsys, monkeypatch):
     monkeypatch.setattr(reproduce, "grid", lambda: [("10", "0.1"), ("-1", "0.1")])
     assert run("--first", "4") == 1
     assert ["failed" in line for line in lines()] == [False, False, True, False]
-    assert lines()[2]["failed"] == "exit code 2"
+    assert lines()[2]["failed"].startswith("error: selection=-1.0")
     assert run("--first", "4") == 1  # tried again, alone
     assert [line.get("method") for line in lines()] == ["Original", "SSD", None, "Potion", None]
     assert "3 of 4 runs are done" in capsys.readouterr().out
@@ -118,12 +118,13 @@ def test_an_error_is_kept_with_its_words(monkeypatch):
 def test_report_reads_the_results_as_it_reads_the_runs(monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "grid", lambda: [("10", "0.1")])
     assert run("--first", "4") == 0
-    RESULTS.write_text(RESULTS.read_text() + '{"asked": "more", "failed": "exit code 2"}\n{"asked": "cu')
+    RESULTS.write_text(RESULTS.read_text() + '{"asked": "more", "failed": "exit code 2"}\n[1]\n{"asked": "cu')
     assert command.main(["runs", "--out", "one", "--pack", "packed.jsonl"]) == 0
     assert command.main([str(RESULTS), "--out", "other"]) == 0
     said = capsys.readouterr().out
     assert "here.jsonl, line 5" in said
-    assert "line 6" in said
+    assert "line 7" in said
+    assert run("--first", "4") == 0  # lines of others are no runs of its own
     assert command.main(["packed.jsonl", "--out", "third"]) == 0
     tables = sorted(path.name for path in Path("one/tables").glob("*.csv") if path.name != "skipped.csv")
     assert "curves.csv" in tables

@@ -201,13 +201,15 @@ def test_the_command_line_leaves_no_weights_of_epochs(fit, runs):
 
 
 def test_rewinding_needs_validation_samples_of_every_class_of_s_f(tmp_path):
-    class Few(DigitsDataModule):
-        def load(self):
-            train, validation, test = super().load()
-            return train, validation and validation.take(validation.labels != 0), test
+    def data():
+        return DigitsDataModule(Poison(size=36, target=target), val_size=1)
 
+    target = 0
+    first = data()
+    first.setup()
+    target = int(first.validation.clean[0] + 1) % 10
     run, path = trainer(tmp_path), str(tmp_path / "original.ckpt")
-    run.fit(Original(LINEAR, SHORT), datamodule=Few(Poison(size=36)))
+    run.fit(Original(LINEAR, SHORT), datamodule=data())
     run.save_checkpoint(path, weights_only=True)
-    with pytest.raises(UserError, match="no validation sample is of class 0"):
-        trainer(tmp_path).fit(Scrub(LINEAR, SHORT, path, rewind=True), datamodule=Few(Poison(size=36)))
+    with pytest.raises(UserError, match=f"no validation sample is of class {target}"):
+        trainer(tmp_path).fit(Scrub(LINEAR, SHORT, path, rewind=True), datamodule=data())

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -169,13 +168,15 @@ def test_a_killed_sweep_takes_its_workers_along_and_goes_on_to_the_same_results(
     assert results(copied) == undisturbed
 
 
-def test_four_sweeps_on_one_runs_folder(copied, sweep_file, undisturbed):
-    """Each with a worker process of its own."""
-    arguments = ["sweep", sweep_file(), "--runs_dir", str(copied)]
-    with ThreadPoolExecutor(4) as four:
-        assert list(four.map(main, [arguments] * 4)) == [0] * 4
-    assert results(copied) == undisturbed
-    assert not list(copied.glob("*/*/*/csv/version_1")), "a run was run twice"
+def test_four_sweeps_on_one_runs_folder(sweep_file, undisturbed, tmp_path):
+    """Each a process with a worker of its own, on a folder without an original."""
+    runs = tmp_path / "shared"
+    command = [sys.executable, "-m", "cmu_lightning", "sweep", sweep_file(), "--runs_dir", str(runs)]
+    four = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(4)]
+    assert [each.wait() for each in four] == [0] * 4
+    assert results(runs) == undisturbed
+    assert len(list(runs.glob("*/Original/*"))) == 1
+    assert not list(runs.glob("*/*/*/csv/version_1")), "a run was run twice"
 
 
 def unlocked(runs: Path) -> bool:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import wandb
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cmu_lightning.cli import main
 from cmu_lightning.tracking import wandb as tracking
+from cmu_lightning.unlearning import Original
 from tests.offline import records
 from tests.stub import KEY, Stub
 
@@ -207,6 +209,46 @@ def test_a_sweep_without_a_server_is_an_error(behaviour, place, fit, server, mon
     assert fit(*CF, "--runs_dir", str(place)) == 2
     assert "sweep's trial needs" in capsys.readouterr().err
     assert not list(place.glob("poison_digits/CF/*/metrics.json"))
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_a_sweep_that_hears_nothing_is_an_error(mode, place, fit, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    monkeypatch.setenv("WANDB_MODE", mode)
+    assert fit(*CF, "--runs_dir", str(place)) == 2
+    assert f"WANDB_MODE is {mode}: set it to online" in capsys.readouterr().err
+    assert not list(place.glob("poison_digits/CF"))
+
+
+def test_weights_that_the_server_does_not_take_stay(place, fit, server, alone, monkeypatch, capfd):
+    """Its silence is found out when the artifact is announced."""
+    server(dies=True)
+    monkeypatch.setattr(tracking, "PATIENCE", 2.0)
+
+    def refused(self, artifact):
+        raise wandb.errors.AuthenticationError("no answer")
+
+    monkeypatch.setattr(wandb.Run, "log_artifact", refused)
+    assert fit(*CF, "--wandb.log_model", "true", "--runs_dir", str(place)) == 0
+    assert numbers(metrics(place, "CF")) == alone
+    assert "W&B does not take the weights (no answer): they stay in" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("sweep", "code"), [("abc", 0), (None, 1)])
+def test_sigterm_of_an_agent_is_no_failure(place, fit, server, monkeypatch, sweep, code):
+    stub = server()
+    if sweep:
+        monkeypatch.setenv("WANDB_SWEEP_ID", sweep)
+
+    def ended(self, batch):
+        if self.global_step == 5:
+            raise SIGTERMException
+        return Original.loss(self, batch)
+
+    monkeypatch.setattr("cmu_lightning.unlearning.CF.loss", ended)
+    assert fit(*CF, "--runs_dir", str(place)) == (0 if sweep else 143)
+    (run,) = stub.runs.values()
+    assert run.exitcode == code
 
 
 def test_a_crash_is_reported(place, fit, server, monkeypatch):

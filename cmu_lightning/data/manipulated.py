@@ -211,10 +211,10 @@ class ManipulatedDataModule(StoredDataModule):
             "labels": samples.labels[samples.manipulated].cpu(),
             "deleted": torch.nonzero(samples.deleted).flatten().cpu(),
             "fingerprint": self.fingerprint,
-            "stamped": self._stamped(),
+            "stamped": self.stamped(),
         }
 
-    def _stamped(self) -> Tensor:
+    def stamped(self) -> Tensor:
         """The first images of S_m as they are trained on, shape (n, C, H, W), uint8."""
         rows = torch.nonzero(self.samples.manipulated).flatten()[:8]
         images = self.samples.images[rows].cpu().permute(0, 3, 1, 2).float() / 255

@@ -34,7 +34,7 @@ def upload(written: Written, out: Path, rule: str, entity: str | None, project: 
     import wandb
 
     mode = choose_mode(None)
-    if mode is None:
+    if mode in (None, "disabled"):
         raise UserError("--wandb needs a key for W&B: set WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline")
     try:
         with wandb.init(
@@ -45,7 +45,9 @@ def upload(written: Written, out: Path, rule: str, entity: str | None, project: 
             config={"rule": rule, "settings": list(written.charts), "version": __version__},
             dir=os.environ.get("WANDB_DIR") or str(out),
             mode=mode,
-            settings=wandb.Settings(init_timeout=SECONDS, finish_timeout=10 * SECONDS, silent=True),
+            settings=wandb.Settings(
+                init_timeout=SECONDS, finish_timeout=10 * SECONDS, finish_timeout_raises=True, silent=True
+            ),
         ) as run:
             run.log(_tables(written) | _charts(written, out))
             run.save(str(out / "index.html"), base_path=str(out), policy="now")

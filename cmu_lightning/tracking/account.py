@@ -27,11 +27,13 @@ def choose_mode(asked: Mode | None) -> Mode | None:
         asked: On the command line or in a config.
 
     Raises:
-        UserError: It is a sweep's trial and there is no key.
+        UserError: It is a sweep's trial, and there is no key or the mode is not online.
     """
     variable = os.environ.get("WANDB_MODE")
     mode = asked or (SPELLINGS.get(variable, "online") if variable else None)
     if mode in ("offline", "disabled"):
+        if in_sweep():
+            raise UserError(f"a sweep's trial has to reach W&B, and WANDB_MODE is {mode}: set it to online")
         return mode
     if has_key():
         return "online"

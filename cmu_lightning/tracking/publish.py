@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.errors import UserError
+from cmu_lightning.tracking.account import in_sweep, say
 from cmu_lightning.tracking.results import MEASURED, described
 from cmu_lightning.tracking.run import Run
 from cmu_lightning.tracking.wandb import WandbLogger
 from cmu_lightning.unlearning.stage import Stage
 
 COST = ("seconds", "samples_forward", "samples_backward")
-SHOWN = 8
-"""How many manipulated images are shown."""
 
 
 class Publish(Callback):
@@ -37,6 +38,11 @@ class Publish(Callback):
             description = described(stage, stage.data, self.config, self.run, self.original)
             self.logger.describe(flat(description) | dotted(self.config))
             show_manipulated(self.logger, stage)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """To a trial, SIGTERM is how an agent hands W&B's stop on, and no failure."""
+        if isinstance(exception, SIGTERMException) and in_sweep():
+            self.logger.stopped = True
 
     def on_train_batch_end(self, *_: Any) -> None:
         """End a run that W&B asked to stop, should the interrupt that says so have been lost on its way."""
@@ -66,7 +72,13 @@ def upload(logger: WandbLogger, run: Run, metrics: dict[str, Any]) -> None:
     numbers = {key: value for key, value in metrics.items() if key in MEASURED}
     artifact = wandb.Artifact(f"{run.setting}-{run.method}-{run.hash}", type="model", metadata=numbers)
     artifact.add_file(str(run.checkpoint))
-    logger.experiment.log_artifact(artifact)
+    try:
+        logger.experiment.log_artifact(artifact)
+    except (wandb.Error, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        if in_sweep():
+            raise UserError(f"W&B does not take the weights of this trial ({reason}): start it again") from error
+        say(f"W&B does not take the weights ({reason}): they stay in {run.checkpoint}")
 
 
 def flat(description: dict[str, Any]) -> dict[str, Any]:
@@ -90,16 +102,15 @@ def dotted(config: Any, name: str = "") -> dict[str, Any]:
 
 
 def show_manipulated(logger: WandbLogger, stage: Stage) -> None:
-    """Images as the adversary left them, with the trigger if there is one."""
+    """Images as they are trained on, with the trigger if there is one."""
     import wandb
 
     data: CorruptedDataModule = stage.data
     samples = data.samples
-    chosen = samples.manipulated.nonzero().flatten()[:SHOWN]
+    images = data.stamped().permute(0, 2, 3, 1)
+    chosen = samples.manipulated.nonzero().flatten()[: len(images)]
     if not len(chosen):
         return
-    images = samples.images[chosen].cpu().permute(0, 3, 1, 2).float() / 255
-    images = (data.manipulation.stamp(images).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
     clean, given = samples.clean[chosen].tolist(), samples.labels[chosen].tolist()
     panel = [
         wandb.Image(image.squeeze(2).numpy(), caption=f"a {was}, labelled {now}")

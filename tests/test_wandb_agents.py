@@ -134,7 +134,8 @@ def test_two_processes_killed_with_their_agent_and_started_again(place):
     )
     agent = place.wandb("agent", sweep)
     (run,) = place.stub.runs.values()
-    wait_for(lambda: run.history and list(place.runs.glob("poison_digits/Scrub/*/last.ckpt")))
+    checkpoints = "poison_digits/Scrub/*/last.ckpt"
+    wait_for(lambda: any("train_loss" in row for row in run.history) and list(place.runs.glob(checkpoints)))
     place.kill()
     first = len(run.history)
     assert run.exitcode is None
@@ -148,3 +149,4 @@ def test_two_processes_killed_with_their_agent_and_started_again(place):
     steps = [row["trainer/global_step"] for row in run.history if "train_loss" in row]
     assert steps[0] == 4
     assert steps[-1] > 4
+    assert steps.count(4) == 1  # it went on, not from the start

@@ -38,7 +38,7 @@ from cmu_lightning.tracking.job import Job
 from cmu_lightning.tracking.original import of_config, of_path
 from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.results import differences, show
-from cmu_lightning.tracking.run import Run, read_metrics
+from cmu_lightning.tracking.run import CURVES, Run, read_metrics
 from cmu_lightning.tracking.wandb import WandbLogger
 from cmu_lightning.unlearning import Original, Procedure, Stage, Unlearner
 from cmu_lightning.unlearning.stage import RECORD
@@ -178,7 +178,7 @@ class CLI(LightningCLI):
         if self.subcommand == "fit":
             self._identify()
             given = config.logger if isinstance(config.logger, list) else [config.logger]
-            rows = CSVLogger(self.run.folder, name="csv", flush_logs_every_n_steps=1)  # a sweep looks at the curves
+            rows = CSVLogger(self.run.folder, name=CURVES, flush_logs_every_n_steps=1)  # a sweep looks at the curves
             logger = [rows, *(one for one in given if one)]
             callbacks += [WriteConfig(self.run.config, self.resolved), LastCheckpoint(self.run.checkpoint)]
             callbacks.append(LambdaCallback(on_fit_start=lambda *_: self._remember()))

@@ -97,4 +97,6 @@ def one_sentence(message: str) -> str:
     text = re.sub(r"(?:Type )?Expected a <class '(\w+)'>", r"expected \1", text)
     text = re.sub(r"Expected an import path or a subclass spec, but got None.*", "is missing, give a setting", text)
     text = re.sub(r"Option '(\w+)' is not accepted", r"there is no option '\1', check its spelling with --help", text)
+    if "network" in text and "there is no option" in text:
+        text += "; what a function takes as **kwargs goes under dict_kwargs"
     return re.sub(r"\s+", " ", text).strip().rstrip(".")

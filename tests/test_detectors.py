@@ -21,7 +21,9 @@ from cmu_lightning.data import (
     Poison,
     Similarity,
     SpectralSignatures,
+    Unknown,
 )
+from cmu_lightning.data.sampling import held_out
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import CF, Original
@@ -174,6 +176,27 @@ def test_similarity_is_the_cosine_to_known_samples_of_the_same_label(seen, data,
     assert found[6:] == as_indices(expected, 34)
     assert found == Similarity(known=6, to=to, count=40).detect(seen, 3).tolist()
     assert set(labels[found]) == {0}  # the target's class: that of all poisoned samples
+
+
+def test_similarity_to_a_list_where_nobody_knows_more(tmp_path):
+    """The list counts stored samples; what it names is known, never validates and comes first."""
+    held = torch.nonzero(held_out(DigitsDataModule(Unknown()).load()[0].labels, 203)).flatten().tolist()
+    Path("list.txt").write_text(f"{held[0]}\n7\n12\n")
+    data = DigitsDataModule(Unknown(), discovery=Similarity(path="list.txt", count=30))
+    network = LINEAR()
+    torch.save(network.state_dict(), "own.pt")
+    trainer(tmp_path).fit(CF(LINEAR, SHORT, original="own.pt"), datamodule=data)
+    trained = torch.nonzero(~data.held).flatten()
+    assert held[0] in trained.tolist()
+    assert len(trained) == 1198
+    known = torch.isin(trained, torch.tensor([held[0], 7, 12]))
+    seen = Inspection(network, data.samples._replace(deleted=known), data.pixels())
+    expected = data.discovery.detect(seen, 0)
+    assert set(trained[expected[:3]].tolist()) == {held[0], 7, 12}
+    assert torch.nonzero(data.samples.deleted).flatten().tolist() == sorted(expected.tolist())
+    assert data.content().keys() == {"discovery.path"}
+    with pytest.raises(UserError, match=r"give one of discovery.known .* and discovery.path"):
+        Similarity(known=3, path="list.txt", count=30)
 
 
 @pytest.mark.parametrize("make", FLAGGING.values(), ids=FLAGGING)

@@ -83,17 +83,26 @@ def test_biased_draws_have_the_odds_of_their_weights():
     assert all(sorted(order.tolist()) == list(range(60)) for order in orders[:20])
 
 
-def test_difficulty_is_the_loss_of_a_ridge_regression():
+def of_ridge_regression(pixels, labels):
+    """Squared errors of all training samples."""
+    inputs = np.c_[pixels.reshape(len(pixels), -1), np.ones(len(pixels))]
+    targets, size = np.eye(10)[labels], inputs.shape[1]
+    penalty = 1e-3 * (inputs**2).sum(0).mean()
+    stacked = np.r_[inputs, np.sqrt(penalty) * np.eye(size)], np.r_[targets, np.zeros((size, 10))]
+    return ((inputs @ np.linalg.lstsq(*stacked, rcond=None)[0] - targets) ** 2).sum(1)
+
+
+def test_difficulty_is_the_loss_of_a_ridge_regression(monkeypatch):
     data = digits(manipulation=SymmetricNoise(size=60))
     samples = data.samples
     members = torch.nonzero(samples.manipulated).flatten()
-    pixels = samples.images.flatten(1).double().numpy() / 255
-    inputs = np.c_[(pixels - data.mean[0]) / data.std[0], np.ones(len(pixels))]
-    targets = np.eye(10)[samples.labels.numpy()]
-    penalty = 1e-3 * (inputs**2).sum(0).mean()
-    stacked = np.r_[inputs, np.sqrt(penalty) * np.eye(145)], np.r_[targets, np.zeros((145, 10))]
-    weights = np.linalg.lstsq(*stacked, rcond=None)[0]
-    expected = ((inputs @ weights - targets) ** 2).sum(1)[members.numpy()]
+    pixels = (samples.images[..., 0].double().numpy() / 255 - data.mean[0]) / data.std[0]
+    expected = of_ridge_regression(pixels, samples.labels.numpy())[members.numpy()]
+    with monkeypatch.context() as large:
+        large.setattr(ByDifficulty, "side", 6)
+        averaged = of_ridge_regression(pixels.reshape(-1, 6, 2, 6, 2).mean((2, 4)), samples.labels.numpy())
+        given = ByDifficulty().losses(samples, members, data.pixels()).numpy()
+        assert given == pytest.approx(averaged[members.numpy()], rel=1e-4)
     assert ByDifficulty().losses(samples, members, data.pixels()).numpy() == pytest.approx(expected, rel=1e-4)
     right = found(digits(ByDifficulty("easiest", count=20), manipulation=SymmetricNoise(size=60)))[0]
     assert right == set(members[np.argsort(expected)[:20]].tolist())

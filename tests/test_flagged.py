@@ -33,6 +33,8 @@ def write(text, name="list.txt"):
         ("\ufeffName;x\n".replace(";", ",") + '"cat/a b.png",1\n', "list.csv", [0]),
         ("index,name\n3,cat/1.png\n", "list.csv", [1]),
         ("index\n3\n", "list.txt", [3]),
+        ("cat\\1.png\n.\\dog\\2.png\n", "list.txt", [1, 3]),
+        ("0000000000000003\n", "list.txt", [3]),
     ],
 )
 def test_what_a_list_says(text, name, expected):
@@ -55,7 +57,9 @@ WRONG = {
     "a negative index": ("-1\n", None, "line 1 has '-1', which is no index"),
     "names without names": ("cat/1.png\n", None, "line 1 has 'cat/1.png', which is no index"),
     "a file outside": ("cat/1.png\ncat/../../x.png\n", NAMES, "line 2 has 'cat/../../x.png', which leaves"),
-    "an absolute path": ("/etc/passwd\n", NAMES, "line 1 has '/etc/passwd', which leaves"),
+    "an absolute path": ("/etc/passwd\n", NAMES, "line 1 has '/etc/passwd', which is a full path"),
+    "more digits than Python reads": ("9" * 5000, NAMES, "line 1 has index 999"),
+    "a line that never ends": (f'name,score\n"{"x" * 140_000}\n', NAMES, "line 2 is no line of a CSV file"),
     "everything": ("0\n1\n2\n3\n", NAMES, "flags all 4 training samples"),
     "no text": (b"\xff\xfe\x00", NAMES, "is not text"),
     "one bad line of many": (

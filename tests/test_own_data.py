@@ -15,6 +15,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
 from cmu_lightning.data import FolderDataModule, Poison, TensorDataModule, Unknown
+from cmu_lightning.data.loading import evaluation_size
 from cmu_lightning.errors import UserError
 
 
@@ -61,6 +62,30 @@ def test_sizes_and_grey():
     image = Image.open("mine/train/dog/2.png").convert("L").resize((8, 12), Image.Resampling.BILINEAR)
     assert np.array_equal(data.samples.images[2, :, :, 0].numpy(), np.asarray(image)[2:10])
     assert data.mean == data.std == (0.5,)
+    data = FolderDataModule(Unknown(), "mine", image_size=6, resize=8, grey=True)
+    data.setup()
+    assert np.array_equal(data.samples.images[2, :, :, 0].numpy(), np.asarray(image)[3:9, 1:7])
+    with pytest.raises(UserError, match=r"data.resize=5 needs a data.image_size that is not larger"):
+        FolderDataModule(Unknown(), "mine", image_size=6, resize=5)
+
+
+def test_classes_in_the_order_of_the_network():
+    folder(splits=("train", "val"))
+    data = FolderDataModule(Unknown(), "mine", classes=["dog", "cat"])
+    data.setup()
+    assert data.names == ["cat/a.png", "cat/b.png", "dog/2.png", "dog/deep/1.png"]
+    assert data.samples.labels.tolist() == data.validation.labels.tolist() == [1, 1, 0, 0]
+    assert data.validation_names == data.names
+    for wrong in (["dog"], ["dog", "cat", "cat"], ["dog", "cow"]):
+        with pytest.raises(UserError, match=r"are not the folders \['cat', 'dog'\] of mine/train: name each once"):
+            FolderDataModule(Unknown(), "mine", classes=wrong)
+
+
+def test_large_images_are_classified_in_smaller_batches():
+    sizes = {
+        side: evaluation_size(torch.empty(1, side, side, 3, dtype=torch.uint8)) for side in (8, 32, 64, 96, 224, 999)
+    }
+    assert sizes == {8: 1000, 32: 1000, 64: 1000, 96: 444, 224: 81, 999: 16}
 
 
 def deep(path):

@@ -4,9 +4,11 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import chdir
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,6 +16,7 @@ from torch import nn
 from torchvision.models import resnet18
 
 import cmu_lightning
+from cmu_lightning.__main__ import main
 from cmu_lightning.errors import UserError
 from cmu_lightning.models.made import Made
 from cmu_lightning.tracking.checkpoint import load_network, read_original
@@ -39,6 +42,8 @@ def same(network, other):
 WRITTEN = {
     "a plain state dict": lambda weights: torch.save(weights, "own.pt"),
     "a checkpoint": lambda weights: torch.save({"state_dict": weights, "epoch": 3, "optimizer_states": [{}]}, "own.pt"),
+    "a loop's own checkpoint": lambda weights: torch.save({"model_state_dict": weights, "epoch": 3}, "own.pt"),
+    "another loop's": lambda weights: torch.save({"model": weights, "optimizer": {"state": {}}}, "own.pt"),
     "safetensors": lambda weights: save_file(weights, "own.safetensors"),
 }
 PREFIXES = ["", "module.", "model.", "module.model.", "_orig_mod."]
@@ -104,6 +109,53 @@ def test_what_becomes_of_a_function():
     made = Made("torchvision.models.resnet18", {"num_classes": 3})
     assert type(made) is type(resnet18())
     assert made.fc.out_features == 3
+
+
+HUB = """
+from torch import nn
+MAKERS = {"tiny": lambda num_classes=1000: nn.Sequential(nn.Flatten(), nn.Linear(144, num_classes))}
+def tiny(pretrained: bool = False, **kwargs) -> nn.Module:
+    return MAKERS["tiny"](**kwargs)
+"""
+
+
+def test_arguments_that_a_function_hands_on(fit, tmp_path, monkeypatch, capsys):
+    """As timm's functions do; nothing can tell which there are."""
+    Path("hub_here.py").write_text(HUB)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    few = ("--procedure.steps", "3", "--runs_dir", "runs", "--network", "hub_here.tiny")
+    assert fit(*few, "--network.num_classes", "10") == 2
+    assert "what a function takes as **kwargs goes under dict_kwargs" in capsys.readouterr().err
+    assert fit(*few, "--network.dict_kwargs.num_classes", "10") == 0
+    (run,) = Path("runs/poison_digits/Original").iterdir()
+    assert cmu_lightning.load(run)[1].out_features == 10
+
+
+def test_a_network_of_a_library_from_its_weights_to_an_export():
+    """torchvision's ResNet-18, from a plain state dict."""
+    torch.manual_seed(0)
+    torch.save(resnet18(num_classes=10).state_dict(), "three.pt")
+    rgb = np.random.RandomState(0).randint(0, 255, (40, 8, 8, 3), dtype=np.uint8)
+    np.savez("images.npz", train_images=rgb, train_labels=np.arange(40) % 10)
+    Path("list.txt").write_text("3\n14\n")
+    data = "data: {class_path: TensorDataModule, init_args: {path: images.npz, manipulation: {class_path: Unknown}, "
+    data += "discovery: {class_path: Flagged, init_args: {path: list.txt}}}}"
+    own = "network: {class_path: torchvision.models.resnet18, init_args: {num_classes: 10}}"
+    Path("own.yaml").write_text(f"setting: own\n{data}\n{own}\ntrainer: {{accelerator: cpu}}\n")
+    keep = ("--config", "unlearn/keep.yaml", "--model.original", "three.pt", "--runs_dir", "runs")
+    assert main(["fit", "--config", "own.yaml", *keep]) == 0
+    (run,) = Path("runs/own/Keep").iterdir()
+    assert main(["predict", str(run)]) == main(["export", str(run), "--out", "out"]) == 0
+    card = Path("out/README.md").read_text()
+    assert card.startswith("# resnet18 on arrays: Keep\n")
+    assert "kept as it was" in card
+    assert "acc_corr" not in card
+    code = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    with chdir("out"):
+        exec(compile(code[1], "README.md", "exec"), scope := {})
+    state, theirs = scope["network"].state_dict(), torch.load("three.pt", weights_only=True)
+    assert state.keys() == theirs.keys()
+    assert all(torch.equal(state[name], theirs[name]) for name in state)
 
 
 MINE = """

@@ -1,7 +1,9 @@
 """One command from an original and a list of flagged samples to the chosen model."""
 
+import csv
 import json
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -13,10 +15,13 @@ from sklearn.datasets import load_digits
 
 import cmu_lightning
 from cmu_lightning.__main__ import main
+from cmu_lightning.data import Flagged
 from cmu_lightning.errors import UserError
-from cmu_lightning.repair.choose import Candidate, choose, comparable
+from cmu_lightning.repair import command
+from cmu_lightning.repair.choose import Candidate, choose, comparable, doubts
 from cmu_lightning.repair.study import TRIED, points
 from cmu_lightning.report.collect import collect
+from cmu_lightning.sweep.failures import Failure
 from cmu_lightning.tracking.run import read_metrics
 from cmu_lightning.unlearning import Keep
 from tests.networks import Linear
@@ -139,6 +144,99 @@ def test_again_nothing_is_done_and_lost_weights_come_back(repaired, monkeypatch,
     assert f"python -m cmu_lightning predict {told['run']} --out predictions.csv" in said
     assert f"python -m cmu_lightning export {told['run']} --out FOLDER" in said
     assert "the original" in said
+
+
+def test_predictions_have_names_of_files_and_classes_and_a_list_takes_their_indices(repaired, monkeypatch, tmp_path):
+    monkeypatch.chdir(repaired)
+    run = chosen(repaired)["run"]
+    assert main(["predict", run, "--out", str(tmp_path / "all.csv")]) == 0
+    with (tmp_path / "all.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    own = [row for row in rows if row["split"] != "validation"]
+    validated = [row for row in rows if row["split"] == "validation"]
+    assert sorted(row["name"] for row in validated) == sorted(
+        path.relative_to("images/val").as_posix() for path in Path("images/val").glob("*/*.png")
+    )
+    for row in rows:
+        assert row["label_class"] == row["name"].partition("/")[0]
+        assert (row["before"], row["after"]) == (row["before_class"], row["after_class"])  # classes are digits
+    deleted = [row["index"] for row in own if row["split"] == "deleted"]
+    (tmp_path / "again.csv").write_text("\n".join(["index", *deleted]))
+    names = [row["name"] for row in own]
+    both = [Flagged(str(path)).flagged(600, names) for path in (tmp_path / "again.csv", Path("flagged.csv"))]
+    assert torch.equal(*both)
+
+
+def test_images_are_read_as_the_data_were(repaired, monkeypatch, tmp_path):
+    """A run whose data are resized resizes what it is asked about, too."""
+    monkeypatch.chdir(repaired)
+    arguments = [*REPAIR[1:], "--data.image_size", "8", "--runs_dir", str(tmp_path)]
+    assert main(["fit", "--config", "unlearn/keep.yaml", *arguments]) == 0
+    (run,) = tmp_path.glob("mine/Keep/*")
+    with Image.open(next(Path("images/val").glob("*/*"))) as image:
+        image.resize((24, 24), Image.Resampling.NEAREST).convert("RGB").save(tmp_path / "large.png")
+    assert main(["predict", str(run), "--images", str(tmp_path / "large.png"), "--out", str(tmp_path / "p.csv")]) == 0
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 2
+
+
+def test_the_card_of_the_chosen_run(repaired, monkeypatch, tmp_path):
+    """The model was no run, so its numbers are those of the run that kept it."""
+    monkeypatch.chdir(repaired)
+    told = chosen(repaired)
+    assert main(["export", told["run"], "--out", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out/README.md").read_text()
+    original, own = (read_metrics(Path(each)) for each in (told["original"]["run"], told["run"]))
+    assert f"| `val_acc` | validation accuracy | {original['val_acc']:.4f} | {own['val_acc']:.4f} |" in card
+    assert told["why"] in card
+    assert "in this order: `0`, `1`, `2`" in card
+    assert "made grey" in card
+    assert "Nobody knows the true labels" in card
+    assert "acc_corr" not in card
+    assert main(["export", told["original"]["run"], "--out", str(tmp_path / "kept")]) == 0
+    card = (tmp_path / "kept/README.md").read_text()
+    assert "kept as it was" in card
+    assert told["why"] not in card
+
+
+def test_a_chosen_run_that_cannot_be_made_again(repaired, monkeypatch, capsys):
+    """Its results stay; and nobody is told that all is well."""
+    monkeypatch.chdir(repaired)
+    run, really = Path(chosen(repaired)["run"]), command._run
+    results, weights = (run / "metrics.json").read_bytes(), (run / "last.ckpt").read_bytes()
+
+    def fails(study, *more):
+        again = [point for point in study if not (run / "metrics.json").exists()]
+        return [Failure(point, 1, ["killed"]) for point in again] or really(study, *more)
+
+    monkeypatch.setattr(command, "_run", fails)
+    (run / "last.ckpt").unlink()
+    assert main([*REPAIR, "--out", "never.json"]) == 1
+    assert "cannot be made again" in capsys.readouterr().err
+    assert json.loads((run / "metrics.json").read_bytes()) == json.loads(results)
+    assert not Path("never.json").exists()
+    (run / "metrics.json").write_bytes(results)
+    (run / "last.ckpt").write_bytes(weights)
+
+
+def test_an_original_that_is_fed_otherwise_than_in_training_is_doubted(repaired):
+    stored = read_metrics(repaired / chosen(repaired)["original"]["run"])
+    assert doubts(Candidate("the original", repaired, stored)) == ""
+    said = doubts(Candidate("the original", repaired, stored | {"fit_retain": 0.114}))
+    assert said.startswith("warning: the original predicts the given label of only 11% of the images")
+    assert doubts(Candidate("the original", repaired, {})) == ""
+
+
+def test_a_detector_in_place_of_a_list(place, monkeypatch, tmp_path):
+    monkeypatch.chdir(place)
+    monkeypatch.setattr("cmu_lightning.repair.study.TRIED", {"keep": {}, "potion": {}})
+    monkeypatch.setattr(sys, "argv", ["cmu_lightning"])
+    setting = SETTING.replace("Flagged, init_args: {path: flagged.csv}", "LossRanking, init_args: {count: 9}")
+    (tmp_path / "detect.yaml").write_text(setting)
+    arguments = ["--config", str(tmp_path / "detect.yaml"), "--model.original", "model.pt", "--runs_dir", str(tmp_path)]
+    assert main(["repair", *arguments]) == 0
+    told = json.loads((tmp_path / "mine/repaired.json").read_text())
+    assert read_metrics(Path(told["run"]))["deleted"] == 9
+    assert len(told["candidates"]) == 1
 
 
 def test_a_failed_run_is_named_and_one_of_another_list_does_not_stand_for_it(repaired, monkeypatch, capsys):

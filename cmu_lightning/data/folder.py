@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
-from torchvision.transforms import functional
 
+from cmu_lightning.data.decoding import decode
 from cmu_lightning.data.loading import Split
 from cmu_lightning.data.manipulations import Manipulation
 from cmu_lightning.data.own import OwnDataModule
@@ -29,7 +28,7 @@ Found = list[tuple[str, int]]
 
 
 class FolderDataModule(OwnDataModule):
-    """`root/train/<class>/*.png` and so on; classes are numbered in alphabetical order, as torchvision does.
+    """`root/train/<class>/*.png` and so on; classes are numbered in alphabetical order unless `classes` says otherwise.
 
     `root/val/<class>/` is optional: images to validate on, which the network was not trained on and whose labels are
     right. So is `root/test/<class>/`, which is of use with a known manipulation alone.
@@ -37,8 +36,10 @@ class FolderDataModule(OwnDataModule):
     Args:
         manipulation: `Unknown`, or what a researcher does to the images.
         root: Folder that holds `train`.
-        image_size: Shorter side to which images are resized before their centre is cut out, square; default as they
-            are, which needs all of one size.
+        image_size: Side of the square that is cut out of each image's centre; default as they are, which needs all of
+            one size.
+        resize: Shorter side to which images are resized before; default `image_size`.
+        classes: Names of the folders in the order of the network's outputs; default alphabetical, as torchvision's.
         grey: One channel in place of three.
         mean: Of each channel, white being 1, as the network was trained with; default 0.5.
         std: Of each channel, likewise; default 0.5.
@@ -55,6 +56,8 @@ class FolderDataModule(OwnDataModule):
         manipulation: Manipulation,
         root: str,
         image_size: int | None = None,
+        resize: int | None = None,
+        classes: list[str] | None = None,
         grey: bool = False,
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -64,14 +67,20 @@ class FolderDataModule(OwnDataModule):
     ) -> None:
         if image_size is not None and image_size < 1:
             raise UserError(f"data.image_size={image_size} is no size: give a number of pixels")
-        self.image_size, self.grey = image_size, grey
+        if resize is not None and (image_size is None or resize < image_size):
+            raise UserError(f"data.resize={resize} needs a data.image_size that is not larger, to cut out of that")
+        self.image_size, self.resize, self.grey = image_size, resize or image_size, grey
         self.folder = Path(root)
-        self.classes, train = self._train()
+        self.classes, train = self._train(classes)
+        self.numbers = {name: number for number, name in enumerate(self.classes)}
         self.files = {"train": train, "val": self._files("val"), "test": self._files("test")}
-        self.names = [Path(path).relative_to(self.folder / "train").as_posix() for path, _ in train]
+        self.names, self.validation_names = (
+            [Path(path).relative_to(self.folder / split).as_posix() for path, _ in self.files[split]]
+            for split in ("train", "val")
+        )
         super().__init__(manipulation, len(self.classes), len(train), mean, std, padding, flip, root=root, **more)
 
-    def _train(self) -> tuple[list[str], Found]:
+    def _train(self, order: list[str] | None) -> tuple[list[str], Found]:
         folder = self.folder / "train"
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: give data.root, which holds train/<class>/<image>")
@@ -79,6 +88,10 @@ class FolderDataModule(OwnDataModule):
             classes, numbers = find_classes(folder)
         except FileNotFoundError as error:
             raise UserError(f"{folder} has no folders: put the images of each class into one of its own") from error
+        if order is not None:
+            if sorted(order) != classes:
+                raise UserError(f"data.classes={order} are not the folders {classes} of {folder}: name each once")
+            classes, numbers = order, {name: number for number, name in enumerate(order)}
         found: Found = make_dataset(folder, numbers, IMG_EXTENSIONS, allow_empty=True)
         empty = sorted(set(classes) - {classes[number] for _, number in found})
         if empty:
@@ -91,10 +104,10 @@ class FolderDataModule(OwnDataModule):
         if not folder.is_dir():
             return []
         own = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
-        strange = [name for name in own if name not in self.classes]
+        strange = [name for name in own if name not in self.numbers]
         if strange:
             raise UserError(f"{folder / strange[0]} is of a class that {self.folder / 'train'} lacks: take it away")
-        numbers = {name: self.classes.index(name) for name in own}
+        numbers = {name: self.numbers[name] for name in own}
         found: Found = make_dataset(folder, numbers, IMG_EXTENSIONS, allow_empty=True) if numbers else []
         if not found:
             raise UserError(f"{folder} has no images in class folders: put some there or take it away")
@@ -112,11 +125,11 @@ class FolderDataModule(OwnDataModule):
 
     def _split(self, name: str) -> Split:
         found = self.files[name]
-        first = self._decoded(self.files["train"][0][0])
+        first = self.decoded(self.files["train"][0][0])
         images = self.room(len(found), *first.shape)
 
         def fill(row: int) -> None:
-            image = self._decoded(found[row][0])
+            image = self.decoded(found[row][0])
             if image.shape != first.shape:
                 raise UserError(
                     f"{found[row][0]} has {_size(image)} pixels and {self.files['train'][0][0]} has {_size(first)}: "
@@ -129,19 +142,9 @@ class FolderDataModule(OwnDataModule):
                 pass
         return Split(images, torch.tensor([number for _, number in found]))
 
-    def _decoded(self, path: str) -> np.ndarray:
-        """One image, shape (H, W, C)."""
-        try:
-            with Image.open(path) as image:
-                mode, picture = image.mode, image.convert("L" if self.grey else "RGB")
-        except Exception as error:  # PIL raises whatever the bytes lead it to
-            raise UserError(f"the image {path} cannot be read ({error}): mend it or take it away") from error
-        if mode[0] in "IF":
-            raise UserError(f"the image {path} has more than 8 bits a channel (mode {mode}): convert it to 8")
-        if self.image_size is not None:
-            picture = functional.center_crop(functional.resize(picture, [self.image_size]), [self.image_size])
-        pixels = np.asarray(picture)
-        return np.array(pixels[..., None] if pixels.ndim == 2 else pixels)  # writable, as torch wants it
+    def decoded(self, path: str | Path) -> np.ndarray:
+        """One image, shape (H, W, C), uint8, resized if the others are."""
+        return decode(path, self.grey, self.image_size, self.resize)
 
 
 def _size(image: np.ndarray) -> str:

@@ -136,17 +136,22 @@ class Pixels:
         return self.manipulation.stamp(images) if index is None else self.manipulation.stamp_training(images, index)
 
 
+def evaluation_size(images: Images) -> int:
+    """Images in a batch without gradients: many enough to fill an accelerator, few enough for a laptop's memory."""
+    height, width = images.shape[1:3]
+    return max(16, min(1000, 4 * 1000 * 32 * 32 // (height * width)))
+
+
 class EvaluationBatches:
     """Every sample of an evaluation exactly once over all processes, in order, not augmented.
 
     All processes get the same number of batches, some of which may be empty.
     """
 
-    size = 1000  # large enough to fill an accelerator, small enough for a laptop's memory
-
     def __init__(self, evaluation: Evaluation, pixels: Pixels, rank: int, world_size: int) -> None:
         self.evaluation, self.pixels = evaluation, pixels
         self.rank, self.world_size = rank, world_size
+        self.size = evaluation_size(evaluation.split.images)
 
     def __len__(self) -> int:
         return -(-len(self.evaluation.rows) // self.size)

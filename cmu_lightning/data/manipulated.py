@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.discoveries import Detector, Discovery, Flagged, Inspection, Uniform
+from cmu_lightning.data.discoveries import Detector, Discovery, Inspection, Uniform
 from cmu_lightning.data.loading import Pixels, Samples, Split
 from cmu_lightning.data.manipulations import Manipulation, Unknown
 from cmu_lightning.data.sampling import held_out
@@ -69,7 +69,7 @@ class ManipulatedDataModule(StoredDataModule):
 
         Where nobody knows what was done, flagged samples do not validate, so the original depends on the list too.
         """
-        depends = isinstance(self.manipulation, Unknown) and isinstance(self.discovery, Flagged)
+        depends = isinstance(self.manipulation, Unknown) and self.discovery is not None and self.discovery.content()
         return DRAWN - {"discovery"} if depends else DRAWN
 
     def content(self) -> dict[str, str]:
@@ -88,6 +88,7 @@ class ManipulatedDataModule(StoredDataModule):
         if flagged is not None:
             held = self._not_flagged(held, flagged)
         self.held = held
+        self.validated = torch.nonzero(held if validation is None else self._of_own_split(validation.labels)).flatten()
         samples = self._manipulate(train, ~held if self.val_labels == "clean" else torch.ones_like(held))
         place = self._place(train, test)
         left = samples.take(~held) if held.any() else samples
@@ -135,10 +136,15 @@ class ManipulatedDataModule(StoredDataModule):
         manipulated[chosen] = True
         return Samples(train.images, train.labels, labels, manipulated, torch.zeros_like(exposed))
 
+    def _of_own_split(self, labels: Tensor) -> Tensor:
+        """Which samples of a validation split validate, as many as asked for; bool, shape (n,)."""
+        count = len(labels) if self.val_size is None else min(self.val_size, len(labels))
+        return held_out(labels, count)
+
     def _untouched(self, split: Split) -> Samples:
-        """Validation samples of the data set's own, as many as asked for."""
-        if self.val_size is not None:
-            split = split.take(held_out(split.labels, min(self.val_size, len(split.labels))))
+        """Validation samples of the data set's own."""
+        if len(self.validated) < len(split.labels):
+            split = split.take(self.validated)
         nothing = torch.zeros_like(split.labels, dtype=torch.bool)
         return Samples(split.images.contiguous(), split.labels, split.labels, nothing, nothing)
 
@@ -155,11 +161,12 @@ class ManipulatedDataModule(StoredDataModule):
     def _identify(self, samples: Samples, flagged: Tensor | None) -> Samples:
         """Mark S_f: what a list flags, else the first that the discovery finds; a detector's waits for an original."""
         discovery = self.discovery or Uniform()
-        if isinstance(discovery, Detector):
-            return samples
         members = int(samples.manipulated.sum())
         if flagged is not None:
             samples.deleted[flagged] = True
+        if isinstance(discovery, Detector):
+            return samples
+        if flagged is not None:
             self.identified = int((samples.manipulated & flagged).sum()) / members if members else 1.0
             return samples
         if not members and self.discovery is None:

@@ -7,10 +7,12 @@ import zlib
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
 from cmu_lightning.data import mapped
+from cmu_lightning.data.decoding import decode
 from cmu_lightning.data.loading import Split
 from cmu_lightning.data.mapped import Images
 
@@ -44,6 +46,10 @@ class StoredDataModule(LightningDataModule):
     default_val_size: int = 1000
     names: list[str] | None = None
     """Of the files of the stored training samples, relative to the training folder; None if they have indices alone."""
+    validation_names: list[str] | None = None
+    """Of the files of a validation split of its own, likewise."""
+    classes: list[str] | None = None
+    """Names of the classes, if they have any."""
     kept: ClassVar[dict[Any, Read] | None] = None
     """The data set that was read last, in a process that runs one stage after the other; None keeps nothing."""
 
@@ -64,6 +70,14 @@ class StoredDataModule(LightningDataModule):
             UserError: The data are not there.
         """
         raise NotImplementedError(f"{type(self).__name__} defines no load()")
+
+    def decoded(self, path: str | Path) -> np.ndarray:
+        """An image file as this data set's images are, shape (H, W, C), uint8, never resized.
+
+        Raises:
+            UserError: It is no image.
+        """
+        return decode(path, grey=len(self.mean) == 1)
 
     def room(self, *shape: int) -> Images:
         """Room for the images that `load` reads, uint8: in memory, or in a file if there is a `memory_map`.

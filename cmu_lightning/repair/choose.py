@@ -16,6 +16,10 @@ SHOWN = {
     "seconds": "seconds",
 }
 MARK = "destroyed"
+BELIEVED = 0.5
+"""Of the training samples that are not flagged; a network that was trained on them as they are is right on more."""
+CHOICE = "repaired.json"
+"""In the folder of a setting, names what was chosen."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,17 @@ def comparable(original: Candidate | None) -> Candidate:
     if original is None or "selection_score" not in original.metrics:
         raise UserError("nothing validates, so there is nothing to choose by: give a val folder or set data.val_size")
     return original
+
+
+def doubts(original: Candidate) -> str:
+    """A line for an original that does not do what it was trained to do; nothing for others."""
+    right = original.metrics.get("fit_retain", 1.0)
+    if right >= BELIEVED:
+        return ""
+    return (
+        f"warning: the original predicts the given label of only {right:.0%} of the images that are not flagged: are "
+        "mean, std, grey, image_size and the order of the classes those that it was trained with?\n"
+    )
 
 
 def choose(original: Candidate, tried: list[Candidate]) -> tuple[Candidate, str]:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser
-from cmu_lightning.repair.choose import Candidate, choose, comparable, is_destroyed, table
+from cmu_lightning.repair.choose import CHOICE, Candidate, choose, comparable, doubts, is_destroyed, table
 from cmu_lightning.repair.study import points
 from cmu_lightning.sweep.failures import Failure
 from cmu_lightning.sweep.hyperband import Hyperband
@@ -26,8 +26,6 @@ from cmu_lightning.sweep.runner import Runner
 from cmu_lightning.sweep.weights import drop
 from cmu_lightning.tracking.asked import folder
 from cmu_lightning.tracking.run import read_metrics, write_atomically
-
-NAME = "repaired.json"
 
 
 class RepairProgress(SweepProgress):
@@ -49,7 +47,8 @@ def main(arguments: Sequence[str]) -> int:
         arguments: After `repair`.
 
     Returns:
-        The exit code: 0, 2 for what a user did wrong, 1 if the original cannot be measured, 130 if it was interrupted.
+        The exit code: 0, 2 for what a user did wrong, 1 if the original cannot be measured or the chosen
+            one not be made again, 130 if it was interrupted.
     """
     dotenv.load_dotenv(".env")
     given, others = _parser().parse_known_args(list(arguments))
@@ -70,7 +69,7 @@ def _parser() -> Parser:
         "repair", "Try the methods that fit on an original, and choose. All other options are those of fit."
     )
     parser.add_argument("--runs_dir", help="Default: CMU_RUNS_DIR, else ./runs.")
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"Default: RUNS_DIR/SETTING/{NAME}.")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"Default: RUNS_DIR/SETTING/{CHOICE}.")
     return parser
 
 
@@ -78,22 +77,22 @@ def _repair(given: Namespace, study: list[Point], runs_dir: Path) -> int:
     with RepairProgress(len(study), 0) as progress:
         failed = _run(study[:1], runs_dir, progress)  # what is wrong with all of them is said once
         if failed:
-            return _give_up(failed[0])
+            return _give_up(failed[0], "the original cannot be measured")
         original = comparable(_candidate(study[0], runs_dir))
+        progress.console.print(doubts(original), end="", markup=False, soft_wrap=True)
         failed = _run(study[1:], runs_dir, progress, original)
         last = [_candidate(point, runs_dir) for point in study[1:]]
         tried = [found for found in last if found is not None and _is_alike(found, original)]
         chosen, why = choose(original, tried)
         if not (chosen.folder / "last.ckpt").exists():  # an earlier choice, or another command, dropped it
-            (chosen.folder / "metrics.json").unlink()
-            failed += _run(
-                [point for point in study if folder(point.key, runs_dir) == chosen.folder], runs_dir, progress
-            )
+            lost = _make_again(chosen, study, runs_dir, progress)
+            if lost:
+                return _give_up(lost[0], f"the weights of {chosen.name} cannot be made again")
     for each in tried:
         if each.folder != chosen.folder:
             drop(each.folder, each.metrics)
     reasons = {str(failure.point): failure.reason.removeprefix("error: ") for failure in failed}
-    out = given.out or original.folder.parents[1] / NAME
+    out = given.out or original.folder.parents[1] / CHOICE
     write_atomically(out, json.dumps(_content(original, tried, chosen, why, reasons), indent=2) + "\n")
     _show(original, tried, chosen, why, reasons, out)
     return 0
@@ -116,6 +115,16 @@ def _run(
     return Runner(Queue(left, runs_dir), None, 1, more, progress, Hyperband(runs_dir)).run()
 
 
+def _make_again(chosen: Candidate, study: list[Point], runs_dir: Path, progress: SweepProgress) -> list[Failure]:
+    """Run a finished candidate once more for its weights; if that fails, its results are what they were."""
+    results = chosen.folder / "metrics.json"
+    results.unlink()
+    lost = _run([point for point in study if folder(point.key, runs_dir) == chosen.folder], runs_dir, progress)
+    if lost:
+        write_atomically(results, json.dumps(chosen.metrics, indent=2) + "\n")
+    return lost
+
+
 def _is_done(point: Point, runs_dir: Path, original: Candidate | None) -> bool:
     found = _candidate(point, runs_dir)
     if found is None or original is None or "content" not in original.metrics:
@@ -128,10 +137,10 @@ def _is_alike(found: Candidate, original: Candidate) -> bool:
     return all(found.metrics.get(name) == original.metrics.get(name) for name in ("content", "original"))
 
 
-def _give_up(failure: Failure) -> int:
+def _give_up(failure: Failure, what: str) -> int:
     if failure.code == 2:
         raise UserError(failure.reason.removeprefix("error: "))
-    sys.stderr.write("\n".join([*failure.lines, "the original cannot be measured"]) + "\n")
+    sys.stderr.write("\n".join([*failure.lines, what]) + "\n")
     return 1
 
 

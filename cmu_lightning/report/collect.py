@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cmu_lightning.report.configuration import Configuration, read_configuration
+from cmu_lightning.tracking.run import CURVES
 
 FRACTIONS = (
     "identified",
@@ -153,7 +154,7 @@ def read_result(folder: Path, name: str) -> Result | Skipped:
     try:
         metrics = json.loads((folder / "metrics.json").read_bytes())
     except FileNotFoundError:
-        begun = any((folder / part).exists() for part in ("config.yaml", "last.ckpt", "csv"))
+        begun = any((folder / part).exists() for part in ("config.yaml", "last.ckpt", CURVES))
         return Skipped(name, "not finished: it has no metrics.json" if begun else "no run: it has no metrics.json")
     except OSError as error:
         return Skipped(f"{name}/metrics.json", f"cannot be read ({error.strerror})")

@@ -1,5 +1,6 @@
 """The model card of an export."""
 
+import json
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cmu_lightning import __version__
 from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.models.made import Made
+from cmu_lightning.repair.choose import CHOICE
 from cmu_lightning.serving.files import OPSET, TOLERANCE
+from cmu_lightning.serving.finished import runs_dir_of
 from cmu_lightning.tracking.results import MEASURED
 
 VERSIONS = ("python", "torch", "torchvision", "lightning", "torchmetrics")
@@ -41,17 +45,18 @@ def card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    module, _, name = config["network"]["class_path"].rpartition(".")
     return templates.get_template("card.md.jinja").render(
         config=config,
         stored=stored,
         is_original="original" not in stored,
+        why=_why(run, stored),
         rows=_rows(stored, original),
         columns=["Original", stored["method"]] if original else [stored["method"]],
         destroyed=original is not None and stored.get("val_acc", 1) < DESTROYED * original.get("val_acc", 0),
         data=data,
         shape=_shape(data),
-        network={"module": module, "name": name, "arguments": _arguments(config["network"])},
+        network=_network(config["network"]),
+        preparation=_preparation(config["data"]["init_args"]),
         manipulation=_arguments(config["data"]["init_args"]["manipulation"]),
         run=f"{stored['setting']}/{stored['method']}/{run.resolve().name}",
         versions={name: stored["environment"][name] for name in VERSIONS if name in stored["environment"]},
@@ -61,6 +66,33 @@ def card(
         version=__version__,
         today=date.today().isoformat(),
     )
+
+
+def _network(spec: dict[str, Any]) -> dict[str, str]:
+    """Where what makes it is to be had, its name and its arguments."""
+    path, given = spec["class_path"], spec.get("init_args") or {}
+    if path == f"{Made.__module__}.{Made.__name__}":
+        path, given = given["function"], given.get("arguments") or {}
+    module, _, name = path.rpartition(".")
+    return {"module": module, "name": name, "arguments": _arguments({"init_args": given})}
+
+
+def _preparation(given: dict[str, Any]) -> str:
+    """What an image file goes through before it is normalised."""
+    grey = "made grey" if given.get("grey") else ""
+    side = given.get("image_size")
+    resized = f"resized to {given.get('resize') or side} pixels on the shorter side, the centre cut out" if side else ""
+    return ", ".join(each for each in (grey, resized) if each)
+
+
+def _why(run: Path, stored: dict[str, Any]) -> str | None:
+    """The sentence of the `repair` that chose this run; None if none did."""
+    try:
+        told = json.loads((runs_dir_of(run) / stored["setting"] / CHOICE).read_text())
+        chosen = Path(told["run"]).parts[-2:] == run.resolve().parts[-2:]
+        return str(told["why"]) if chosen else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _rows(stored: dict[str, Any], original: dict[str, Any] | None) -> list[list[str]]:
@@ -80,4 +112,5 @@ def _shape(data: CorruptedDataModule) -> tuple[int, int, int]:
 
 def _arguments(spec: dict[str, Any]) -> str:
     """Of a class that a config names, as Python has them."""
-    return ", ".join(f"{name}={value!r}" for name, value in (spec.get("init_args") or {}).items())
+    given = (spec.get("init_args") or {}) | (spec.get("dict_kwargs") or {})
+    return ", ".join(f"{name}={value!r}" for name, value in given.items())

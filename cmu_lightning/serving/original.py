@@ -36,7 +36,7 @@ def original_checkpoint(folder: Path, stored: dict[str, Any]) -> Path:
 
 
 def original_metrics(folder: Path, stored: dict[str, Any]) -> dict[str, Any] | None:
-    """The results of the original, also where its weights are gone; None if there are none, or the run is one.
+    """The results of the original, also where its weights are gone; None if there are none, or the run has the same.
 
     Args:
         folder: Of the run.
@@ -46,6 +46,15 @@ def original_metrics(folder: Path, stored: dict[str, Any]) -> dict[str, Any] | N
         found = read_metrics(path.parent)
         if found is not None and found["hash"] == stored["original"]:
             return found
+    return _kept(folder, stored)
+
+
+def _kept(folder: Path, stored: dict[str, Any]) -> dict[str, Any] | None:
+    """The results of the run of `Keep` beside it, which measures an original that is no run."""
+    for path in sorted(runs_dir_of(folder).glob(f"{stored['setting']}/Keep/*")):
+        found = read_metrics(path)
+        if found and all(found.get(name) == stored.get(name) for name in ("original", "content", "fingerprint")):
+            return found if found["hash"] != stored["hash"] else None
     return None
 
 

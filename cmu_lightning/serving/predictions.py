@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.data.evaluation import ask
-from cmu_lightning.data.loading import EvaluationBatches, Pixels, Samples, Split
-from cmu_lightning.serving.images import read_image
+from cmu_lightning.data.loading import EvaluationBatches, Pixels, Samples, Split, evaluation_size
+from cmu_lightning.errors import UserError
 
 LONG = 20
 """Batches from which on progress is shown."""
@@ -36,7 +37,7 @@ class Classifier:
     def __init__(self, networks: Sequence[nn.Module], data: CorruptedDataModule) -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.networks = [network.to(device) for network in networks]
-        self.shape = data.samples.images.shape[1:]
+        self.data = data
         self.pixels = Pixels(data.mean, data.std, data.manipulation, device)
 
     def samples(self, samples: Samples) -> list[Predictions]:
@@ -57,14 +58,22 @@ class Classifier:
         Raises:
             UserError: One cannot be read, or does not fit the data.
         """
-        size = EvaluationBatches.size
+        size = evaluation_size(self.data.samples.images)
         parts = [files[start : start + size] for start in range(0, len(files), size)]
         return self._classify((self._read(part) for part in parts), len(parts))
 
     def _read(self, files: Sequence[Path]) -> Tensor:
-        height, width, channels = self.shape
-        images = torch.stack([torch.from_numpy(read_image(file, (height, width, channels))) for file in files])
+        images = torch.stack([torch.from_numpy(self._decoded(file)) for file in files])
         return self.pixels(images, torch.zeros(len(images), dtype=torch.bool))
+
+    def _decoded(self, file: Path) -> np.ndarray:
+        image, shape = self.data.decoded(file), self.data.samples.images.shape[1:]
+        if image.shape != shape:
+            raise UserError(
+                f"{file} has {image.shape[1]}x{image.shape[0]} pixels and the run's images have {shape[1]}x{shape[0]}: "
+                "bring it to that size in the way in which the data were"
+            )
+        return image
 
     @torch.inference_mode()
     def _classify(self, images: Iterator[Tensor], total: int) -> list[Predictions]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.data.loading import Samples
 from cmu_lightning.serving.predictions import Classifier, Predictions
@@ -23,25 +25,29 @@ def of_data(classifier: Classifier, data: CorruptedDataModule, is_original: bool
     """
     deleted = [not is_original and mark for mark in data.samples.deleted.tolist()]
     training = ["deleted" if mark else "retain" for mark in deleted]
-    names = data.names or [""] * len(data.held)
-    held = data.held.tolist()
-    trained_on = [name for name, out in zip(names, held, strict=True) if not out]
-    validated_on = [name for name, out in zip(names, held, strict=True) if out]
-    count = len(data.validation.labels)
+    trained, validated = torch.nonzero(~data.held).flatten().tolist(), data.validated.tolist()
+    names = data.names if data.held.any() else data.validation_names
     return [
-        *_of_samples(classifier, data.samples, training, trained_on),
-        *_of_samples(classifier, data.validation, ["validation"] * count, validated_on or [""] * count),
+        *_of_samples(classifier, data, data.samples, training, trained, data.names),
+        *_of_samples(classifier, data, data.validation, ["validation"] * len(validated), validated, names),
     ]
 
 
-def _of_samples(classifier: Classifier, samples: Samples, splits: list[str], names: list[str]) -> Iterable[Row]:
+def _of_samples(
+    classifier: Classifier,
+    data: CorruptedDataModule,
+    samples: Samples,
+    splits: list[str],
+    rows: list[int],
+    names: list[str] | None,
+) -> Iterable[Row]:
     if not splits:
         return
     before, after = classifier.samples(samples)
     labels = samples.labels.tolist()
-    known = zip(splits, names, labels, _compared(before, after), strict=True)
-    for index, (split, name, label, predicted) in enumerate(known):
-        yield {"split": split, "index": index, "name": name, "label": label, **predicted}
+    for split, row, label, predicted in zip(splits, rows, labels, _compared(before, after), strict=True):
+        name = names[row] if names else ""
+        yield _named({"split": split, "index": row, "name": name, "label": label, **predicted}, data.classes)
 
 
 def of_files(classifier: Classifier, files: Sequence[Path]) -> list[Row]:
@@ -52,7 +58,15 @@ def of_files(classifier: Classifier, files: Sequence[Path]) -> list[Row]:
         files: To classify.
     """
     before, after = classifier.files(files)
-    return [{"name": str(file), **row} for file, row in zip(files, _compared(before, after), strict=True)]
+    compared = zip(files, _compared(before, after), strict=True)
+    return [_named({"name": str(file), **row}, classifier.data.classes) for file, row in compared]
+
+
+def _named(row: Row, classes: list[str] | None) -> Row:
+    """With the names of classes at its end, if they have names."""
+    if classes is None:
+        return row
+    return row | {f"{key}_class": classes[row[key]] for key in ("label", "before", "after") if key in row}
 
 
 def _compared(before: Predictions, after: Predictions) -> Iterable[Row]:

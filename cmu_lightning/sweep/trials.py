@@ -11,7 +11,7 @@ from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.tracking.asked import folder
-from cmu_lightning.tracking.run import read_metrics
+from cmu_lightning.tracking.run import CURVES, read_metrics
 
 
 def engine(sweep: Sweep) -> Any:
@@ -64,7 +64,7 @@ def history(run: Path, metric: str) -> list[float]:
         metric: Its name.
     """
     values = []
-    for path in sorted(run.glob("csv/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(run.glob(f"{CURVES}/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns):
         with path.open(newline="") as file:
             values += [float(row[metric]) for row in csv.DictReader(file) if row.get(metric)]
     return values

@@ -13,6 +13,9 @@ from cmu_lightning.errors import UserError
 WRAPPERS = ("network.", "module.", "model.", "_orig_mod.")
 """What stages, DataParallel, other people's LightningModules and torch.compile put in front of every key."""
 
+STATES = ("state_dict", "model_state_dict", "model")
+"""Where Lightning and other people's loops put a network's weights in a checkpoint."""
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint's content; code in it is never run.
@@ -54,9 +57,11 @@ def read_original(path: str | Path) -> dict[str, Any]:
     content = _load(path)
     if _is_state_dict(content):
         return {"state_dict": content}
-    if not isinstance(content, dict) or not _is_state_dict(content.get("state_dict")):
-        raise UserError(f"{path} holds no state_dict: save the network's state_dict() with torch.save")
-    return content
+    held = content if isinstance(content, dict) else {}
+    for name in STATES:
+        if _is_state_dict(held.get(name)):
+            return held | {"state_dict": held[name]}
+    raise UserError(f"{path} holds no state_dict: save the network's state_dict() with torch.save")
 
 
 def _is_state_dict(content: Any) -> bool:

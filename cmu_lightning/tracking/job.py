@@ -14,7 +14,7 @@ from cmu_lightning.tracking.checkpoint import read_checkpoint
 from cmu_lightning.tracking.handover import INHERITED, decide
 from cmu_lightning.tracking.original import find_or_train
 from cmu_lightning.tracking.results import described, measured
-from cmu_lightning.tracking.run import Run, write_atomically
+from cmu_lightning.tracking.run import CURVES, Run, write_atomically
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.rewind import Rewind
 from cmu_lightning.unlearning.stage import RECORD
@@ -61,9 +61,10 @@ class Job:
         return bool(decision["finished"])
 
     def _leave_nothing_empty(self) -> None:
-        """Take a new folder away again if the run did not get as far as to its first checkpoint."""
-        if self.run.folder.exists() and not self.run.checkpoint.exists() and self.run.metrics is None:
-            shutil.rmtree(self.run.folder)
+        """Take a new folder away again if nothing was measured: early termination compares what was."""
+        folder = self.run.folder
+        if folder.exists() and not self.run.checkpoint.exists() and not any(folder.glob(f"{CURVES}/*/metrics.csv")):
+            shutil.rmtree(folder)
             for parent in (self.run.folder.parent, self.run.folder.parent.parent):
                 with suppress(OSError):  # not empty
                     parent.rmdir()
@@ -78,6 +79,8 @@ class Job:
         if not self.run.folder.exists():
             held.callback(self._leave_nothing_empty)
         resume = ckpt_path or (str(self.run.checkpoint) if self.run.checkpoint.exists() else None)
+        if resume is None:  # of an attempt that ended before its first checkpoint
+            shutil.rmtree(self.run.folder / CURVES, ignore_errors=True)
         if resume is not None:
             self._refuse_foreign(resume)
         original = None

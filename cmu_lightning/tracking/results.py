@@ -153,7 +153,7 @@ def show(title: str, columns: dict[str, dict[str, Any]]) -> None:
         title: Above the table.
         columns: Measurements by the name of their column.
     """
-    table = Table(title=title, title_justify="left")
+    table = Table()
     table.add_column("")
     for heading in columns:
         table.add_column(heading, justify="right")
@@ -161,4 +161,6 @@ def show(title: str, columns: dict[str, dict[str, Any]]) -> None:
         if any(name in column for column in columns.values()):
             cells = [f"{column[name]:.4f}" if name in column else "" for column in columns.values()]
             table.add_row(label, *cells)
-    Console().print(table)
+    console = Console()
+    console.print(title, soft_wrap=True, markup=False, highlight=False)  # a path that is not broken can be copied
+    console.print(table)

@@ -12,6 +12,9 @@ from rich.console import Console
 
 from cmu_lightning.errors import UserError
 
+CURVES = "csv"
+"""Folder of a run's logged rows, one `version_N/metrics.csv` a start."""
+
 
 @dataclass(frozen=True)
 class Run:

@@ -38,7 +38,9 @@ class Discovery(ABC):
         return None if self.count is None else f"count={self.count}"
 
     def flagged(self, total: int, names: Sequence[str] | None) -> Tensor | None:
-        """Which stored training samples are S_f, bool, shape (total,); None if S_f is drawn from S_m.
+        """Which stored training samples are known for sure, bool, shape (total,); None if S_f is drawn from S_m.
+
+        They never validate. They are S_f or, for a detector, what it is shown as deleted.
 
         Args:
             total: Number of training samples, those that validate among them.

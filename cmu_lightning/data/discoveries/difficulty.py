@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
+from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
 from cmu_lightning.data.discoveries.base import Discovery
 from cmu_lightning.data.loading import Pixels, Samples
@@ -15,8 +15,9 @@ class ByDifficulty(Discovery):
     """By the loss of a linear model that is fitted to S_tr as given; the seed has no bearing on what is found.
 
     The model is ridge regression of one-hot given labels on pixels, stamps included, in closed form, and the loss is
-    the squared error of its own training sample. It needs no network and no original, so that S_f depends on the data
-    alone; where a network finds other samples hard than a linear model does, it says little about that network.
+    the squared error of its own training sample. Images of more than 32x32 pixels are averaged down to that. It needs
+    no network and no original, so that S_f depends on the data alone; where a network finds other samples hard than a
+    linear model does, it says little about that network.
 
     Args:
         first: `easiest` finds samples of small loss first, `hardest` those of large loss.
@@ -25,6 +26,7 @@ class ByDifficulty(Discovery):
     """
 
     chunk = 1000  # samples that are turned into numbers at once
+    side = 32  # pixels; the regression's matrix grows with the fourth power
 
     def __init__(
         self,
@@ -56,5 +58,7 @@ class ByDifficulty(Discovery):
 
     def _inputs(self, samples: Samples, part: Tensor, pixels: Pixels) -> Tensor:
         """Pixels and a constant, shape (n, C * H * W + 1), float64."""
-        image = pixels(samples.images[part], samples.manipulated[part], part).flatten(1).double()
-        return torch.cat([image, torch.ones(len(part), 1, dtype=torch.float64)], dim=1)
+        image = pixels(samples.images[part], samples.manipulated[part], part).double()
+        height, width = (min(side, self.side) for side in image.shape[2:])
+        smaller = adaptive_avg_pool2d(image, (height, width))
+        return torch.cat([smaller.flatten(1), torch.ones(len(part), 1, dtype=torch.float64)], dim=1)

@@ -77,8 +77,8 @@ class Flagged(Discovery):
     def _entries(self, named: bool) -> Iterator[tuple[int, str]]:
         """Numbers of lines and what they say; names are preferred where the data have them."""
         text = self._text().splitlines()
-        reader = csv.reader(text)
-        header = [field.strip().lower() for field in next(reader, [])]
+        reader = self._read(text)
+        header = [field.strip().lower() for field in next(reader, (1, []))[1]]
         preferred = [column for column in (COLUMNS if named else COLUMNS[::-1]) if column in header]
         if not preferred:
             if self.path.suffix.lower() == ".csv" and header:
@@ -86,28 +86,38 @@ class Flagged(Discovery):
             yield from ((line, entry.strip()) for line, entry in enumerate(text, 1) if entry.strip())
             return
         column = header.index(preferred[0])
-        for fields in reader:
+        for line, fields in reader:
             if any(field.strip() for field in fields):
                 if len(fields) <= column or not fields[column].strip():
-                    raise UserError(f"{self._at(reader.line_num)} has no {preferred[0]}: fill it in or take it out")
-                yield reader.line_num, fields[column].strip()
+                    raise UserError(f"{self._at(line)} has no {preferred[0]}: fill it in or take it out")
+                yield line, fields[column].strip()
+
+    def _read(self, text: list[str]) -> Iterator[tuple[int, list[str]]]:
+        """Rows of a CSV file, by the line on which they end."""
+        reader = csv.reader(text)
+        try:
+            yield from ((reader.line_num, fields) for fields in reader)
+        except csv.Error as error:
+            raise UserError(f"{self._at(reader.line_num)} is no line of a CSV file ({error}): mend it") from error
 
     def _row(self, line: int, entry: str, rows: dict[str, int], total: int) -> int:
         """Which sample an entry means."""
-        name = normpath(entry)
+        name = next((name for name in (normpath(entry), normpath(entry.replace("\\", "/"))) if name in rows), entry)
         if name in rows:
             return rows[name]
         if entry.isdecimal():
-            if int(entry) >= total:
+            if len(entry.lstrip("0")) > len(str(total)) or int(entry) >= total:
                 raise UserError(f"{self._at(line)} has index {entry}, but the training samples are 0 to {total - 1}")
             return int(entry)
         if not rows:
             raise UserError(
                 f"{self._at(line)} has {entry!r}, which is no index: these data have no names, give indices"
             )
-        if isabs(name) or name.startswith(".."):
+        if isabs(entry) or normpath(entry).startswith(".."):
+            what = "is a full path" if isabs(entry) else "leaves the training folder"
             raise UserError(
-                f"{self._at(line)} has {entry!r}, which leaves the training folder: give names relative to it"
+                f"{self._at(line)} has {entry!r}, which {what}: give names relative to the training folder, such as "
+                f"{next(iter(rows))!r}"
             )
         raise UserError(
             f"{self._at(line)} has {entry!r}, which is no training image: give names such as {next(iter(rows))!r}"

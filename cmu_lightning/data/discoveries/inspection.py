@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cmu_lightning.data.loading import Pixels, Samples
+from cmu_lightning.data.loading import Pixels, Samples, evaluation_size
 from cmu_lightning.errors import UserError
 
 
@@ -18,8 +18,6 @@ class Inspection:
         samples: S_tr.
         pixels: Makes a network's input of images, stamps included, on the device that the network runs on.
     """
-
-    size = 1000  # samples in a batch, as in evaluations
 
     def __init__(self, network: nn.Module, samples: Samples, pixels: Pixels) -> None:
         self.network, self.samples, self.pixels = network, samples, pixels
@@ -58,6 +56,7 @@ class Inspection:
         network = self.network.to(self.pixels.device).eval()
         images, manipulated = self.samples.images, self.samples.manipulated.cpu()
         index = torch.arange(len(self.labels))
-        for start in range(0, len(index), self.size):
-            rows = slice(start, start + self.size)
+        size = evaluation_size(images)
+        for start in range(0, len(index), size):
+            rows = slice(start, start + size)
             yield rows, network(self.pixels(images[rows], manipulated[rows], index[rows])).double().cpu()

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
-import cmu_lightning.models  # noqa: F401  (makes short class names known)
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
+from cmu_lightning.models.made import Made  # and makes short class names known to configs
 from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint, read_original
 
 
@@ -70,10 +71,27 @@ def _make(folder: Path, key: str, kind: Any) -> Any:
     """What the config says under a key."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{key}", type=kind)
+    config = read_config(folder)
+    _refuse_lost(config.get(key), folder)
     try:
-        parsed = parser.parse_object({key: read_config(folder)[key]})
+        parsed = parser.parse_object({key: config[key]})
     except (ArgumentError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder}/config.yaml is not a run's, or damaged: it does not say how to make the {key}"
         ) from error
     return parser.instantiate_classes(parsed)[key]
+
+
+def _refuse_lost(spec: Any, folder: Path) -> None:
+    """Name a class or function that was there when the run was made and is not there now."""
+    path = spec.get("class_path") if isinstance(spec, dict) else None
+    function = (spec.get("init_args") or {}).get("function") if path == f"{Made.__module__}.{Made.__name__}" else None
+    named = function or path
+    if not isinstance(named, str) or "." not in named:
+        return
+    try:
+        resolve_name(named)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{folder} needs {named}, which is not found ({error}): be in the folder of its module, or install it"
+        ) from error

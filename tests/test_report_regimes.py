@@ -199,6 +199,56 @@ def test_other_discoveries_have_maps_of_their_own():
     }
 
 
+def test_a_table_has_a_row_for_every_way_of_finding_s_f():
+    for manipulation in ("Poison", "RandomSwap"):
+        made = study(manipulation)
+        for seed in (0, 1):
+            more = {
+                "hash": f"u{seed}",
+                "acc_corr": 0.7,
+                "acc_retain": 0.9 + seed / 10,
+                "deleted": 20,
+                "false_positives": 6,
+            }
+            discovered(made.unlearner("CF", 0.5, seed, **more), UNIFORM)
+            discovered(made.unlearner("Scrub", seed / 4, seed, hash=f"s{seed}", acc_corr=0.2, deleted=8), FLAGGING)
+    assert main(["report", "runs", "--out", "out"]) == 0
+    with Path("out/tables/discoveries.csv").open(newline="") as file:
+        rows = {(row["manipulation"], row["S_f"], row["identified"]): row for row in csv.DictReader(file)}
+    mistaken = rows["Poison", "Uniform, false_discovery_rate=0.3", "0.5"]
+    assert float(mistaken["precision mean"]) == pytest.approx(0.7)
+    assert (mistaken["recall mean"], mistaken["CF mean"], mistaken["CF std"], mistaken["CF n"]) == (
+        "0.5",
+        "0.7",
+        "0.0",
+        "2",
+    )
+    assert (mistaken["Scrub mean"], mistaken["RewoD mean"]) == ("", "")
+    assert float(mistaken["None mean"]) == pytest.approx(0.1)
+    assert float(mistaken["oracle mean"]) == pytest.approx(0.9)
+    usual = rows["Poison", "uniform", "0.5"]
+    assert (usual["precision mean"], usual["recall mean"]) == ("1.0", "0.5")
+    assert float(usual["CF mean"]) == pytest.approx(0.3)
+    flagged = rows["RandomSwap", "Similarity, fraction=0.1, known=4", "flagged"]
+    assert (float(flagged["recall mean"]), flagged["CF mean"]) == (0.125, "")
+    assert len(rows) == 8  # uniform at 0.5 and 1, mistaken and flagged, of two manipulations
+    with Path("out/tables/discoveries_acc_retain.csv").open(newline="") as file:
+        (mean,) = [
+            float(r["CF mean"])
+            for r in csv.DictReader(file)
+            if r["S_f"].startswith("Uniform") and "P" in r["manipulation"]
+        ]
+    assert mean == pytest.approx(0.95)
+    assert "acc_corr by how S_f comes about" in Path("out/index.html").read_text()
+
+
+def test_no_such_table_where_s_f_was_always_drawn():
+    study("Poison")
+    study("RandomSwap")
+    assert main(["report", "runs", "--out", "out"]) == 0
+    assert not list(Path("out/tables").glob("discoveries*"))
+
+
 def stamps():
     return {path.name: path.stat().st_mtime_ns for path in Path("out/figures/digits_ResNet9").iterdir()}
 

@@ -21,7 +21,7 @@ def page(
     summaries: list[Summary],
     charts: list[list[Chart]],
     maps: list[Map],
-    of_regimes: Table,
+    across: list[Table],
     styles: Mapping[str, Style],
     skipped: list[Skipped],
     runs_dir: Path,
@@ -32,7 +32,7 @@ def page(
         summaries: One a variant.
         charts: Of each variant.
         maps: Of all of them together.
-        of_regimes: The table of the maps.
+        across: Tables of all of them together.
         styles: Of the methods.
         skipped: What no number comes from.
         runs_dir: Where the runs lie.
@@ -63,7 +63,7 @@ def page(
     return templates.get_template("page.html").render(
         variants=variants,
         maps=maps,
-        of_regimes=of_regimes,
+        across=across,
         skipped=skipped,
         rule=summaries[0].rule,
         runs_dir=runs_dir,

@@ -64,12 +64,21 @@ class Row:
     @cached_property
     def measured(self) -> dict[tuple[str, str], Spread]:
         """acc_corr over seeds, by method and column."""
+        return self.of("acc_corr")
+
+    def of(self, name: str) -> dict[tuple[str, str], Spread]:
+        """A measurement over seeds, by method and column."""
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
-        for method, name in self.methods.items():
-            for choice in self.summary.of(name):
-                if (value := choice.value("acc_corr")) is not None:
+        for method, own in self.methods.items():
+            for choice in self.summary.of(own):
+                if (value := choice.value(name)) is not None:
                     values[method, _column(choice)].append(value)
         return {key: found for key, each in values.items() if (found := spread(each))}
+
+    def choices(self, column: str) -> list[Choice]:
+        """What counts in a column, of all methods."""
+        every = [choice for name in self.methods.values() for choice in self.summary.of(name)]
+        return [choice for choice in every if _column(choice) == column]
 
     @property
     def is_hurt(self) -> bool:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from cmu_lightning.report.appearance import styles
 from cmu_lightning.report.chart import Chart, Map
 from cmu_lightning.report.collect import Result, Skipped
+from cmu_lightning.report.discoveries import tables as discoveries
 from cmu_lightning.report.draw import draw, remove_stale
 from cmu_lightning.report.measures import missing
 from cmu_lightning.report.page import page
@@ -53,14 +54,14 @@ def write_page_and_tables(
     looks = styles(method for summary in summaries for method in summary.methods)
     charts = [pictures(summary, runs_dir, looks, skipped) for summary in summaries]
     found = regimes(summaries)
-    maps, of_regimes = [regime_map(each) for each in found], regime_table(found)
+    maps, across = [regime_map(each) for each in found], [regime_table(found), *discoveries(found)] if found else []
     made = [
         (summary.variant.name, [*tables(summary), chosen_runs(summary), _missing(summary)]) for summary in summaries
     ]
-    everything = [*together(made), *([of_regimes] if maps else []), _skipped(skipped)]
+    everything = [*together(made), *across, _skipped(skipped)]
     for table in everything:
         write(table, out / "tables")
-    write_atomically(out / "index.html", page(summaries, charts, maps, of_regimes, looks, skipped, source or runs_dir))
+    write_atomically(out / "index.html", page(summaries, charts, maps, across, looks, skipped, source or runs_dir))
     return Written(_by_folder(summaries, charts, maps), everything)
 
 

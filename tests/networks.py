@@ -20,3 +20,11 @@ class Deadly(Linear):
         for path in Path(folder).glob("*"):
             path.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Telling(Linear):
+    """Leaves a file named after the GPUs that its process may use."""
+
+    def __init__(self, pixels: int, num_classes: int, folder: str, channels: int = 1) -> None:
+        super().__init__(pixels, num_classes, channels)
+        Path(folder, os.environ.get("CUDA_VISIBLE_DEVICES", "all")).touch()

@@ -149,11 +149,67 @@ def test_ctrl_c_leaves_nothing_half_made(copied, sweep_file, undisturbed):
     assert main(arguments) == 130
     watch.join()
     assert unlocked(copied)
-    for folder in copied.glob("poison_digits/*/*"):
-        assert (folder / "metrics.json").exists() or (folder / "last.ckpt").exists()
-    assert not list(copied.rglob("*.part"))
+    assert nothing_half_made(copied)
     assert main(arguments) == 0
     assert results(copied) == undisturbed
+
+
+def nothing_half_made(runs: Path) -> bool:
+    """A run without results has a checkpoint, or at least a curve that early termination may look at."""
+    for folder in runs.glob("poison_digits/*/*"):
+        begun = [folder / "last.ckpt", *folder.glob("csv/*/metrics.csv")]
+        assert (folder / "metrics.json").exists() or any(path.exists() for path in begun), [*folder.iterdir()]
+    return not list(runs.rglob("*.part"))
+
+
+def test_ctrl_c_in_a_terminal_reaches_all_processes_at_once(copied, sweep_file, undisturbed):
+    arguments = ["sweep", sweep_file(), "--runs_dir", str(copied), "--workers", "2"]
+    command = [sys.executable, "-m", "cmu_lightning", *arguments]
+    sweep = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(lambda: results(copied, "SSD"))
+    os.killpg(sweep.pid, signal.SIGINT)
+    said = sweep.communicate(timeout=60)[1]
+    assert sweep.returncode == 130, said
+    assert "Traceback" not in said
+    assert unlocked(copied)
+    assert nothing_half_made(copied)
+    assert main(arguments) == 0
+    assert results(copied) == undisturbed
+
+
+def test_two_shards_share_the_points(copied, sweep_file, undisturbed):
+    arguments = ["sweep", sweep_file(), "--runs_dir", str(copied)]
+    assert main([*arguments, "--shard", "1/2"]) == 0
+    assert len(results(copied, "SSD")) == 3
+    assert main([*arguments, "--shard", "2/2"]) == 0
+    assert results(copied) == undisturbed
+    assert not list(copied.glob("*/*/*/csv/version_1"))
+
+
+def test_every_worker_has_a_gpu_of_its_own(copied, sweep_file, tmp_path, monkeypatch):
+    """No GPU is needed: who may use which is settled before anything looks for one."""
+    (tmp_path / "seen").mkdir()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    network = ["--network", "tests.networks.Telling", "--network.folder", str(tmp_path / "seen")]
+    path = sweep_file({"seed_everything": {"values": [0, 1, 2, 3]}}, *network)
+    assert main(["sweep", path, "--runs_dir", str(copied), "--workers", "2"]) == 0
+    assert {file.name for file in (tmp_path / "seen").iterdir()} == {"3", "5"}
+
+
+def test_a_worker_reads_the_data_once(copied, sweep_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("READ", str(tmp_path / "read.txt"))
+    path = sweep_file({"seed_everything": {"values": [0, 1, 2, 3]}}, "--data", "tests.counted.CountedDigits")
+    assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
+    assert len(results(copied, "Original")) == 5
+    assert len((tmp_path / "read.txt").read_text().splitlines()) == 1
+
+
+def test_a_point_of_two_processes_is_a_fit_of_its_own(copied, sweep_file):
+    parameters = {"data.identified": {"values": [0.5, 1.0]}, "model.class_path": {"value": "CF"}}
+    path = sweep_file(parameters, "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
+    stored = [json.loads(file.read_text()) for file in copied.glob("*/CF/*/metrics.json")]
+    assert [run["environment"]["world_size"] for run in stored] == [2, 2]
 
 
 def test_a_killed_sweep_takes_its_workers_along_and_goes_on_to_the_same_results(copied, sweep_file, undisturbed):

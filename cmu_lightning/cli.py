@@ -37,6 +37,7 @@ from cmu_lightning.tracking.identity import LEFT, digest, identity
 from cmu_lightning.tracking.job import Job
 from cmu_lightning.tracking.original import of_config, of_path
 from cmu_lightning.tracking.publish import Publish, publish_results
+from cmu_lightning.tracking.refusal import report_refusal
 from cmu_lightning.tracking.results import differences, show
 from cmu_lightning.tracking.run import CURVES, Run, read_metrics
 from cmu_lightning.tracking.wandb import WandbLogger
@@ -218,7 +219,8 @@ class CLI(LightningCLI):
         try:
             with self.wandb or nullcontext():
                 was_finished = job.do(ckpt_path)
-                if self.wandb and self.trainer.is_global_zero:
+                told = was_finished and self.wandb and self.wandb.is_on_demand  # by the process that made it
+                if self.wandb and self.trainer.is_global_zero and not told:
                     publish_results(self.wandb, self.resolved, self.run)
         except SystemExit:
             if not (self.wandb and self.wandb.stopped):
@@ -269,6 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         not find again, or 143 if SIGTERM ended a run that can go on.
     """
     quiet()
+    begun = WandbLogger.begun
     strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     dotenv.load_dotenv(".env")
     try:
@@ -300,6 +303,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if said is None:
             raise
         sys.stderr.write(f"error: {one_sentence(said)}\n")
+        if WandbLogger.begun == begun:
+            report_refusal(one_sentence(said))
         return 2
     return cli.code
 

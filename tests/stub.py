@@ -51,6 +51,7 @@ class Stub:
         self.waiting: dict[str, list[dict[str, Any]]] = {}
         self.views: list[dict[str, Any]] = []
         self.unknown: set[str] = set()
+        self.projects: set[str] = set()
         self.closing = threading.Event()
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"stub": self}))
@@ -123,6 +124,7 @@ class Stub:
 
     def on_UpsertBucket(self, given):
         run = self.run(given["name"])
+        self.projects.add(given.get("project"))
         inserted = run.begun == 0
         if given.get("config"):
             run.config |= json.loads(given["config"])

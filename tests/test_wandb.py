@@ -1,19 +1,27 @@
 """What runs send to W&B, and what they do without it. The server is a stub on loopback, the client the real one."""
 
 import json
+import os
+import pty
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 import wandb
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cmu_lightning.cli import main
+from cmu_lightning.parsing import PACKAGE
 from cmu_lightning.tracking import wandb as tracking
+from cmu_lightning.tracking.job import Job
 from cmu_lightning.unlearning import Original
 from tests.offline import records
 from tests.stub import KEY, Stub
@@ -179,7 +187,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_without_a_good_server_training_ends_with_the_same_numbers(case, place, fit, server, alone, monkeypatch, capfd):
     behaviour, arguments, says = CASES[case]
-    monkeypatch.setattr(tracking, "SECONDS_TO_BEGIN", 2.0)
+    if case != "death in mid-run":  # which answers at first, but not at once on a busy machine
+        monkeypatch.setattr(tracking, "SECONDS_TO_BEGIN", 2.0)
     monkeypatch.setattr(tracking, "SECONDS_TO_END", 2.0)
     monkeypatch.setattr("builtins.input", lambda *given: pytest.fail("it asked"))
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
@@ -203,12 +212,115 @@ def test_the_limits_sum_to_less_than_45_seconds():
 @pytest.mark.parametrize("behaviour", [None, {"answers": "500"}])
 def test_a_sweep_without_a_server_is_an_error(behaviour, place, fit, server, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
-    monkeypatch.setattr(tracking, "PATIENCE", 10.0)
+    monkeypatch.setattr(tracking, "SECONDS_OF_TRIAL", 2.0)
     if behaviour:
         server(**behaviour)
+        monkeypatch.setattr("cmu_lightning.cli.report_refusal", lambda reason: pytest.fail("it asked again"))
     assert fit(*CF, "--runs_dir", str(place)) == 2
     assert "sweep's trial needs" in capsys.readouterr().err
     assert not list(place.glob("poison_digits/CF/*/metrics.json"))
+
+
+def test_a_server_that_dies_in_a_trial_is_an_error_and_the_trial_can_be_told_again(
+    place, fit, server, monkeypatch, capsys
+):
+    """Training ends, and its results are in the folder; the next agent that is handed the trial logs them."""
+    dead = server(dies=True)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    monkeypatch.setattr(tracking, "PATIENCE", 3.0)
+    assert fit(*CF, "--runs_dir", str(place)) == 2
+    assert "W&B did not take the results of this trial" in capsys.readouterr().err
+    stored = metrics(place, "CF")
+    (run,) = dead.runs.values()
+    assert run.exitcode is None
+    wandb.teardown()
+    alive = Stub()
+    monkeypatch.setenv("WANDB_BASE_URL", alive.url)
+    assert fit(*CF, "--runs_dir", str(place)) == 0
+    wandb.teardown()
+    alive.close()
+    (run,) = alive.runs.values()
+    assert run.exitcode == 0
+    assert {key: run.summary[key] for key in stored} == stored
+
+
+def test_a_refused_trial_has_failed_on_the_server_too(place, fit, server, monkeypatch, capsys):
+    stub = server()
+    monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+    monkeypatch.setenv("WANDB_RUN_ID", "trial7")
+    assert fit(*CF, "--data.identified", "7", "--runs_dir", str(place)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: identified=7.0 is not in (0, 1]")
+    (run,) = stub.runs.values()
+    assert (run.name, run.exitcode) == ("trial7", 2)
+    assert run.summary["refused"].startswith("identified=7.0 is not in (0, 1]")
+    monkeypatch.delenv("WANDB_SWEEP_ID")
+    assert fit(*CF, "--data.identified", "7", "--runs_dir", str(place)) == 2
+    assert len(stub.runs) == 1
+    assert not Path("wandb").exists()
+
+
+def test_a_silent_server_is_waited_for_once_in_a_command(place, fit, server, monkeypatch, capfd):
+    """An original that is trained on demand is a process of its own, which asks first."""
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+    monkeypatch.setattr(tracking, "SECONDS_TO_BEGIN", 2.0)
+    server(answers="500")
+    shutil.rmtree(place / "poison_digits")
+    assert fit(*CF, "--runs_dir", str(place)) == 0
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("W&B")]
+    assert [line.partition(":")[0].partition(" (")[0] for line in said] == [
+        "W&B cannot be reached", "W&B did not answer before"
+    ]  # fmt: skip
+    for method in ("Original", "CF"):
+        assert [path.name.startswith("offline-run-") for path in folder(place, method).glob("wandb/*run-*")] == [True]
+
+
+def test_a_key_in_env_file(place, fit, server, monkeypatch):
+    stub = server()
+    monkeypatch.delenv("WANDB_API_KEY")
+    Path(".env").write_text(f"WANDB_API_KEY={KEY}\nWANDB_PROJECT=of_file\n")
+    monkeypatch.setenv("WANDB_PROJECT", "of_environment")
+    assert fit(*CF, "--runs_dir", str(place)) == 0
+    (run,) = stub.runs.values()
+    assert run.exitcode == 0
+    assert stub.projects == {"of_environment"}
+
+
+def test_csv_files_come_first(place, fit, monkeypatch):
+    loggers = []
+    do = Job.do
+    monkeypatch.setattr(Job, "do", lambda job, path: loggers.extend(job.trainer.loggers) or do(job, path))
+    assert fit(*CF, "--runs_dir", str(place), "--wandb.mode", "offline") == 0
+    assert [type(logger) for logger in loggers] == [CSVLogger, tracking.WandbLogger]
+
+
+def test_an_offline_run_is_synced_by_the_client(place, fit, server):
+    stub = server()
+    assert fit(*CF, "--runs_dir", str(place), "--wandb.mode", "offline") == 0
+    assert not stub.runs
+    (run,) = folder(place, "CF").glob("wandb/offline-run-*")
+    subprocess.run([str(Path(sys.executable).with_name("wandb")), "sync", str(run)], check=True, capture_output=True)
+    (synced,) = stub.runs.values()
+    stored = metrics(place, "CF")
+    assert {key: synced.summary[key] for key in stored} == stored
+
+
+def test_without_a_key_nothing_is_asked_in_a_terminal(place, small, tmp_path):
+    """A pseudo-terminal, whose other end says nothing."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "cmu_lightning", "fit", "--config", "poison_digits.yaml", "--config", small, *CF]
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    run = subprocess.Popen(
+        [*command, "--runs_dir", str(place)], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    said = b""
+    with suppress(OSError):  # the other end is gone
+        while part := os.read(ours, 10_000):
+            said += part
+    assert run.wait(timeout=120) == 0, said
+    assert b"W&B is not configured" in said
+    assert metrics(place, "CF")["method"] == "CF"
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])

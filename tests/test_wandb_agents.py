@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -52,13 +53,16 @@ class Place:
         )
         return self.started[-1]
 
-    def register(self, file: str, more: list[str], **values: list) -> str:
-        """`wandb sweep`, with fewer points and steps than shipped."""
-        sweep = yaml.safe_load((ROOT / "sweeps" / file).read_text())
-        sweep["parameters"] |= {key.replace("__", "."): {"values": given} for key, given in values.items()}
-        sweep["command"] += more  # after the setting, whose steps they shorten
-        (self.folder / "sweep.yaml").write_text(yaml.safe_dump(sweep))
-        said, _ = self.wandb("sweep", "--entity", "team", "--project", "study", "sweep.yaml").communicate(timeout=120)
+    def register(self, file: str, more: Sequence[str] = (), **values: list) -> str:
+        """`wandb sweep` of a shipped file, with fewer points and steps if any are given."""
+        path = ROOT / "sweeps" / file
+        if more or values:
+            sweep = yaml.safe_load(path.read_text())
+            sweep["parameters"] |= {key.replace("__", "."): {"values": given} for key, given in values.items()}
+            sweep["command"] += more  # after the setting, whose steps they shorten
+            path = self.folder / "sweep.yaml"
+            path.write_text(yaml.safe_dump(sweep))
+        said, _ = self.wandb("sweep", "--entity", "team", "--project", "study", str(path)).communicate(timeout=120)
         return re.search(r"wandb agent (\S+)", re.sub(r"\x1b\[[\d;]*m", "", said))[1]
 
     def kill(self) -> None:
@@ -100,10 +104,12 @@ def wait_for(condition, seconds: float = 400) -> None:
         time.sleep(0.05)
 
 
-def test_two_trials_of_a_shipped_sweep(place):
+@pytest.mark.parametrize("processes", [[], TWO], ids=["one process", "two processes"])
+def test_two_trials_of_a_shipped_sweep(place, processes):
+    """The second is refused."""
     sweep = place.register(
         "demo_digits/scrub.yaml",
-        SHORT,
+        [*SHORT, *processes],
         config=["poison_digits.yaml"],
         data__identified=[0.5],
         model__distill=[0.01, -1.0],
@@ -116,12 +122,33 @@ def test_two_trials_of_a_shipped_sweep(place):
     (folder,) = place.runs.glob("poison_digits/Scrub/*")
     stored = json.loads((folder / "metrics.json").read_text())
     assert {key: good.summary[key] for key in stored} == stored
-    assert good.exitcode == 0
+    assert (good.exitcode, stored["environment"]["world_size"]) == (0, 2 if processes else 1)
     assert good.values["model.distill"] == good.values["distill"] == 0.01
     assert {"val_acc", "train_loss", "forget_loss"} <= {key for row in good.history for key in row}
     assert "locked" not in said
     assert "distill=-1.0" in said  # the sentence; the agent has an exit code that is no 0
-    assert bad.begun == 0
+    assert bad.exitcode == 2
+    assert "distill=-1.0" in bad.summary["refused"]
+
+
+def test_two_agents_on_one_runs_folder_and_a_shipped_file_as_it_is(place):
+    """Both trials ask for one original: one process trains it, which is a run of its own; the other waits for it."""
+    shutil.rmtree(place.runs)
+    sweep = place.register("demo_digits/untuned.yaml")
+    agents = [place.wandb("agent", "--count", "1", sweep) for _ in range(2)]
+    said = [agent.communicate(timeout=500)[0] for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    begun = [run for run in place.stub.runs.values() if run.begun]
+    assert [run.exitcode for run in begun] == [0, 0, 0]
+    assert sorted(run.about["jobType"] for run in begun) == ["original", "unlearn", "unlearn"]
+    assert {run.about["groupName"] for run in begun} == {begun[0].values["setting"]}
+    stored = [json.loads(path.read_text()) for path in place.runs.glob("*/*/*/metrics.json")]
+    assert len(stored) == 3
+    by_hash = {run.summary["hash"]: run.summary for run in begun}
+    for metrics in stored:
+        assert {key: by_hash[metrics["hash"]][key] for key in metrics} == metrics
+    assert not list(place.runs.glob("*/*/*/csv/version_1"))
+    assert place.stub.unknown == set()
 
 
 def test_two_processes_killed_with_their_agent_and_started_again(place):

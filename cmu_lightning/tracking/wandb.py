@@ -1,9 +1,11 @@
 """A run on Weights & Biases, and what happens when the server does not answer."""
 
 import os
+import shutil
 import time
 from pathlib import Path
-from typing import Any, Self
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Self
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
@@ -16,8 +18,12 @@ from cmu_lightning.tracking.run import Run
 SECONDS_TO_BEGIN = 15.0
 SECONDS_TO_END = 15.0
 """How long a run waits for a server that is silent, when it begins (the client adds 10 s) and when it ends."""
+SECONDS_OF_TRIAL = 60.0
+"""The first of the two in a trial of a sweep, which has to reach the server."""
 PATIENCE = 600.0
-"""The same in a trial of a sweep, whose result must arrive, and at the end with `log_model`."""
+"""The second of the two in a trial, whose result must arrive, and with `log_model`."""
+SILENCE = "CMU_WANDB_SILENCE"
+"""Environment variable: a file that is there once the server was silent, so that a command waits for it once."""
 
 
 class WandbLogger(LightningWandbLogger):
@@ -35,6 +41,9 @@ class WandbLogger(LightningWandbLogger):
         mode: Default WANDB_MODE, else online if there is a key (WANDB_API_KEY, or netrc by `wandb login`).
         log_model: Whether last.ckpt is uploaded as an artifact, if it stays.
     """
+
+    begun: ClassVar[int] = 0
+    """Runs on W&B that this process has begun, or tried to."""
 
     def __init__(
         self,
@@ -66,6 +75,9 @@ class WandbLogger(LightningWandbLogger):
         self.uploads_model = log_model
         self.stopped = False
         """Whether W&B asked the run to stop, as early termination does."""
+        self.is_on_demand = SILENCE in os.environ
+        """Whether it is of an original that an unlearner's command asked for."""
+        self.shared: TemporaryDirectory[str] | None = None
 
     @property
     @rank_zero_experiment
@@ -82,23 +94,31 @@ class WandbLogger(LightningWandbLogger):
     def _begin(self) -> None:
         import wandb
 
-        begin = time.monotonic()
-        Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
-        end = PATIENCE if in_sweep() or self.uploads_model else SECONDS_TO_END
+        WandbLogger.begun += 1
+        place = Path(self._wandb_init["dir"])
+        place.mkdir(parents=True, exist_ok=True)
         self._wandb_init["settings"] = wandb.Settings(
-            init_timeout=PATIENCE / 10 if in_sweep() else SECONDS_TO_BEGIN,
-            finish_timeout=end,
-            stop_fn=self._stop,
+            init_timeout=SECONDS_OF_TRIAL if in_sweep() else SECONDS_TO_BEGIN,
+            finish_timeout=PATIENCE if in_sweep() or self.uploads_model else SECONDS_TO_END,
+            finish_timeout_raises=in_sweep(),
+            stop_fn=lambda: self._stop(),  # the client copies its settings, and a method with the logger
         )
+        if _was_silent() and self._wandb_init["mode"] == "online":
+            say("W&B did not answer before: this run is logged offline, too")
+            self._wandb_init["mode"] = "offline"
+        before, begin = set(place.glob("wandb/run-*")), time.monotonic()
         try:
             _ = super().experiment
         except (wandb.Error, OSError) as error:  # OSError: timeouts too
-            reason = f"W&B cannot be reached ({str(error).strip().splitlines()[0]})"
+            reason = f"W&B cannot be reached ({_first_line(error)})"
+            wandb.teardown()
+            for dead in set(place.glob("wandb/run-*")) - before:
+                shutil.rmtree(dead, ignore_errors=True)
             if in_sweep():
                 raise UserError(
                     f"{reason}, and a sweep's trial needs it: mend that and start the agent again"
                 ) from error
-            wandb.teardown()
+            Path(os.environ.get(SILENCE) or os.devnull).touch()
             say(f"{reason} after {time.monotonic() - begin:.0f} s: this run is logged offline, for `wandb sync` later")
             self._wandb_init["mode"] = "offline"
             _ = super().experiment
@@ -126,18 +146,47 @@ class WandbLogger(LightningWandbLogger):
             self.finish(0 if self.stopped else 1)
 
     def __enter__(self) -> Self:
-        """Nothing is begun yet."""
+        """Nothing is begun yet; an original that is trained on demand shares what is learned of the server."""
+        if not self.is_on_demand:
+            self.shared = TemporaryDirectory()
+            os.environ[SILENCE] = f"{self.shared.name}/silence"
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """Whatever happened, end the W&B run."""
+        if self.shared is not None:
+            self.shared.cleanup()
+            os.environ.pop(SILENCE, None)
         self.finish(0 if kind is None else 1)
 
     def finish(self, code: int) -> None:
-        """End the W&B run, if there is one, and wait until all is sent, but not for long."""
-        if self._experiment is not None:
-            begin = time.monotonic()
-            self._experiment.finish(exit_code=code)
-            self._experiment = None
-            if (waited := time.monotonic() - begin) > SECONDS_TO_END:
-                say(f"W&B: the end of this run took {waited:.0f} s; what was not sent is in {self.save_dir}/wandb")
+        """End the W&B run, if there is one, and wait until all is sent, but not for long.
+
+        Raises:
+            UserError: It is a sweep's trial without any other failure, and the server did not take its results.
+        """
+        if self._experiment is None:
+            return
+        experiment, self._experiment, begin = self._experiment, None, time.monotonic()
+        try:
+            experiment.finish(exit_code=code)
+        except TimeoutError as error:
+            import wandb
+
+            wandb.teardown()
+            if code == 0:
+                raise UserError(
+                    f"W&B did not take the results of this trial within {time.monotonic() - begin:.0f} s; they are in "
+                    f"{self.save_dir}: start the agent again, and the trial logs them"
+                ) from error
+        if (waited := time.monotonic() - begin) > SECONDS_TO_END:
+            say(f"W&B: the end of this run took {waited:.0f} s; what was not sent is in {self.save_dir}/wandb")
+
+
+def _was_silent() -> bool:
+    """Whether the server did not answer another run of this command."""
+    return Path(os.environ.get(SILENCE) or os.devnull).is_file()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

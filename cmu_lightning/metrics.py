@@ -88,5 +88,5 @@ def matched_accuracy(accuracies: Tensor, labels: Tensor) -> float:
     Returns:
         NaN if a class of S_f has no validation samples.
     """
-    mix = torch.bincount(labels.cpu(), minlength=len(accuracies)).double() / len(labels)
-    return float((mix * accuracies)[mix > 0].sum())
+    counts = torch.bincount(labels.cpu(), minlength=len(accuracies)).double()
+    return float((counts * accuracies)[counts > 0].sum()) / len(labels)  # at most 1: fractions may sum to more

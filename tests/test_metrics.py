@@ -69,3 +69,10 @@ def test_scores():
     by_class = torch.tensor([0.5, 1.0, math.nan], dtype=torch.float64)
     assert matched_accuracy(by_class, torch.tensor([0, 0, 0, 1])) == pytest.approx(0.625)
     assert math.isnan(matched_accuracy(by_class, torch.tensor([0, 2])))
+
+
+def test_where_all_is_right_the_matched_accuracy_is_one():
+    """Tenths and the like do not sum to 1."""
+    for size in range(1, 200):
+        labels = torch.arange(size) * torch.arange(size) % 10
+        assert matched_accuracy(torch.ones(10, dtype=torch.float64), labels) == 1

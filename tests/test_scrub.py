@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch import Callback
 from torch.nn.functional import cross_entropy, kl_div
 
-from cmu_lightning.data import Batch, DigitsDataModule, Poison, evaluation
+from cmu_lightning.data import Batch, DigitsDataModule, Poison, Uniform, evaluation
 from cmu_lightning.data.sampling import alternation
 from cmu_lightning.errors import UserError
+from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import CF, Original, Procedure, Scrub
 from cmu_lightning.unlearning.rewind import Rewind
 from cmu_lightning.unlearning.stage import build
@@ -213,3 +214,12 @@ def test_rewinding_needs_validation_samples_of_every_class_of_s_f(tmp_path):
     run.save_checkpoint(path, weights_only=True)
     with pytest.raises(UserError, match=f"no validation sample is of class {target}"):
         trainer(tmp_path).fit(Scrub(LINEAR, SHORT, path, rewind=True), datamodule=data())
+
+
+def test_a_single_sample_is_no_batch_for_batch_norm(tmp_path):
+    network = partial(ResNet9, num_classes=10, in_channels=1, width=2)
+    torch.save(network().state_dict(), "own.pt")
+    data = DigitsDataModule(Poison(size=36), discovery=Uniform(count=1))
+    with pytest.raises(UserError, match="the batch norm of ResNet9 cannot train on a batch of one sample: set"):
+        trainer(tmp_path).fit(Scrub(network, SHORT, original="own.pt"), datamodule=data)
+    trainer(tmp_path).fit(CF(network, SHORT, original="own.pt"), datamodule=data)

@@ -186,7 +186,7 @@ def what_is_wrong(metrics: Any, setting: str, method: str, run: str) -> str | No
             return f"foreign or damaged: no {key}" if key not in metrics else f"damaged: {key}={metrics[key]!r}"
     for key in FRACTIONS:
         value = metrics.get(key, 0)
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1 + 1e-9:
             return f"damaged: {key}={value!r} is not between 0 and 1"
     if not 0 <= _number(metrics.get("seconds", 0)) < float("inf"):
         return f"damaged: seconds={metrics['seconds']!r}"

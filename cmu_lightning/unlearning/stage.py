@@ -163,7 +163,15 @@ class Stage(Measuring):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a step."""
         self.begin_step(batch)
-        losses = self.loss(batch)
+        try:
+            losses = self.loss(batch)
+        except ValueError as error:
+            if len(batch.image) > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"the batch norm of {type(self.network).__name__} cannot train on a batch of one sample: set "
+                "procedure.batch_size so that none is left with one, or flag more if S_f alone is a batch, as in Scrub"
+            ) from error
         loss = self.global_mean(losses, batch)
         self.log_curves(self.curves(loss.detach(), losses.detach(), batch))
         return loss

@@ -81,7 +81,7 @@ def test_the_papers_numbers_stand_beside_its_settings():
     table = retain_change(summary())
     assert row(table, "SSD")["paper"] == (-8.94, 1.02, 10)
     assert row(table, "None (acc_retain)")["paper"] == 90.52
-    assert row(cost(summary()), "SSD")["paper, minutes"] == 1.80
+    assert row(cost(summary()), "SSD")["paper, seconds"] == 108
 
 
 def test_the_published_numbers_cover_table_1():

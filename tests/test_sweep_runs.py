@@ -17,7 +17,9 @@ from filelock import FileLock, Timeout
 from cmu_lightning import cli
 from cmu_lightning.__main__ import main
 from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.sweep import weights
 from cmu_lightning.sweep.progress import SweepProgress
+from cmu_lightning.tracking.run import read_metrics
 
 TERM = signal.SIGTERM
 FIT = ["fit", "--config", "poison_digits.yaml"]
@@ -291,6 +293,28 @@ def test_the_time_left_is_told_of_long_runs_too():
         now += 600
         progress.show(running=1, done=1)
     assert 3000 < progress.tasks[0].time_remaining < 4000
+
+
+def test_a_log_file_hears_of_progress_now_and_then(capsys):
+    now = 0.0
+    progress = SweepProgress(100, done=10)
+    progress.get_time = lambda: now
+    progress.said = 0.0
+    progress.reset(progress.sweep, total=100, completed=10, running=0, failed=0)
+    for second in range(1, 151):
+        now = float(second)
+        progress.show(running=2, done=second % 5 == 0, failed=second == 70)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in said] == ["22 of 100 done", "34 of 100 done"]
+    assert "2 running, 1 failed, 0:0" in said[1]
+
+
+def test_rivals_are_not_read_again_at_every_end(copied, sweep_file, undisturbed, monkeypatch):
+    read = []
+    monkeypatch.setattr(weights, "read_metrics", lambda run: read.append(run) or read_metrics(run))
+    assert main(["sweep", sweep_file(), "--runs_dir", str(copied)]) == 0
+    assert results(copied) == undisturbed
+    assert len(read) <= 2 * (3 + 3)  # of three rivals the last is awaited, then all are read
 
 
 def test_a_part_of_the_slurm_array_can_be_run_again(tmp_path):

@@ -14,11 +14,12 @@ from cmu_lightning.report.collect import Skipped
 from cmu_lightning.report.measures import missing
 from cmu_lightning.report.summarise import Summary
 from cmu_lightning.report.table import Table
-from cmu_lightning.report.tables import chosen_runs, tables
+from cmu_lightning.report.tables import chosen_runs
 
 
 def page(
     summaries: list[Summary],
+    tables: list[list[Table]],
     charts: list[list[Chart]],
     maps: list[Map],
     across: list[Table],
@@ -30,6 +31,7 @@ def page(
 
     Args:
         summaries: One a variant.
+        tables: Of each variant.
         charts: Of each variant.
         maps: Of all of them together.
         across: Tables of all of them together.
@@ -54,11 +56,11 @@ def page(
         {
             "summary": summary,
             "charts": of_variant,
-            "tables": tables(summary),
+            "tables": of_summary,
             "chosen": chosen_runs(summary),
             "missing": missing(summary),
         }
-        for summary, of_variant in zip(summaries, charts, strict=True)
+        for summary, of_summary, of_variant in zip(summaries, tables, charts, strict=True)
     ]
     return templates.get_template("page.html").render(
         variants=variants,

@@ -44,10 +44,12 @@ def _curves(summary: Summary, name: str, styles: Mapping[str, Style]) -> Chart:
     title, label = CURVES[name]
     series = []
     for method in summary.methods:
+        broken = Counter(choice.point.identified for choice in summary.of(method) if choice.destroyed)
         points = {
             x: (x, y.mean, y.std, f"{method}, identified {x:g}: {y.mean:.3f}{_spread(y.std)}, {_runs(y.n)}")
             for x, y in summary.curve(method, name).items()
         }
+        points |= {x: (*points[x][:3], f"{points[x][3]}, {broken[x]} destroyed") for x in broken if x in points}
         series += [Series(method, method, styles[method], part) for part in _unbroken(points, summary.fractions)]
     levels = zip(LEVELS.items(), (summary.original(name), summary.oracle(name)), strict=True)
     return Chart(

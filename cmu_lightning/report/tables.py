@@ -118,7 +118,8 @@ def cost(summary: Summary) -> Table:
         chosen = summary.of(method)
         tried = sum(len(point.runs) for point in summary.points if point.method == method)
         spent = [_over(chosen, name) for name in ("seconds", "samples_forward", "samples_backward")]
-        rows.append([method, *spent, tried, minutes["methods"].get(method)])
+        paper = minutes["methods"].get(method)
+        rows.append([method, *spent, tried, paper and 60 * paper])
     originals = summary.variant.originals.values()
     own = [
         spread(each.metrics[key] for each in originals if key in each.metrics)
@@ -131,7 +132,7 @@ def cost(summary: Summary) -> Table:
         note="Mean and standard deviation over the chosen runs: wall clock of the stage itself, and samples that went "
         "forward and backward through a network, teachers counted. Runs: all that were tried. "
         f"Paper: {published()['source']}, {minutes['where']}.",
-        columns=["method", "seconds", "samples forward", "samples backward", "runs", "paper, minutes"],
+        columns=["method", "seconds", "samples forward", "samples backward", "runs", "paper, seconds"],
         rows=rows,
         digits=2,
     )

@@ -55,13 +55,13 @@ def write_page_and_tables(
     charts = [pictures(summary, runs_dir, looks, skipped) for summary in summaries]
     found = regimes(summaries)
     maps, across = [regime_map(each) for each in found], [regime_table(found), *discoveries(found)] if found else []
-    made = [
-        (summary.variant.name, [*tables(summary), chosen_runs(summary), _missing(summary)]) for summary in summaries
-    ]
+    own = [tables(summary) for summary in summaries]
+    named = zip(summaries, own, strict=True)
+    made = [(each.variant.name, [*shown, chosen_runs(each), _missing(each)]) for each, shown in named]
     everything = [*together(made), *across, _skipped(skipped)]
     for table in everything:
         write(table, out / "tables")
-    write_atomically(out / "index.html", page(summaries, charts, maps, across, looks, skipped, source or runs_dir))
+    write_atomically(out / "index.html", page(summaries, own, charts, maps, across, looks, skipped, source or runs_dir))
     return Written(_by_folder(summaries, charts, maps), everything)
 
 

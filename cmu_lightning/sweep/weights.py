@@ -27,6 +27,8 @@ class Choice:
     def __init__(self, points: list[Point], runs_dir: Path) -> None:
         self.runs_dir = runs_dir
         self.rivals: dict[str, list[Point]] = defaultdict(list)
+        self.awaited: dict[str, Point] = {}
+        """Of some rivals one that had no results when it was last looked at, so that not all are read each time."""
         self._add(points)
 
     def _add(self, points: list[Point]) -> None:
@@ -35,16 +37,28 @@ class Choice:
 
     def settle(self, point: Point) -> None:
         """Drop what was not chosen among a point's rivals, if it can be known."""
-        rivals = [rival for rival in self.rivals[point.rivals] if not is_stopped(rival, self.runs_dir)]
-        folders = [folder(rival.key, self.runs_dir) for rival in rivals]
-        results = [(found, _results(found)) for found in folders if found is not None]
-        known = [(found, stored) for found, stored in results if stored is not None]
-        if len(known) < len(folders) or any("selection_score" not in stored for _, stored in known):
+        awaited = self.awaited.get(point.rivals)
+        if awaited is not None and self._scored(awaited) is None and not is_stopped(awaited, self.runs_dir):
             return
+        known = []
+        for rival in reversed(self.rivals[point.rivals]):  # the last is awaited longest
+            if is_stopped(rival, self.runs_dir):
+                continue
+            if (run := self._scored(rival)) is None:
+                self.awaited[point.rivals] = rival
+                return
+            known.append(run)
+        known.reverse()
         chosen = max(known, key=lambda run: run[1]["selection_score"])  # of equal ones the first in the sweep's order
         for found, stored in known:
             if found != chosen[0]:
                 drop(found, stored)
+
+    def _scored(self, point: Point) -> tuple[Path, dict[str, Any]] | None:
+        """A point's folder and results; None if there is nothing to compare yet."""
+        found = folder(point.key, self.runs_dir)
+        stored = None if found is None else _results(found)
+        return None if found is None or stored is None or "selection_score" not in stored else (found, stored)
 
     def settle_searches(self, searches: list[Proposals]) -> None:
         """The same for bayes searches that have come to their end."""

@@ -1,6 +1,7 @@
 """Dashboards refer to what runs log, and the server takes them."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,13 @@ def test_every_key_is_one_that_runs_log(place, fit, capsys):  # noqa: F811
             for kind, part in (("config", "config"), ("summary", "summary"), ("summary_metrics", "summary")):
                 logged |= {(kind, key.split(".")[0]) for key in record.get(part, {}).get("update", {})}
             logged |= {("history", key.split(".")[0]) for key in record.get("history", {}).get("item", {})}
+    in_curves = {name for kind, name in logged if kind == "history"}
     logged |= {("history", name) for kind, name in logged if kind == "summary"}
     specs = printed(capsys)
     for spec in specs.values():
+        drawn = [panel["config"]["metrics"] for panel in panels(spec) if "Line Plot" in panel["viewType"]]
+        assert len(drawn) == 7
+        assert {name for names in drawn for name in names} <= in_curves
         assert len(references(spec)) > 20
         assert references(spec) <= logged
     assert ("history", "no such key") not in logged
@@ -86,6 +91,18 @@ def test_the_server_takes_them(server, capsys):  # noqa: F811
     assert len(urls) == 2
     assert all(url.startswith("http") for url in urls)
     assert all("acc_corr" in json.dumps(view) for view in stub.views)
+
+
+@pytest.mark.parametrize(
+    "behaviour", [{"answers": "500"}, {"answers": "never"}, {"key": "f" * 40}, {"key": "abc"}], ids=str
+)
+def test_a_server_that_refuses_is_one_sentence(behaviour, server, monkeypatch, capsys):  # noqa: F811
+    server(**behaviour)
+    begin = time.monotonic()
+    assert main(COMMAND) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: W&B did not take the dashboard (")
+    assert time.monotonic() - begin < 60
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import wandb
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from PIL import Image
 
 from cmu_lightning.cli import main
 from cmu_lightning.parsing import PACKAGE
@@ -112,7 +114,14 @@ def test_an_offline_run_holds_what_the_run_folder_holds(place, fit):
         assert [row[name] for row in history if name in row] == [pytest.approx(stored[name], abs=1e-7)]
     name = folder(place, "Scrub").name
     assert {f"{name}/config.yaml", f"{name}/metrics.json"} <= set(saved)
-    assert sum("manipulated_images" in path for path in saved) == 8
+    images = [path for path in saved if "manipulated_images" in path]
+    assert len(images) == 8
+    for path in images:
+        (file,) = folder(place, "Scrub").rglob(Path(path).name)
+        with Image.open(file) as image:
+            pixels = np.asarray(image)
+        assert (pixels.shape, set(pixels[9:, 9:].flat)) == ((12, 12), {255})  # the trigger
+        assert len(set(pixels.flat)) > 3  # and a digit
     assert artifacts
 
 

@@ -16,6 +16,7 @@ from torchvision.transforms import functional
 
 from cmu_lightning.data import FolderDataModule, Poison, TensorDataModule, Unknown
 from cmu_lightning.data.loading import evaluation_size
+from cmu_lightning.data.mapped import Mapped
 from cmu_lightning.errors import UserError
 
 
@@ -173,6 +174,49 @@ def test_arrays(suffix):
     assert (len(held.validation.labels), len(held.samples.labels), held.num_classes) == (4, 36, 7)
     assert not len(held.test.labels)
     assert held.content() != digest
+
+
+@pytest.mark.parametrize("suffix", ["npz", "compressed", "safetensors"])
+@pytest.mark.parametrize("channels", [None, 3])
+def test_arrays_go_into_a_memory_map_in_pieces(suffix, channels, monkeypatch):
+    monkeypatch.setattr("cmu_lightning.data.pieces.PIECE", 7 * 30 * (channels or 1))
+    content = arrays()
+    if channels:
+        content |= {f"{part}_images": np.stack([content[f"{part}_images"]] * 3, axis=3) for part in ("train", "val")}
+        content["train_images"][..., 1] //= 2
+    path = saved(content, "npz" if suffix == "compressed" else suffix)
+    if suffix == "compressed":
+        np.savez_compressed(path, **content)
+    monkeypatch.setattr(TensorDataModule, "_array", lambda data, name: read_array(data, name, allowed="labels"))
+    data = TensorDataModule(Unknown(), path, memory_map=".")
+    data.setup()
+    monkeypatch.undo()
+    plain = TensorDataModule(Unknown(), path)
+    plain.setup()
+    assert isinstance(data.samples.images, Mapped)
+    assert torch.equal(data.samples.images[:], plain.samples.images)
+    assert torch.equal(data.validation.images[:], plain.validation.images)
+    assert data.fingerprint == plain.fingerprint
+
+
+def read_array(data, name, allowed, read=TensorDataModule._array):
+    assert name.endswith(allowed)
+    return read(data, name)
+
+
+def test_arrays_in_another_order_are_read_whole():
+    content = arrays()
+    path = saved(content | {"train_images": np.asfortranarray(content["train_images"])})
+    data = TensorDataModule(Unknown(), path, memory_map=".")
+    data.setup()
+    assert np.array_equal(data.samples.images[:][..., 0].numpy(), content["train_images"])
+
+
+def test_half_a_file_of_arrays_and_a_memory_map():
+    path = Path(saved(arrays(), "safetensors"))
+    path.write_bytes(path.read_bytes()[:-700])
+    with pytest.raises(UserError, match=r"cannot be read .*give a whole"):
+        TensorDataModule(Unknown(), str(path), memory_map=".").setup()
 
 
 IMAGES = arrays()["train_images"]

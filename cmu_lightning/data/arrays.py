@@ -11,7 +11,9 @@ from torch import Tensor
 
 from cmu_lightning.data.loading import Split
 from cmu_lightning.data.manipulations import Manipulation
+from cmu_lightning.data.mapped import Images
 from cmu_lightning.data.own import OwnDataModule
+from cmu_lightning.data.pieces import header, pieces
 from cmu_lightning.errors import UserError
 
 
@@ -73,13 +75,13 @@ class TensorDataModule(OwnDataModule):
         return train, validation, test
 
     def _split(self, name: str) -> Split | None:
-        images, labels = self._array(f"{name}_images"), self._labels(name)
+        images, labels = self._images(f"{name}_images"), self._labels(name)
         if images is None and labels is None:
             return None
         if images is None or labels is None:
             lacking, there = ("images", "labels") if images is None else ("labels", "images")
             raise UserError(f"{self.path} has {name}_{there} and no {name}_{lacking}: give both")
-        if images.dtype != torch.uint8 or images.ndim not in (3, 4):
+        if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.ndim not in (3, 4)):
             raise UserError(
                 f"{self.path} has {name}_images of type {_kind(images)} and shape {tuple(images.shape)}: give uint8, "
                 "black 0 and white 255, of shape (n, H, W, C) or (n, H, W)"
@@ -87,7 +89,28 @@ class TensorDataModule(OwnDataModule):
         if len(images) != len(labels):
             raise UserError(f"{self.path} has {len(images)} {name}_images and {len(labels)} {name}_labels")
         self.check_classes(labels, f"{name}_labels of {self.path}")
-        return Split(images if images.ndim == 4 else images.unsqueeze(3), labels)
+        return Split(images.unsqueeze(3) if isinstance(images, Tensor) and images.ndim == 3 else images, labels)
+
+    def _images(self, name: str) -> Images | None:
+        """Images in the file; into a `memory_map` they go in pieces, if they are what they should be."""
+        if self.memory_map is None:
+            return self._array(name)
+        try:
+            found = header(self.path, name)
+            if found is None:
+                return None
+            if found.kind != "uint8" or len(found.shape) not in (3, 4) or not found.in_order:
+                return self._array(name)
+            count, height, width, *channels = found.shape
+            room, start = self.room(count, height, width, *(channels or [1])), 0
+            for part in pieces(self.path, name):
+                room[start : start + len(part)] = part.view(len(part), *room.shape[1:])
+                start += len(part)
+        except UserError:
+            raise
+        except Exception as error:  # zip, pickle and format errors
+            raise self._unreadable(error) from error
+        return room
 
     def _labels(self, name: str) -> Tensor | None:
         labels = self._array(f"{name}_labels")
@@ -112,7 +135,10 @@ class TensorDataModule(OwnDataModule):
         except UserError:
             raise
         except Exception as error:  # zip, pickle and format errors, and arrays that torch has no type for
-            raise UserError(f"{self.path} cannot be read ({error}): give a whole .npz or .safetensors file") from error
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: Exception) -> UserError:
+        return UserError(f"{self.path} cannot be read ({error}): give a whole .npz or .safetensors file")
 
     def _of_safetensors(self, name: str) -> Tensor | None:
         with safe_open(self.path, framework="pt") as file:

@@ -187,10 +187,10 @@ def test_arrays_go_into_a_memory_map_in_pieces(suffix, channels, monkeypatch):
     path = saved(content, "npz" if suffix == "compressed" else suffix)
     if suffix == "compressed":
         np.savez_compressed(path, **content)
-    monkeypatch.setattr(TensorDataModule, "_array", lambda data, name: read_array(data, name, allowed="labels"))
-    data = TensorDataModule(Unknown(), path, memory_map=".")
-    data.setup()
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(TensorDataModule, "_array", lambda data, name: read_array(data, name, allowed="labels"))
+        data = TensorDataModule(Unknown(), path, memory_map=".")
+        data.setup()
     plain = TensorDataModule(Unknown(), path)
     plain.setup()
     assert isinstance(data.samples.images, Mapped)

@@ -19,7 +19,7 @@ demo: setup  ## two manipulations of handwritten digits, all methods, and a repo
 	$(RUN) -m cmu_lightning report runs --out report
 
 test: setup
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile
 
 coverage: setup  ## a quarter slower
 	$(RUN) -m pytest --cov=cmu_lightning --cov-report=term

@@ -23,6 +23,7 @@ COMMAND = ["-m", "cmu_lightning", "fit", "--config", "poison_digits.yaml", *SMAL
 PARAMETERS = {
     "data.identified": {"values": [0.5, 1.0]},
     "model.class_path": {"values": ["CF", "SSD"]},
+    "seed_everything": {"values": [0, 1]},
 }
 
 
@@ -74,7 +75,7 @@ def main() -> None:
             if len(results(runs)) >= len(whole) - 1:
                 shutil.rmtree(runs)
             sweep = start(file, runs)
-            wait = chance.uniform(0.3, 0.95) * lasts
+            wait = chance.uniform(0.4, 0.95) * lasts
             time.sleep(wait)
             victims = workers(sweep.pid)
             victim = "a worker" if moment % 2 and victims else "the sweep"
@@ -97,7 +98,7 @@ def main() -> None:
         originals = len([run for run in results(folder / "four") if "/Original/" in run])
         assert results(folder / "four") == whole
         assert not twice
-        print(f"four sweeps at once: equal results, no run twice, {originals} originals for 1 setting and seed")
+        print(f"four sweeps at once: equal results, no run twice, {originals} originals for 2 seeds")
 
 
 if __name__ == "__main__":

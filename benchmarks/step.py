@@ -3,7 +3,8 @@
     python benchmarks/step.py [--steps 100] [--rounds 5]
 
 Both fine-tune the same network on the retain data: crop, stamp, normalise, forward, cross-entropy, backward, SGD,
-schedule. The loop knows neither Lightning nor this project's data path. Rounds alternate; times are without set-up.
+schedule. Ours writes the curves and checkpoints of a `fit`; the loop knows neither Lightning nor this project's data
+path. Rounds alternate; times are without set-up and without validation.
 """
 
 import argparse
@@ -21,10 +22,12 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch.nn.functional import cross_entropy, pad
 
 from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.models import ResNet9
+from cmu_lightning.tracking.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import CF, Original, Procedure
 
 NETWORK = partial(ResNet9, num_classes=10, in_channels=1, width=16)
@@ -34,7 +37,8 @@ def trainer(folder: str) -> Trainer:
     return Trainer(
         max_epochs=1,
         accelerator="cpu",
-        logger=False,
+        logger=CSVLogger(folder, flush_logs_every_n_steps=1),
+        callbacks=[LastCheckpoint(Path(folder) / "last.ckpt")],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

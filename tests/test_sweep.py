@@ -117,6 +117,14 @@ def test_every_value_of_every_shipped_file_is_taken_by_the_command_line(tmp_path
     assert all(check._parts(point) <= seen for point in points)
 
 
+def test_every_shipped_point_is_rendered_as_by_the_agent(tmp_path):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
+    for point in listed([read(path) for path in SHIPPED], tmp_path):
+        theirs = create_sweep_command_args({"args": {name: {"value": value} for name, value in point.values.items()}})
+        assert "\n".join(theirs["args"]) in "\n".join(point.arguments)
+
+
 def test_commands_are_expanded_as_by_the_agent(monkeypatch):
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 

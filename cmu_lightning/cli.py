@@ -1,23 +1,16 @@
 """The command line: `fit` runs any stage, `test` measures a run again."""
 
-import logging
 import os
-import re
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from inspect import isclass
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, Literal
 
 import dotenv
 import torch
 import yaml
-from jsonargparse import ArgumentError, Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -25,15 +18,16 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
+from cmu_lightning.console import quiet, what_a_user_did
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
-from cmu_lightning.models.made import Made  # and makes short class names known to configs
 from cmu_lightning.parsing import find_configs, one_sentence, with_class_path
+from cmu_lightning.settling import refuse_impossible, settle
 from cmu_lightning.tracking.account import choose_mode, say
 from cmu_lightning.tracking.asked import remember
 from cmu_lightning.tracking.callbacks import LastCheckpoint, StageProgress, WriteConfig
 from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
-from cmu_lightning.tracking.identity import LEFT, digest, identity
+from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.tracking.job import Job
 from cmu_lightning.tracking.original import of_config, of_path
 from cmu_lightning.tracking.publish import Publish, publish_results
@@ -41,11 +35,8 @@ from cmu_lightning.tracking.refusal import report_refusal
 from cmu_lightning.tracking.results import differences, show
 from cmu_lightning.tracking.run import CURVES, Run, read_metrics
 from cmu_lightning.tracking.wandb import WandbLogger
-from cmu_lightning.unlearning import Original, Procedure, Stage, Unlearner
+from cmu_lightning.unlearning import Procedure, Stage, Unlearner
 from cmu_lightning.unlearning.stage import RECORD
-
-PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
-"""In which weights stay what they are."""
 
 
 class CLI(LightningCLI):
@@ -87,86 +78,21 @@ class CLI(LightningCLI):
         """Refuse what LightningCLI would trip over."""
         self.config = parser.parse_args(with_class_path(sys.argv[1:]))
         config = self.config[self.config.subcommand]
-        self._refuse_no_seed("seed_everything", config.seed_everything)
-        if not re.fullmatch(r"\w[\w.-]*", config.setting or "x"):
-            raise UserError(f"setting={config.setting} names a folder: give letters, digits, '_', '.' and '-' alone")
-        if config.threads is not None and not 1 <= config.threads <= 1024:
-            raise UserError(f"threads={config.threads} is not possible: give a number from 1 to 1024")
-        interval = config.trainer.val_check_interval
-        if interval is not None and not isinstance(interval, str) and interval <= 0:
-            raise UserError(f"trainer.val_check_interval={interval} is not positive: give a number of steps")
-        clip = config.trainer.gradient_clip_val
-        if clip is not None and clip <= 0:
-            raise UserError(f"trainer.gradient_clip_val={clip} is not positive: give a norm, or leave it out")
+        refuse_impossible(config)
         if config.ckpt_path is not None:
             read_checkpoint(config.ckpt_path)
-
-    @staticmethod
-    def _refuse_no_seed(name: str, seed: Any) -> None:
-        if isinstance(seed, bool) or not 0 <= seed < 2**32:
-            raise UserError(f"{name}={seed} is not a seed: give a number from 0 to {2**32 - 1}")
 
     def before_instantiate_classes(self) -> None:
         """Settle what was left open, so that the saved config leaves nothing open."""
         config = self.config[self.subcommand]
-        for option, needed in LEFT.items():
-            if config.trainer[option] != needed:
-                raise UserError(
-                    f"trainer.{option}={config.trainer[option]} would change what a stage is, which is procedure's to "
-                    f"say: leave it at {needed} and set procedure.steps or procedure.unlearn_steps"
-                )
-        self._resolve_seeds(config)
-        self._resolve_hardware(config.trainer)
-        self._wrap_function(config)
-        if config.threads is None:
-            config.threads = torch.get_num_threads()
+        settle(config, self._plain)
         torch.set_num_threads(config.threads)
 
-    @staticmethod
-    def _resolve_hardware(trainer: Any) -> None:
-        """Mixed precision on GPUs, as in the released code, and the fastest convolutions; full precision elsewhere."""
-        if trainer.precision is None:
-            trainer.precision = precision(trainer.accelerator)
-        if str(trainer.precision) not in PRECISIONS:
-            raise UserError(
-                f"trainer.precision={trainer.precision} changes the weights themselves, of which importances and "
-                "originals are in 32 bits: give 32-true, bf16-mixed or 16-mixed"
-            )
-        if trainer.benchmark is None:
-            trainer.benchmark = not trainer.deterministic
-
-    def _resolve_seeds(self, config: Any) -> None:
-        seed = config.seed_everything
-        if config.original_seed is None:
-            config.original_seed = seed
-        self._refuse_no_seed("original_seed", config.original_seed)
-        is_original = config.model.class_path.rpartition(".")[2] == Original.__name__
-        stage = config.model.init_args
-        if is_original and stage.seed not in (None, config.original_seed):
-            raise UserError(f"model.seed={stage.seed} is of unlearners: seed an original by --original_seed")
-        defaults = {
-            "model": config.original_seed if is_original else seed,
-            "data": seed,
-            "data.manipulation": seed,
-        }
-        for key, default in defaults.items():
-            part = config[key.replace(".", ".init_args.")].init_args
-            if "seed" in part and part.seed is None:
-                part.seed = default
-            if "seed" in part:
-                self._refuse_no_seed(f"{key}.seed", part.seed)
-
-    def _wrap_function(self, config: Any) -> None:
-        """Of a function the parser would call it once, and what makes networks is needed."""
-        network = config.network
-        if not isinstance(network, Namespace) or isclass(resolve_name(network.class_path)):
-            return
-        plain = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))["network"]
-        arguments = plain.get("init_args", {}) | plain.get("dict_kwargs", {})
-        own = Namespace(function=network.class_path, arguments=arguments)  # type: ignore[no-untyped-call]
-        for part in (config, config.model.init_args):
-            made = Namespace(class_path=f"{Made.__module__}.{Made.__name__}", init_args=own)  # type: ignore[no-untyped-call]
-            part.network = made
+    def _plain(self) -> dict[str, Any]:
+        """The config as plain data, nothing left out."""
+        config = self.config[self.subcommand]
+        plain: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
+        return plain
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs and keeps checkpoints in the run's folder."""
@@ -194,7 +120,7 @@ class CLI(LightningCLI):
     def _identify(self) -> None:
         """Which run this is, and which its original."""
         config = self.config[self.subcommand]
-        self.resolved = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
+        self.resolved = self._plain()
         for key in ("config", "ckpt_path"):
             self.resolved.pop(key, None)
         runs_dir = Path(config.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
@@ -307,34 +233,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
             report_refusal(one_sentence(said))
         return 2
     return cli.code
-
-
-def precision(accelerator: Any) -> str:
-    """What a run is made in that says nothing of it: bf16 on GPUs that have it, else fp16; 32 bits elsewhere."""
-    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
-        return "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-
-
-def what_a_user_did(error: BaseException | None) -> str | None:
-    """The message of a user's mistake behind an error; None if it is another kind of error."""
-    while error is not None:
-        if isinstance(error, UserError | ArgumentError | MisconfigurationException):
-            return str(error)
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def quiet() -> None:
-    """Leave out what Lightning says at every start."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    for known in (
-        "The '.*_dataloader' does not have many workers",  # batches are made on the device
-        ".*recommended to use .*Trainer.devices=1.*",  # every sample is counted once on any number of devices
-        "The number of training batches .* is smaller than the logging interval",
-        "Total length of `list` across ranks is zero",  # val_size 0 leaves nothing to validate on
-        ".*configure_optimizers. returned .None.",  # methods that do not train have none
-        ".*isinstance\\(treespec, LeafSpec\\).*",  # between Lightning and torch
-    ):
-        warnings.filterwarnings("ignore", known)

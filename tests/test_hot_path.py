@@ -11,12 +11,12 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cmu_lightning import cli
 from cmu_lightning.data import AdapBlend, AllToAll, Blended, Poison, TaCT, loading
 from cmu_lightning.data.augmentation import CropAndFlip
 from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split
 from cmu_lightning.data.sampling import EpochSampler
 from cmu_lightning.data.training import Source
+from cmu_lightning.settling import precision
 from cmu_lightning.tracking.callbacks import LastCheckpoint
 from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.unlearning import Keep, Original, Procedure, Stage
@@ -144,7 +144,7 @@ def test_the_original_is_asked_in_the_precision_of_the_trainer(tmp_path, origina
 def test_precision_is_mixed_on_gpus(monkeypatch, there, bf16, accelerator, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
-    assert cli.precision(accelerator) == expected
+    assert precision(accelerator) == expected
 
 
 def test_full_precision_is_what_older_configs_left_open():

@@ -1,0 +1,33 @@
+"""What the command line says of an error, and what it keeps from the screen."""
+
+import logging
+import warnings
+
+from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from cmu_lightning.errors import UserError
+
+
+def what_a_user_did(error: BaseException | None) -> str | None:
+    """The message of a user's mistake behind an error; None if it is another kind of error."""
+    while error is not None:
+        if isinstance(error, UserError | ArgumentError | MisconfigurationException):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def quiet() -> None:
+    """Leave out what Lightning says at every start."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    for known in (
+        "The '.*_dataloader' does not have many workers",  # batches are made on the device
+        ".*recommended to use .*Trainer.devices=1.*",  # every sample is counted once on any number of devices
+        "The number of training batches .* is smaller than the logging interval",
+        "Total length of `list` across ranks is zero",  # val_size 0 leaves nothing to validate on
+        ".*configure_optimizers. returned .None.",  # methods that do not train have none
+        ".*isinstance\\(treespec, LeafSpec\\).*",  # between Lightning and torch
+    ):
+        warnings.filterwarnings("ignore", known)

@@ -1,0 +1,120 @@
+"""Settles what a command line leaves open, so that the saved config leaves nothing open; refuses what cannot be."""
+
+import re
+from collections.abc import Callable
+from inspect import isclass
+from pkgutil import resolve_name
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.models.made import Made  # and makes short class names known to configs
+from cmu_lightning.tracking.identity import LEFT
+from cmu_lightning.unlearning import Original
+
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
+"""In which weights stay what they are."""
+
+
+def refuse_impossible(config: Namespace) -> None:
+    """Say what LightningCLI would trip over.
+
+    Raises:
+        UserError: A value is out of its range.
+    """
+    _refuse_no_seed("seed_everything", config.seed_everything)
+    if not re.fullmatch(r"\w[\w.-]*", config.setting or "x"):
+        raise UserError(f"setting={config.setting} names a folder: give letters, digits, '_', '.' and '-' alone")
+    if config.threads is not None and not 1 <= config.threads <= 1024:
+        raise UserError(f"threads={config.threads} is not possible: give a number from 1 to 1024")
+    interval = config.trainer.val_check_interval
+    if interval is not None and not isinstance(interval, str) and interval <= 0:
+        raise UserError(f"trainer.val_check_interval={interval} is not positive: give a number of steps")
+    clip = config.trainer.gradient_clip_val
+    if clip is not None and clip <= 0:
+        raise UserError(f"trainer.gradient_clip_val={clip} is not positive: give a norm, or leave it out")
+
+
+def settle(config: Namespace, plain: Callable[[], dict[str, Any]]) -> None:
+    """Fill in seeds, precision, threads, and what makes the network.
+
+    Args:
+        config: Parsed; is changed.
+        plain: Gives it as plain data.
+
+    Raises:
+        UserError: It asks for what would change a stage, its weights or its seeds in a way that is not possible.
+    """
+    for option, needed in LEFT.items():
+        if config.trainer[option] != needed:
+            raise UserError(
+                f"trainer.{option}={config.trainer[option]} would change what a stage is, which is procedure's to say: "
+                f"leave it at {needed} and set procedure.steps or procedure.unlearn_steps"
+            )
+    _settle_seeds(config)
+    _settle_hardware(config.trainer)
+    _wrap_function(config, plain)
+    if config.threads is None:
+        config.threads = torch.get_num_threads()
+
+
+def _refuse_no_seed(name: str, seed: Any) -> None:
+    if isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"{name}={seed} is not a seed: give a number from 0 to {2**32 - 1}")
+
+
+def _settle_seeds(config: Any) -> None:
+    seed = config.seed_everything
+    if config.original_seed is None:
+        config.original_seed = seed
+    _refuse_no_seed("original_seed", config.original_seed)
+    is_original = config.model.class_path.rpartition(".")[2] == Original.__name__
+    stage = config.model.init_args
+    if is_original and stage.seed not in (None, config.original_seed):
+        raise UserError(f"model.seed={stage.seed} is of unlearners: seed an original by --original_seed")
+    defaults = {
+        "model": config.original_seed if is_original else seed,
+        "data": seed,
+        "data.manipulation": seed,
+    }
+    for key, default in defaults.items():
+        part = config[key.replace(".", ".init_args.")].init_args
+        if "seed" in part and part.seed is None:
+            part.seed = default
+        if "seed" in part:
+            _refuse_no_seed(f"{key}.seed", part.seed)
+
+
+def _settle_hardware(trainer: Any) -> None:
+    """Mixed precision on GPUs, as in the released code, and the fastest convolutions; full precision elsewhere."""
+    if trainer.precision is None:
+        trainer.precision = precision(trainer.accelerator)
+    if str(trainer.precision) not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision={trainer.precision} changes the weights themselves, of which importances and "
+            "originals are in 32 bits: give 32-true, bf16-mixed or 16-mixed"
+        )
+    if trainer.benchmark is None:
+        trainer.benchmark = not trainer.deterministic
+
+
+def precision(accelerator: Any) -> str:
+    """What a run is made in that says nothing of it: bf16 on GPUs that have it, else fp16; 32 bits elsewhere."""
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return "32-true"
+    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+
+
+def _wrap_function(config: Any, plain: Callable[[], dict[str, Any]]) -> None:
+    """Of a function the parser would call it once, and what makes networks is needed."""
+    network = config.network
+    if not isinstance(network, Namespace) or isclass(resolve_name(network.class_path)):
+        return
+    given = plain()["network"]
+    arguments = given.get("init_args", {}) | given.get("dict_kwargs", {})
+    own = Namespace(function=network.class_path, arguments=arguments)  # type: ignore[no-untyped-call]
+    for part in (config, config.model.init_args):
+        made = Namespace(class_path=f"{Made.__module__}.{Made.__name__}", init_args=own)  # type: ignore[no-untyped-call]
+        part.network = made

@@ -244,15 +244,18 @@ def test_text_of_runs_stays_text(tmp_path):
     evil = "</script><script>problems.push('ran')</script>"
     study = Study(tmp_path / "runs")
     study.original(0)
-    for how in (evil, "b"):
-        study.unlearner("Mine", 0.4, 0, {"how": how}, acc_corr=0.5, acc_retain=0.9, selection_score=0.5)
-        study.unlearner("Mine", 0.6, 0, {"how": how}, acc_corr=0.5, acc_retain=0.9, selection_score=0.5)
+    for how in (1.0, 2.0):
+        for kind in ("plain", evil):
+            for identified in (0.4, 0.6):
+                own = {evil: how, "kind": kind}
+                study.unlearner("Mine", identified, 0, own, acc_corr=0.5, acc_retain=0.9, selection_score=0.5)
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     look = "outcome.titles = [...document.querySelectorAll('svg.plot')].map((plot) => plot.getAttribute('aria-label'));"
     outcome = visit(tmp_path / "out/index.html", look + "outcome.keys = document.querySelector('.key').textContent;")
     assert outcome["problems"] == []
-    assert f"how {evil}" in outcome["keys"]
-    assert outcome["titles"][-1] == "Every run of Mine at identified 0.4 (as Figures 11 to 14)"  # of two equally close
+    assert f"{evil} 1" in outcome["keys"]
+    # of two equally close
+    assert f"Every run of Mine (kind={evil}) at identified 0.4 (as Figures 11 to 14)" in outcome["titles"]
 
 
 class Links(HTMLParser):

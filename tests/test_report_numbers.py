@@ -47,6 +47,20 @@ def study():
     return made
 
 
+def test_hyperparameters_that_are_no_numbers_make_another_method():
+    """What SSD's estimator is, is nothing that the paper's grid chooses."""
+    study = Study(Path("runs"))
+    study.original(0)
+    for selection in (1.0, 10.0):
+        study.unlearner("SSD", 0.5, 0, {"selection": selection, "fisher": "batch"}, acc_corr=0.2, selection_score=0.5)
+    study.unlearner("SSD", 0.5, 0, {"selection": 1.0, "fisher": "sample"}, acc_corr=0.7, selection_score=0.9)
+    (variant,) = variants(collect(Path("runs"))[0])
+    assert {name: len(results) for name, results in variant.methods.items()} == {"SSD": 2, "SSD (fisher=sample)": 1}
+    own = Summary(variant, "paper")
+    assert own.curve("SSD", "acc_corr")[0.5].mean == 0.2
+    assert own.curve("SSD (fisher=sample)", "acc_corr")[0.5].mean == 0.7
+
+
 def test_spread_is_mean_and_sample_deviation():
     assert spread([]) is None
     assert spread([0.5]) == (0.5, None, 1)

@@ -100,13 +100,19 @@ def _variant(name: str, about: dict[str, Any], group: list[Result]) -> Variant:
             method = result.metrics["method"]
             own = result.configuration.of(method) if result.configuration else {"config": result.folder}
             files = {"content": result.metrics["content"]} if "content" in result.metrics else {}
-            by_method[method][_key(own | files)].append(result)
+            by_method[method][_key(own | files | _kinds(result))].append(result)
     methods: dict[str, list[Result]] = {}
     for method, ways in by_method.items():
         names = labels(method, [dict(key) for key in ways], [*map(len, ways.values())])
         methods |= dict(zip(names, ways.values(), strict=True))
     originals = {result.metrics["hash"]: result for result in group if result.is_original}
     return Variant(name, about, originals, dict(sorted(methods.items())))
+
+
+def _kinds(result: Result) -> dict[str, str]:
+    """Hyperparameters that are no numbers: they make another method of it, among which nothing is to be tuned."""
+    tuned = result.metrics["hyperparameters"]
+    return {name: str(value) for name, value in tuned.items() if isinstance(value, str | bool | None)}
 
 
 def _key(values: Mapping[str, Any]) -> Key:

@@ -22,7 +22,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from cmu_lightning.data import CIFAR10DataModule, Poison, Split
-from cmu_lightning.data.loading import EvaluationBatches
+from cmu_lightning.data.loading import evaluation_size
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import Original, Procedure
 
@@ -78,14 +78,15 @@ def by_hand(network: torch.nn.Module, data: TestAlone) -> tuple[float, float]:
     network = network.to(device).eval()
     images, labels = data.test.images.to(device), data.test.labels.to(device)
     mean, std = (torch.tensor(each, device=device).view(1, 3, 1, 1) for each in (data.mean, data.std))
+    size = evaluation_size(images)
     begin, right = time.perf_counter(), torch.zeros(2, dtype=torch.long, device=device)
     for stamped in (True, False):
-        for start in range(0, len(images), EvaluationBatches.size):
-            picture = images[start : start + EvaluationBatches.size].permute(0, 3, 1, 2).float() / 255
+        for start in range(0, len(images), size):
+            picture = images[start : start + size].permute(0, 3, 1, 2).float() / 255
             if stamped:
                 picture[:, :, -3:, -3:] = 1
             predicted = network((picture - mean) / std).argmax(dim=1)
-            right[int(stamped)] += (predicted == labels[start : start + EvaluationBatches.size]).sum()
+            right[int(stamped)] += (predicted == labels[start : start + size]).sum()
     accuracy = right[0].item() / len(images)
     return time.perf_counter() - begin, accuracy
 

@@ -21,7 +21,7 @@ import torch
 from lightning.pytorch import Callback
 
 from cmu_lightning import cli
-from cmu_lightning.data.loading import EvaluationBatches
+from cmu_lightning.data.loading import evaluation_size
 
 THEIRS = {
     **{1: (0.5191, 0.5281), 2: (0.6769, 0.6239), 3: (0.7133, 0.7038), 4: (0.7572, 0.7542), 5: (0.7643, 0.7839)},
@@ -58,7 +58,8 @@ class Curve(Callback):
     @torch.no_grad()
     def _accuracy(self, trainer: Any, stage: Any) -> float:
         """Of the clean test images."""
-        data, size = trainer.datamodule, EvaluationBatches.size
+        data = trainer.datamodule
+        size = evaluation_size(data.test.images)
         pixels, right = data.pixels(), 0
         stage.network.eval()
         with trainer.precision_plugin.forward_context():

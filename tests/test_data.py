@@ -18,6 +18,7 @@ from cmu_lightning.data import (
     Poison,
     Split,
     evaluation,
+    loading,
 )
 from cmu_lightning.data.loading import EvaluationBatches
 from cmu_lightning.errors import UserError
@@ -165,7 +166,7 @@ def test_the_retain_view_has_no_deleted_sample():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_counts_every_sample_once(world_size, monkeypatch):
-    monkeypatch.setattr(EvaluationBatches, "size", 100)
+    monkeypatch.setattr(loading, "evaluation_size", lambda images: 100)
     data = digits()
     what = evaluation.of_test(data)
     seen = [EvaluationBatches(what, data.pixels(), rank, world_size) for rank in range(world_size)]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -167,7 +168,8 @@ def nothing_half_made(runs: Path) -> bool:
 def test_ctrl_c_in_a_terminal_reaches_all_processes_at_once(copied, sweep_file, undisturbed):
     arguments = ["sweep", sweep_file(), "--runs_dir", str(copied), "--workers", "2"]
     command = [sys.executable, "-m", "cmu_lightning", *arguments]
-    sweep = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    listens = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # even if these tests run in a shell's background
+    sweep = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=listens)
     wait_for(lambda: results(copied, "SSD"))
     os.killpg(sweep.pid, signal.SIGINT)
     said = sweep.communicate(timeout=60)[1]

@@ -112,13 +112,15 @@ class WandbLogger(LightningWandbLogger):
         except (wandb.Error, OSError) as error:  # OSError: timeouts too
             reason = f"W&B cannot be reached ({_first_line(error)})"
             wandb.teardown()
-            for dead in set(place.glob("wandb/run-*")) - before:
-                shutil.rmtree(dead, ignore_errors=True)
+            if not os.environ.get("WANDB_DIR"):  # which other runs may share
+                for dead in set(place.glob("wandb/run-*")) - before:
+                    shutil.rmtree(dead, ignore_errors=True)
             if in_sweep():
                 raise UserError(
                     f"{reason}, and a sweep's trial needs it: mend that and start the agent again"
                 ) from error
-            Path(os.environ.get(SILENCE) or os.devnull).touch()
+            if SILENCE in os.environ:
+                Path(os.environ[SILENCE]).touch()
             say(f"{reason} after {time.monotonic() - begin:.0f} s: this run is logged offline, for `wandb sync` later")
             self._wandb_init["mode"] = "offline"
             _ = super().experiment
@@ -185,7 +187,7 @@ class WandbLogger(LightningWandbLogger):
 
 def _was_silent() -> bool:
     """Whether the server did not answer another run of this command."""
-    return Path(os.environ.get(SILENCE) or os.devnull).is_file()
+    return SILENCE in os.environ and Path(os.environ[SILENCE]).exists()
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -52,18 +53,8 @@ def page(
         "charts": [[asdict(chart) for chart in of_variant] for of_variant in charts],
         "maps": [asdict(each) for each in maps],
     }
-    variants = [
-        {
-            "summary": summary,
-            "charts": of_variant,
-            "tables": of_summary,
-            "chosen": chosen_runs(summary),
-            "missing": missing(summary),
-        }
-        for summary, of_summary, of_variant in zip(summaries, tables, charts, strict=True)
-    ]
     return templates.get_template("page.html").render(
-        variants=variants,
+        variants=[_variant(*each) for each in zip(summaries, tables, charts, strict=True)],
         maps=maps,
         across=across,
         skipped=skipped,
@@ -74,3 +65,14 @@ def page(
         style=Path(__file__).with_name("page.css").read_text(),
         script=Path(__file__).with_name("page.js").read_text(),
     )
+
+
+def _variant(summary: Summary, tables: list[Table], charts: list[Chart]) -> dict[str, Any]:
+    """What its section shows."""
+    return {
+        "summary": summary,
+        "charts": charts,
+        "tables": tables,
+        "chosen": chosen_runs(summary),
+        "missing": missing(summary),
+    }

@@ -21,6 +21,9 @@ TRAINER = (
 FULL = ("32-true", "32", 32)
 """Spellings of the precision that was the default of older configs, which left it open."""
 
+ADDED = ("discovery", "resize", "classes")
+"""Arguments of data that older configs do not have; where they are None, runs are those of older configs."""
+
 LEFT = {
     "accumulate_grad_batches": 1,
     "check_val_every_n_epoch": None,
@@ -56,8 +59,9 @@ def identity(
     data = deepcopy(config["data"])
     for key in ("root", "memory_map"):
         data["init_args"].pop(key, None)
-    if data["init_args"].get("discovery") is None:
-        data["init_args"].pop("discovery", None)  # says nothing, as in configs that are older than it
+    for key in ADDED:
+        if data["init_args"].get(key) is None:
+            data["init_args"].pop(key, None)
     for name, value in (content or {}).items():
         _stand_in(data, name.split("."), value)
     procedure = dict(config["procedure"])

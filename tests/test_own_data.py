@@ -355,9 +355,9 @@ def test_arguments_that_came_later_leave_older_runs_what_they_are():
         config = {
             "setting": "mine",
             "data": {"class_path": "cmu_lightning.data.FolderDataModule", "init_args": {"root": "x", **more}},
-            "network": {"class_path": "Net"},
+            "network": {"class_path": "my.Net"},
             "procedure": {"steps": 3, "unlearn_steps": 2},
-            "model": {"class_path": "CF"},
+            "model": {"class_path": "cmu_lightning.unlearning.CF"},
             "trainer": {},
         }
         return digest(identity(config, "steps", frozenset(), "abc"))

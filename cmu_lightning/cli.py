@@ -25,11 +25,12 @@ from cmu_lightning.parsing import find_configs, one_sentence, with_class_path
 from cmu_lightning.settling import refuse_impossible, settle
 from cmu_lightning.tracking.account import choose_mode, say
 from cmu_lightning.tracking.asked import remember
-from cmu_lightning.tracking.callbacks import LastCheckpoint, StageProgress, WriteConfig
+from cmu_lightning.tracking.callbacks import LastCheckpoint, WriteConfig
 from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
 from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.tracking.job import Job
 from cmu_lightning.tracking.original import of_config, of_path
+from cmu_lightning.tracking.progress import progress
 from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.refusal import report_refusal
 from cmu_lightning.tracking.results import differences, show
@@ -100,7 +101,7 @@ class CLI(LightningCLI):
         asked = config.callbacks or []
         callbacks = list(asked) if isinstance(asked, list) else [asked]
         if config.enable_progress_bar is not False:
-            callbacks.append(StageProgress(refresh_rate=10))
+            callbacks.append(progress())
         logger: Any = False
         if self.subcommand == "fit":
             self._identify()

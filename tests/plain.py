@@ -21,10 +21,9 @@ def trainer(tmp_path, *callbacks, **arguments):
         default_root_dir=str(tmp_path),
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=False,
         logger=False,
         num_sanity_val_steps=0,
-        **({"max_epochs": 1} | arguments),
+        **({"max_epochs": 1, "enable_progress_bar": False} | arguments),
     )
 
 

@@ -247,6 +247,20 @@ def test_cifar100_is_read(cifar100, tmp_path):
         assert sum(len(batch.image) for batch in data.batches(what)) > 0
 
 
+def test_what_was_read_is_not_looked_for_again(cifar100, tmp_path, monkeypatch):
+    monkeypatch.setattr(CorruptedDataModule, "kept", {})
+    arguments = {"root": str(tmp_path), "val_size": 100}
+    data = CIFAR100DataModule(InterclassConfusion((47, 52), size=2), **arguments)
+    data.setup()
+    monkeypatch.setattr("cmu_lightning.data.cifar.found_or_downloaded", lambda *_, **__: pytest.fail("looked"))
+    for again in (data, CIFAR100DataModule(Poison(size=3), **arguments)):
+        again.prepare_data()
+    monkeypatch.setattr(CorruptedDataModule, "kept", None)
+    data.prepare_data()
+    with pytest.raises(pytest.fail.Exception, match="looked"):
+        CIFAR100DataModule(Poison(size=3), **arguments).prepare_data()
+
+
 def test_pcam_is_read_at_its_centre(tmp_path):
     h5py = pytest.importorskip("h5py")
     folder = tmp_path / "pcam"

@@ -21,7 +21,7 @@ class CIFAR10DataModule(CorruptedDataModule):
 
     def prepare_data(self) -> None:
         """Download what is not there."""
-        if not self.is_kept():
+        if not self.is_read():
             found_or_downloaded(self.source, self.root, train=True)
 
     def load(self) -> tuple[Split, Split | None, Split]:

@@ -24,7 +24,7 @@ class PCAMDataModule(CorruptedDataModule):
 
     def prepare_data(self) -> None:
         """Download what is not there."""
-        for split in () if self.is_kept() else ("train", "val", "test"):
+        for split in () if self.is_read() else ("train", "val", "test"):
             found_or_downloaded(PCAM, self.root, split=split)
 
     def load(self) -> tuple[Split, Split | None, Split]:

@@ -50,6 +50,8 @@ class StoredDataModule(LightningDataModule):
     """Of the files of a validation split of its own, likewise."""
     classes: list[str] | None = None
     """Names of the classes, if they have any."""
+    fingerprint: int
+    """Tells other data apart; not there before the data are read."""
     kept: ClassVar[dict[Any, Read] | None] = None
     """The data set that was read last, in a process that runs one stage after the other; None keeps nothing."""
 
@@ -120,9 +122,9 @@ class StoredDataModule(LightningDataModule):
         except (pickle.PicklingError, AttributeError, TypeError):
             return None
 
-    def is_kept(self) -> bool:
-        """Whether the data set was read before in this process and need not be looked for again."""
-        return self.kept is not None and self._depends() in self.kept
+    def is_read(self) -> bool:
+        """Whether this process has read the data set before, so that nobody need look for it."""
+        return hasattr(self, "fingerprint") or (self.kept is not None and self._depends() in self.kept)
 
     def _place(self, *splits: Split) -> torch.device:
         """Where the images live: on the accelerator if they fit there, with as much left for the network."""

@@ -1,13 +1,11 @@
 """What a stage run from the command line does besides training."""
 
 import time
-from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.run import write_atomically
@@ -58,27 +56,3 @@ class LastCheckpoint(Callback):
         if trainer.strategy.reduce_boolean_decision(late, all=False):
             trainer.save_checkpoint(self.path, weights_only=False)
             self.written = time.monotonic()
-
-
-class StageProgress(RichProgressBar):
-    """A bar over the steps of a stage, under its name."""
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return type(self.trainer.lightning_module).__name__
-
-    def track(self, batches: Sized, description: str) -> Iterator[Any]:
-        """Batches of a pass within a step, with a bar of their own."""
-        if not self.is_enabled or self.progress is None:
-            yield from batches  # type: ignore[misc]
-            return
-        bar = self._add_task(len(batches), description)
-        for batch in batches:  # type: ignore[attr-defined]
-            yield batch
-            self._update(bar, 1)
-        self.progress.remove_task(bar)
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Without the version number of a logger's."""
-        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cmu_lightning.data.training import Passes, TrainingBatches
-from cmu_lightning.tracking.callbacks import StageProgress
+from cmu_lightning.tracking.progress import StageLines, StageProgress
 from cmu_lightning.tracking.run import write_atomically
 from cmu_lightning.unlearning.dampening import factors, histogram, selected, told
 from cmu_lightning.unlearning.diagonal import of_samples
@@ -165,7 +165,7 @@ class Dampener(Unlearner):
             description: Beside the progress bar.
         """
         bar: Any = self.trainer.progress_bar_callback
-        shown = bar.track(batches, description) if isinstance(bar, StageProgress) else batches
+        shown = bar.track(batches, description) if isinstance(bar, StageProgress | StageLines) else batches
         total = partial(self.trainer.strategy.reduce, reduce_op="sum")
         if self.fisher == "sample":
             return of_samples(self.network, shown, self.objective, total)

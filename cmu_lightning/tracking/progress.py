@@ -1,0 +1,111 @@
+"""How far a stage is: a bar in a terminal, lines in a log file."""
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from rich import get_console
+
+from cmu_lightning.data import Batch
+from cmu_lightning.data.training import TrainingBatches
+
+
+def progress() -> "StageProgress | StageLines":
+    """What suits the standard output."""
+    return StageProgress(refresh_rate=10) if get_console().is_terminal else StageLines()
+
+
+class StageProgress(RichProgressBar):
+    """A bar over the steps of a stage, under its name."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return type(self.trainer.lightning_module).__name__
+
+    def track(self, batches: TrainingBatches, description: str) -> Iterator[Batch]:
+        """Batches of a pass within a step, with a bar of their own."""
+        if not self.is_enabled or self.progress is None:
+            yield from batches
+            return
+        bar = self._add_task(len(batches), description)
+        for batch in batches:
+            yield batch
+            self._update(bar, 1)
+        self.progress.remove_task(bar)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Without the version number of a logger's."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+class StageLines(ProgressBar):
+    """A line now and then: which step it is, the curves, and the time left.
+
+    Args:
+        seconds: Between two lines.
+    """
+
+    def __init__(self, seconds: float = 30) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.enabled = True
+
+    def disable(self) -> None:
+        """On all processes but one."""
+        self.enabled = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin at the step that a resume begins with."""
+        self._begin(trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """One step further."""
+        if self._is_due():
+            curves = [f", {name} {value:.3f}" for name, value in trainer.progress_bar_metrics.items()]
+            self._say(type(pl_module).__name__, batch_idx + 1, int(trainer.num_training_batches), "".join(curves))
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Each evaluation begins anew."""
+        if batch_idx == 0:
+            self._begin(0)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """One batch further."""
+        if self._is_due():
+            self._say("Testing", batch_idx + 1, int(trainer.num_test_batches[dataloader_idx]))
+
+    def track(self, batches: TrainingBatches, description: str) -> Iterator[Batch]:
+        """Batches of a pass within a step."""
+        self._begin(0)
+        for done, batch in enumerate(batches, start=1):
+            yield batch
+            if self._is_due():
+                self._say(description, done, len(batches))
+
+    def _begin(self, done: int) -> None:
+        self.first, self.begun = done, time.monotonic()
+        self.said = self.begun
+
+    def _is_due(self) -> bool:
+        return self.enabled and time.monotonic() - self.said >= self.seconds
+
+    def _say(self, what: str, done: int, total: int, curves: str = "") -> None:
+        self.said = time.monotonic()
+        left = (self.said - self.begun) / (done - self.first) * (total - done)
+        print(f"{what}: {done} of {total}{curves}, {timedelta(seconds=round(left))} left", flush=True)

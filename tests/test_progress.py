@@ -1,0 +1,76 @@
+"""How far a stage is, in a terminal and in a log file."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import rich
+import torch
+
+from cmu_lightning.tracking.callbacks import LastCheckpoint
+from cmu_lightning.tracking.progress import StageLines, StageProgress, progress
+from cmu_lightning.unlearning import SSD, Original
+from tests.plain import LINEAR, SHORT, digits, trainer
+
+
+def run(tmp_path, bar, stage, *callbacks, **more):
+    made = trainer(tmp_path, bar, *callbacks, enable_progress_bar=True, log_every_n_steps=5)
+    made.fit(stage, datamodule=digits(identified=0.5), **more)
+    made.test(stage, datamodule=made.datamodule, verbose=False)
+
+
+@pytest.mark.parametrize(("terminal", "kind"), [(True, StageProgress), (False, StageLines)])
+def test_a_terminal_has_a_bar_and_a_log_file_has_lines(terminal, kind):
+    rich.reconfigure(force_terminal=terminal)
+    try:
+        assert type(progress()) is kind
+    finally:
+        rich.reconfigure()
+
+
+def test_a_line_tells_the_step_the_curves_and_the_time_left(tmp_path, capsys):
+    run(tmp_path, StageLines(seconds=0), Original(LINEAR, SHORT))
+    lines = capsys.readouterr().out.splitlines()
+    steps = [line for line in lines if line.startswith("Original")]
+    assert steps[0] == "Original: 1 of 24, 0:00:00 left"
+    assert re.fullmatch(r"Original: 24 of 24, train_loss \d+\.\d{3}, 0:00:00 left", steps[-1])
+    assert len(steps) == 24
+    assert lines[24:] == 3 * ["Testing: 1 of 1, 0:00:00 left"]  # test, training and validation images
+
+
+def test_a_pass_within_a_step_has_lines_of_its_own(tmp_path, capsys):
+    original = tmp_path / "original.ckpt"
+    torch.save({"state_dict": Original(LINEAR, SHORT).state_dict()}, original)
+    run(tmp_path, StageLines(seconds=0), SSD(LINEAR, SHORT, original=str(original)))
+    passes = [line.rpartition(",")[0] for line in capsys.readouterr().out.splitlines() if "importances" in line]
+    retain = [f"importances over the retain data: {batch} of 4" for batch in (1, 2, 3, 4)]
+    assert passes == ["importances over S_f: 1 of 1", *retain]
+
+
+def test_short_work_says_nothing(tmp_path, capsys):
+    run(tmp_path, StageLines(), Original(LINEAR, SHORT))
+    assert capsys.readouterr().out == ""
+
+
+def test_the_time_left_after_a_resume_is_of_its_own_steps(tmp_path, capsys, monkeypatch):
+    """20 of 24 steps were another process's; at two seconds a step the 21st leaves six, not a fraction of one."""
+    checkpoint = tmp_path / "last.ckpt"
+    run(tmp_path, StageLines(), Original(LINEAR, SHORT), Until(checkpoint, 20))
+    looks = iter(range(100))  # two at the clock for a line
+    monkeypatch.setattr("cmu_lightning.tracking.progress.time", SimpleNamespace(monotonic=lambda: next(looks)))
+    run(tmp_path, StageLines(seconds=0), Original(LINEAR, SHORT), ckpt_path=str(checkpoint), weights_only=True)
+    steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Original")]
+    told = [(line.partition(",")[0], line[-6:-5]) for line in steps]
+    assert told == [(f"Original: {step} of 24", str(2 * (24 - step))) for step in (21, 22, 23, 24)]
+
+
+class Until(LastCheckpoint):
+    """A checkpoint after so many steps."""
+
+    def __init__(self, path, step):
+        super().__init__(path)
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx + 1 == self.step:
+            trainer.save_checkpoint(self.path, weights_only=False)

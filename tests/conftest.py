@@ -11,10 +11,13 @@ os.environ["WANDB_MODE"] = "disabled"
 
 import pytest
 import torch
+import wandb
 
 from cmu_lightning.cli import main
 from cmu_lightning.unlearning import Original
+from tests.logged import CF, metrics, numbers
 from tests.plain import LINEAR, SHORT, digits, trainer
+from tests.stub import KEY, Stub
 
 SMALL = """
 network: {class_path: tests.networks.Linear, init_args: {pixels: 144, num_classes: 10}}
@@ -82,3 +85,46 @@ def original(tmp_path):
     run.fit(Original(LINEAR, SHORT), datamodule=digits())
     run.save_checkpoint(path, weights_only=True)
     return str(path)
+
+
+@pytest.fixture
+def place(runs, tmp_path, monkeypatch):
+    """A copy of the runs folder, where W&B would be used if there were a key."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SWEEP_ID", "WANDB_DIR", "WANDB_PROJECT", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("CONFIG", "CACHE", "DATA", "ARTIFACT"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "of_client"))
+    wandb.teardown()  # it has read the environment
+    yield Path(shutil.copytree(runs, tmp_path / "runs"))
+    wandb.teardown()
+
+
+@pytest.fixture
+def server(place, monkeypatch):
+    """Makes a stub and points the client at it."""
+    stubs = []
+
+    def start(key=KEY, **behaviour):
+        stubs.append(Stub(**behaviour))
+        monkeypatch.setenv("WANDB_BASE_URL", stubs[0].url)
+        monkeypatch.setenv("WANDB_API_KEY", key)
+        monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "1")
+        return stubs[0]
+
+    yield start
+    wandb.teardown()
+    for stub in stubs:
+        stub.close()
+
+
+@pytest.fixture(scope="module")
+def alone(runs, small, tmp_path_factory):
+    """The numbers of a CF run that knows nothing of W&B."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        place = Path(shutil.copytree(runs, tmp_path_factory.mktemp("alone") / "runs"))
+        assert main(["fit", "--config", "poison_digits.yaml", "--config", small, *CF, "--runs_dir", str(place)]) == 0
+    assert not list(place.rglob("*wandb*"))
+    return numbers(metrics(place, "CF"))

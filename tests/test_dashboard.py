@@ -8,8 +8,7 @@ import pytest
 
 from cmu_lightning.__main__ import main
 from cmu_lightning.dashboard.panels import SECTIONS
-from tests.offline import records
-from tests.test_wandb import SCRUB, place, server  # noqa: F401
+from tests.logged import SCRUB, records
 
 COMMAND = ("dashboard", "--entity", "team", "--project", "study", "--setting", "poison_digits")
 
@@ -51,7 +50,7 @@ def references(spec: dict) -> set[tuple[str, str]]:
     return found
 
 
-def test_every_key_is_one_that_runs_log(place, fit, capsys):  # noqa: F811
+def test_every_key_is_one_that_runs_log(place, fit, capsys):
     for arguments in (SCRUB, ("--config", "unlearn/ssd.yaml", "--data.identified", "0.5")):
         more = ("--trainer.val_check_interval", "10", "--wandb.mode", "offline", "--runs_dir", str(place))
         assert fit(*arguments, *more) == 0
@@ -83,7 +82,7 @@ def test_both_hold_every_panel(capsys):
     assert runs["grouping"][0]["name"] == "method.value"
 
 
-def test_the_server_takes_them(server, capsys):  # noqa: F811
+def test_the_server_takes_them(server, capsys):
     stub = server()
     assert main(COMMAND) == 0
     assert len(stub.views) == 2
@@ -96,7 +95,7 @@ def test_the_server_takes_them(server, capsys):  # noqa: F811
 @pytest.mark.parametrize(
     "behaviour", [{"answers": "500"}, {"answers": "never"}, {"key": "f" * 40}, {"key": "abc"}], ids=str
 )
-def test_a_server_that_refuses_is_one_sentence(behaviour, server, monkeypatch, capsys):  # noqa: F811
+def test_a_server_that_refuses_is_one_sentence(behaviour, server, monkeypatch, capsys):
     server(**behaviour)
     begin = time.monotonic()
     assert main(COMMAND) == 2
@@ -113,6 +112,6 @@ def test_a_server_that_refuses_is_one_sentence(behaviour, server, monkeypatch, c
         (list(COMMAND), "needs a key"),
     ],
 )
-def test_what_is_wrong_is_said(arguments, says, place, capsys):  # noqa: F811
+def test_what_is_wrong_is_said(arguments, says, place, capsys):
     assert main(arguments) == 2
     assert says in capsys.readouterr().err

@@ -8,9 +8,8 @@ import pytest
 import wandb
 
 from cmu_lightning.__main__ import main
-from tests.offline import records
+from tests.logged import records
 from tests.study import Study, whole_study
-from tests.test_wandb import place, server  # noqa: F401
 
 REPORT = ["report", "study", "--out", "out", "--wandb", "--entity", "team", "--project", "mine"]
 
@@ -20,7 +19,7 @@ def study():
     assert list(whole_study(Study(Path("study")), ("RewoD", "Potion"), (0,)))
 
 
-def test_every_table_and_chart_is_sent(place, study, monkeypatch):  # noqa: F811
+def test_every_table_and_chart_is_sent(place, study, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert main(REPORT) == 0
     sent = records(Path("out"))
@@ -37,7 +36,7 @@ def test_every_table_and_chart_is_sent(place, study, monkeypatch):  # noqa: F811
     assert [["" if cell is None else str(cell) for cell in row] for row in content["data"]] == rows
 
 
-def test_the_server_gets_a_run_of_job_type_report(place, server, study):  # noqa: F811
+def test_the_server_gets_a_run_of_job_type_report(place, server, study):
     stub = server()
     assert main(REPORT) == 0
     (run,) = stub.runs.values()
@@ -51,13 +50,13 @@ def test_the_server_gets_a_run_of_job_type_report(place, server, study):  # noqa
     assert len(stub.artifacts) >= len(tables)
 
 
-def test_without_a_key_the_report_is_written_and_one_sentence_said(place, study, capsys):  # noqa: F811
+def test_without_a_key_the_report_is_written_and_one_sentence_said(place, study, capsys):
     assert main(REPORT) == 2
     assert "--wandb needs a key" in capsys.readouterr().err
     assert Path("out/index.html").exists()
 
 
-def test_a_server_that_refuses_is_named(place, server, study, monkeypatch, capsys):  # noqa: F811
+def test_a_server_that_refuses_is_named(place, server, study, monkeypatch, capsys):
     server(answers="500")
     monkeypatch.setattr("cmu_lightning.report.upload.SECONDS", 3.0)
     assert main(REPORT) == 2

@@ -36,7 +36,7 @@ def test_numbers_that_are_shown_do_not_live_on_the_device(tmp_path, monkeypatch)
 
 
 class Copies(TorchDispatchMode):
-    """Counts copies from the CPU to a GPU that the CPU waits for."""
+    """Counts copies from the CPU to a GPU, and which of them the CPU waits for."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,8 @@ class Copies(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if function is torch.ops.aten._to_copy.default and args[0].device.type == "cpu" and kwargs["device"] == GPU:
-            self.count["does not wait" if kwargs.get("non_blocking") else "waits"] += 1
+            pinned = getattr(args[0], "pinned", False)
+            self.count["does not wait" if kwargs.get("non_blocking") and pinned else "waits"] += 1
         return function(*args, **kwargs)
 
 
@@ -55,13 +56,20 @@ def fake(monkeypatch):
     five = SimpleNamespace(**{name: getattr(torch, name) for name in ("tensor", "arange", "zeros")})
     five.nonzero = lambda mask: torch.zeros(5, 1, dtype=torch.long)
     monkeypatch.setattr(loading, "torch", five)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
 
 
-def samples():
-    images = torch.zeros(COUNT, 32, 32, 3, dtype=torch.uint8, device=GPU)
-    classes = torch.zeros(COUNT, dtype=torch.long, device=GPU)
+def pinned(tensor):
+    copied = tensor.clone()
+    copied.pinned = True
+    return copied
+
+
+def samples(device=GPU):
+    images = torch.zeros(COUNT, 32, 32, 3, dtype=torch.uint8, device=device)
+    classes = torch.zeros(COUNT, dtype=torch.long, device=device)
     return Samples(images, classes, classes, classes > 0, classes > 0)
 
 
@@ -79,7 +87,27 @@ def test_no_step_waits_for_a_copy_to_the_gpu(fake, monkeypatch, manipulation):
         batch = source.batch(1, pixels, 0, 1)
     assert batch.image.shape == (512, 3, 32, 32)
     assert batch.image.is_contiguous(memory_format=torch.channels_last)
-    assert seen.count["waits"] == 0
+    assert seen.count == {"does not wait": 1}  # which of them are stamped
+
+
+def test_no_step_waits_for_images_that_do_not_fit_the_gpu(fake, monkeypatch):
+    order = EpochSampler(COUNT, 512, 0, shuffle=False)
+    source = Source(samples(torch.device("cpu")), torch.arange(COUNT), order, CropAndFlip(4, True))
+    monkeypatch.setattr(CropAndFlip, "draw", lambda self, count, generator: torch.zeros(count, 3, dtype=torch.long))
+    pixels = Pixels((0.5,) * 3, (0.5,) * 3, Keyed(size=5), GPU)
+    with Copies() as seen:
+        batch = source.batch(0, pixels, 0, 1)
+    assert all(field.device == GPU for field in batch[:-1])
+    # images, crops, both labels, the mask of S_f, which are stamped, and their indices
+    assert seen.count == {"does not wait": 7}
+
+
+class Keyed(Poison):
+    """Stamps by the sample's index."""
+
+    def stamp_training(self, images, index):
+        assert index.device == GPU
+        return images
 
 
 def test_evaluation_copies_what_is_asked_once(fake):

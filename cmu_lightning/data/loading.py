@@ -16,6 +16,13 @@ def taken(images: Images, chosen: Tensor) -> Images:
     return images.take(chosen) if isinstance(images, Mapped) else images[chosen]
 
 
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; a GPU fetches it by itself, for which memory has to be pinned, and nobody waits for it."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 class Split(NamedTuple):
     """Images of one split, shape (n, H, W, C) uint8, and their true classes, shape (n,) int64."""
 
@@ -121,12 +128,12 @@ class Pixels:
         Returns:
             Shape (n, C, H, W), float32, channels last in memory.
         """
-        pixels = images.to(self.device, non_blocking=True).float().div_(255)
+        pixels = moved(images, self.device).float().div_(255)
         picture = pixels.permute(0, 3, 1, 2)
         rows = torch.nonzero(stamped).flatten()
         if len(rows):
-            rows = rows.to(self.device, non_blocking=True)
-            picture[rows] = self._stamped(picture[rows], None if index is None else index.to(self.device)[rows])
+            rows = moved(rows, self.device)
+            picture[rows] = self._stamped(picture[rows], None if index is None else moved(index, self.device)[rows])
         count, height, width, channels = pixels.shape
         lines = pixels.view(count * height, width * channels)  # long rows: broadcasting over 3 channels is slow
         lines.sub_(self.mean.repeat(width)).div_(self.std.repeat(width))

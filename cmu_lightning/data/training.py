@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from cmu_lightning.data.augmentation import CropAndFlip
-from cmu_lightning.data.loading import Batch, Pixels, Samples
+from cmu_lightning.data.loading import Batch, Pixels, Samples, moved
 from cmu_lightning.data.sampling import EpochSampler, generator, rank_slice
 
 
@@ -34,10 +34,10 @@ class Source:
         part = rank_slice(total, rank, world_size)
         part = slice(whole.start + part.start, whole.start + part.stop)
         samples, rows, device = self.samples, order[part], pixels.device
-        label, clean, deleted = samples.labels[rows], samples.clean[rows], samples.deleted[rows]
-        moved = self.augmentation(samples.images[rows].to(device), crops[part].to(device))
-        image = pixels(moved, stamped[part], order[part])
-        return Batch(image, label.to(device), clean.to(device), deleted.to(device), total)
+        fields = samples.labels, samples.clean, samples.deleted
+        label, clean, deleted = (moved(field[rows], device) for field in fields)
+        images = self.augmentation(moved(samples.images[rows], device), moved(crops[part], device))
+        return Batch(pixels(images, stamped[part], rows), label, clean, deleted, total)
 
     def epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         """The order of an epoch's samples, which of them are stamped, and their crops; kept for its next steps."""

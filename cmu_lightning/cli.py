@@ -23,13 +23,13 @@ from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import find_configs, one_sentence, with_class_path
 from cmu_lightning.settling import refuse_impossible, settle
-from cmu_lightning.tracking.account import choose_mode, say
+from cmu_lightning.tracking.account import choose_mode, one_silence, say
 from cmu_lightning.tracking.asked import remember
 from cmu_lightning.tracking.callbacks import LastCheckpoint, WriteConfig
 from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
 from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.tracking.job import Job
-from cmu_lightning.tracking.original import of_config, of_path
+from cmu_lightning.tracking.original import ON_DEMAND, of_config, of_path
 from cmu_lightning.tracking.progress import progress
 from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.refusal import report_refusal
@@ -144,9 +144,9 @@ class CLI(LightningCLI):
         model.compiles = self.config[self.subcommand].compile
         job = Job(self.trainer, model, datamodule, self.run, self.original, self.resolved)
         try:
-            with self.wandb or nullcontext():
+            with one_silence(), self.wandb or nullcontext():
                 was_finished = job.do(ckpt_path)
-                told = was_finished and self.wandb and self.wandb.is_on_demand  # by the process that made it
+                told = was_finished and ON_DEMAND in os.environ  # by the process that made it
                 if self.wandb and self.trainer.is_global_zero and not told:
                     publish_results(self.wandb, self.resolved, self.run)
         except SystemExit:

@@ -1,5 +1,6 @@
 """Servers that are silent, wrong or gone, and runs that end before their time."""
 
+import os
 import re
 import shutil
 import signal
@@ -11,7 +12,10 @@ import torch
 import wandb
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from cmu_lightning.__main__ import main
+from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.tracking import account
 from cmu_lightning.tracking import wandb as tracking
 from cmu_lightning.unlearning import Original
 from tests.logged import CF, folder, metrics, numbers
@@ -117,6 +121,41 @@ def test_a_silent_server_is_waited_for_once_in_a_command(place, fit, server, mon
     ]  # fmt: skip
     for method in ("Original", "CF"):
         assert [path.name.startswith("offline-run-") for path in folder(place, method).glob("wandb/*run-*")] == [True]
+
+
+def test_runs_of_one_study_wait_once_for_a_silent_server(place, fit, server, monkeypatch, capfd):
+    """Until the silence is long past."""
+    monkeypatch.setattr(tracking, "SECONDS_TO_BEGIN", 2.0)
+    server(answers="500")
+    with account.one_silence():
+        for identified in ("0.5", "0.6"):
+            assert fit(*CF, "--data.identified", identified, "--runs_dir", str(place)) == 0
+        said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("W&B")]
+        assert len(said) == 2
+        assert said[0].startswith("W&B cannot be reached")
+        assert said[1].startswith("W&B did not answer before")
+        assert account.was_silent()
+        monkeypatch.setattr(account, "SECONDS_OF_SILENCE", 0.0)
+        assert not account.was_silent()
+    assert account.SILENCE not in os.environ
+
+
+@pytest.mark.parametrize("command", ["sweep", "repair"])
+def test_a_study_is_one_command(command, place, small, monkeypatch):
+    """Its workers inherit what one of them learns."""
+    seen = []
+
+    def run(self):
+        seen.append(os.environ.get(account.SILENCE))
+        raise UserError("that is all")
+
+    monkeypatch.setattr("cmu_lightning.sweep.runner.Runner.run", run)
+    config = ["--config", "poison_digits.yaml", "--config", small]
+    given = [str(PACKAGE.parent / "sweeps/demo_digits/original.yaml")] if command == "sweep" else config
+    assert main([command, *given, "--runs_dir", "elsewhere"]) == 2
+    assert len(seen) == 1
+    assert seen[0]
+    assert account.SILENCE not in os.environ
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])

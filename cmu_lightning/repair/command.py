@@ -24,6 +24,7 @@ from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.sweep.queue import Queue
 from cmu_lightning.sweep.runner import Runner
 from cmu_lightning.sweep.weights import drop
+from cmu_lightning.tracking.account import one_silence
 from cmu_lightning.tracking.asked import folder
 from cmu_lightning.tracking.run import read_metrics, write_atomically
 
@@ -74,7 +75,7 @@ def _parser() -> Parser:
 
 
 def _repair(given: Namespace, study: list[Point], runs_dir: Path) -> int:
-    with RepairProgress(len(study), 0) as progress:
+    with one_silence(), RepairProgress(len(study), 0) as progress:
         failed = _run(study[:1], runs_dir, progress)  # what is wrong with all of them is said once
         if failed:
             return _give_up(failed[0], "the original cannot be measured")

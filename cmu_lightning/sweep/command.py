@@ -101,6 +101,7 @@ def _check(points: list[Point]) -> int:
 
 def _run(given: argparse.Namespace, everything: list[Point], points: list[Point], queue: Queue) -> int:
     from cmu_lightning.sweep.runner import Runner
+    from cmu_lightning.tracking.account import one_silence
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -113,7 +114,7 @@ def _run(given: argparse.Namespace, everything: list[Point], points: list[Point]
     hyperband.add(points)
     failed = []
     try:
-        with SweepProgress(total, len(points) - len(queue.waiting)) as progress:
+        with one_silence(), SweepProgress(total, len(points) - len(queue.waiting)) as progress:
             failed = Runner(queue, choice, given.workers, more, progress, hyperband).run()
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted: the same command goes on where this one was")

@@ -2,7 +2,11 @@
 
 import netrc
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -13,6 +17,11 @@ from cmu_lightning.errors import UserError
 Mode = Literal["online", "offline", "disabled"]
 SPELLINGS: dict[str, Mode] = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 """Of WANDB_MODE; all others are online."""
+
+SILENCE = "CMU_WANDB_SILENCE"
+"""Environment variable: a file that is touched when the server was silent."""
+SECONDS_OF_SILENCE = 600.0
+"""How long a server that was silent is not asked again."""
 
 
 def in_sweep() -> bool:
@@ -62,6 +71,34 @@ def has_key() -> bool:
     try:
         return netrc.netrc(found[0]).authenticators(host) is not None
     except (netrc.NetrcParseError, OSError):
+        return False
+
+
+@contextmanager
+def one_silence() -> Iterator[None]:
+    """What one run learns of a silent server, all others know: those within, and those of processes that they start."""
+    if SILENCE in os.environ:
+        yield
+        return
+    with TemporaryDirectory() as folder:
+        os.environ[SILENCE] = f"{folder}/silence"
+        try:
+            yield
+        finally:
+            os.environ.pop(SILENCE, None)
+
+
+def note_silence() -> None:
+    """The server has not answered."""
+    if SILENCE in os.environ:
+        Path(os.environ[SILENCE]).touch()
+
+
+def was_silent() -> bool:
+    """Whether the server has not answered another run of this command, not long ago."""
+    try:
+        return time.time() - Path(os.environ[SILENCE]).stat().st_mtime < SECONDS_OF_SILENCE
+    except (KeyError, OSError):
         return False
 
 

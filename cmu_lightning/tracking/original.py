@@ -37,6 +37,9 @@ LAUNCHED = (
 )
 """Beginnings of the environment variables that say which process of which job this one is."""
 
+ON_DEMAND = "CMU_ON_DEMAND"
+"""Environment variable of a process that makes the original which an unlearner's command asked for."""
+
 
 def config_of_original(config: dict[str, Any], deletion: frozenset[str]) -> dict[str, Any]:
     """The resolved config of the original of an unlearner's resolved config."""
@@ -93,7 +96,7 @@ def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) ->
             file.flush()
             command = [sys.executable, "-m", "cmu_lightning", "fit", "--config", file.name]
             alone = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHED)}
-            code = subprocess.run(command, env=alone, check=False).returncode
+            code = subprocess.run(command, env=alone | {ON_DEMAND: "1"}, check=False).returncode
         if code == 2:
             raise SystemExit(2)
         if code:

@@ -4,7 +4,6 @@ import os
 import shutil
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -12,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.account import Mode, in_sweep, say
+from cmu_lightning.tracking.account import Mode, in_sweep, note_silence, say, was_silent
 from cmu_lightning.tracking.run import Run
 
 SECONDS_TO_BEGIN = 15.0
@@ -22,8 +21,6 @@ SECONDS_OF_TRIAL = 60.0
 """The first of the two in a trial of a sweep, which has to reach the server."""
 PATIENCE = 600.0
 """The second of the two in a trial, whose result must arrive, and with `log_model`."""
-SILENCE = "CMU_WANDB_SILENCE"
-"""Environment variable: a file that is there once the server was silent, so that a command waits for it once."""
 
 
 class WandbLogger(LightningWandbLogger):
@@ -75,9 +72,6 @@ class WandbLogger(LightningWandbLogger):
         self.uploads_model = log_model
         self.stopped = False
         """Whether W&B asked the run to stop, as early termination does."""
-        self.is_on_demand = SILENCE in os.environ
-        """Whether it is of an original that an unlearner's command asked for."""
-        self.shared: TemporaryDirectory[str] | None = None
 
     @property
     @rank_zero_experiment
@@ -103,7 +97,7 @@ class WandbLogger(LightningWandbLogger):
             finish_timeout_raises=in_sweep(),
             stop_fn=lambda: self._stop(),  # the client copies its settings, and a method with the logger
         )
-        if _was_silent() and self._wandb_init["mode"] == "online":
+        if was_silent() and self._wandb_init["mode"] == "online":
             say("W&B did not answer before: this run is logged offline, too")
             self._wandb_init["mode"] = "offline"
         before, begin = set(place.glob("wandb/run-*")), time.monotonic()
@@ -119,8 +113,7 @@ class WandbLogger(LightningWandbLogger):
                 raise UserError(
                     f"{reason}, and a sweep's trial needs it: mend that and start the agent again"
                 ) from error
-            if SILENCE in os.environ:
-                Path(os.environ[SILENCE]).touch()
+            note_silence()
             say(f"{reason} after {time.monotonic() - begin:.0f} s: this run is logged offline, for `wandb sync` later")
             self._wandb_init["mode"] = "offline"
             _ = super().experiment
@@ -148,17 +141,11 @@ class WandbLogger(LightningWandbLogger):
             self.finish(0 if self.stopped else 1)
 
     def __enter__(self) -> Self:
-        """Nothing is begun yet; an original that is trained on demand shares what is learned of the server."""
-        if not self.is_on_demand:
-            self.shared = TemporaryDirectory()
-            os.environ[SILENCE] = f"{self.shared.name}/silence"
+        """Nothing is begun yet."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         """Whatever happened, end the W&B run."""
-        if self.shared is not None:
-            self.shared.cleanup()
-            os.environ.pop(SILENCE, None)
         self.finish(0 if kind is None else 1)
 
     def finish(self, code: int) -> None:
@@ -183,11 +170,6 @@ class WandbLogger(LightningWandbLogger):
                 ) from error
         if (waited := time.monotonic() - begin) > SECONDS_TO_END:
             say(f"W&B: the end of this run took {waited:.0f} s; what was not sent is in {self.save_dir}/wandb")
-
-
-def _was_silent() -> bool:
-    """Whether the server did not answer another run of this command."""
-    return SILENCE in os.environ and Path(os.environ[SILENCE]).exists()
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,12 +4,24 @@ import os
 import signal
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Linear(nn.Sequential):
     def __init__(self, pixels: int, num_classes: int, channels: int = 1) -> None:
         super().__init__(nn.Flatten(), nn.Linear(pixels * channels, 32), nn.CELU(), nn.Linear(32, num_classes))
+
+
+class Double(Linear):
+    """In 64 bits, whatever its images are in."""
+
+    def __init__(self, pixels: int, num_classes: int) -> None:
+        super().__init__(pixels, num_classes)
+        self.double()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = super().forward(images.double())
+        return logits
 
 
 class Deadly(Linear):

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from cmu_lightning.data import DigitsDataModule, Poison
+from cmu_lightning.tracking.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import Procedure
 from tests.networks import Linear
 
@@ -16,14 +17,13 @@ SHORT = Procedure(steps=24, unlearn_steps=10, batch_size=300, lr=0.05)
 def trainer(tmp_path, *callbacks, **arguments):
     """A plain Trainer, as without the command line."""
     return Trainer(
-        accelerator="cpu",
         callbacks=list(callbacks),
         default_root_dir=str(tmp_path),
         enable_checkpointing=False,
         enable_model_summary=False,
         logger=False,
         num_sanity_val_steps=0,
-        **({"max_epochs": 1, "enable_progress_bar": False} | arguments),
+        **({"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False} | arguments),
     )
 
 
@@ -37,3 +37,15 @@ def weights(path):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+class Until(LastCheckpoint):
+    """A checkpoint after so many steps."""
+
+    def __init__(self, path, step):
+        super().__init__(path)
+        self.step = step
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx + 1 == self.step:
+            trainer.save_checkpoint(self.path, weights_only=False)

@@ -14,10 +14,10 @@ import torch
 
 from cmu_lightning.data import DigitsDataModule
 from cmu_lightning.errors import UserError
-from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Potion
+from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Potion, Procedure
 from cmu_lightning.unlearning.dampening import factors, histogram, percent, percentile, ratios, told
 from cmu_lightning.unlearning.stored import Stored
-from tests.networks import Linear
+from tests.networks import Double, Linear
 from tests.plain import LINEAR, SHORT, digits, same, trainer, weights
 
 
@@ -98,32 +98,69 @@ def network_weights(path):
     return {key.removeprefix("network."): value for key, value in weights(path).items()}
 
 
-@pytest.mark.parametrize("fisher", ["batch", "sample"])
-def test_ssd_multiplies_the_original(tmp_path, original, fisher):
-    """Importances by plain autograd over the very images, in their order."""
-    stage = SSD(LINEAR, SHORT, original, selection=2.0, dampening_ratio=0.6, fisher=fisher)
+def importances(data, network, size, value, measure):
+    """By plain autograd over the very images, in their order: over S_f and over the retain data."""
+    images = data.pixels()(data.samples.images, data.samples.manipulated)
+    found = []
+    for mask in (data.samples.deleted, ~data.samples.deleted):
+        measured = []
+        for rows in torch.nonzero(mask).flatten().split(size):
+            gradients = torch.autograd.grad(
+                value(network(images[rows]), data.samples.labels[rows]), list(network.parameters())
+            )
+            measured.append(measure(torch.cat([gradient.flatten() for gradient in gradients])))
+        found.append(torch.stack(measured).mean(0))
+    return found
+
+
+def loss(logits, labels):
+    return torch.nn.functional.cross_entropy(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "value", "measure"),
+    [
+        (SSD, 300, loss, torch.square),
+        (partial(SSD, fisher="sample"), 1, loss, torch.square),
+        (LFSSD, 300, lambda logits, labels: (logits**2).sum(1).mean(), torch.abs),
+    ],
+)
+def test_a_threshold_multiplies_the_original(tmp_path, original, make, size, value, measure):
+    stage = make(partial(Double, 144, 10), SHORT, original, selection=2.0, dampening_ratio=0.6)
     got = fitted(tmp_path, stage)
-    data = stage.data
-    network = LINEAR()
+    network = Double(144, 10)
     network.load_state_dict(network_weights(original))
     before = torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
-    images = data.pixels()(data.samples.images, data.samples.manipulated)
-    size = 300 if fisher == "batch" else 1
-    importances = []
-    for mask in (data.samples.deleted, ~data.samples.deleted):
-        squares = []
-        for rows in torch.nonzero(mask).flatten().split(size):
-            loss = torch.nn.functional.cross_entropy(network(images[rows]), data.samples.labels[rows])
-            gradients = torch.autograd.grad(loss, list(network.parameters()))
-            squares.append(torch.cat([gradient.flatten() for gradient in gradients]).double() ** 2)
-        importances.append(torch.stack(squares).mean(0))
-    want = before * by_the_paper(*importances, 2.0, 1.2)
+    deleted, retain = importances(stage.data, network, size, value, measure)
     after = torch.cat([got[key].flatten() for key, _ in network.named_parameters()])
-    torch.testing.assert_close(after.double(), want, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(after, before * by_the_paper(deleted, retain, 2.0, 1.2), rtol=1e-10, atol=1e-14)
     assert (after != before).any()
-    assert stage.summary["selected"] == int((importances[0] > 2 * importances[1]).sum())
-    assert stage.summary["left_alone"] == int(((importances[0] == 0) & (importances[1] == 0)).sum())
+    assert stage.summary["selected"] == int((deleted > 2 * retain).sum())
+    assert stage.summary["left_alone"] == int(((deleted == 0) & (retain == 0)).sum())
     assert stage.samples_forward == stage.samples_backward == 1197
+
+
+class Normed(torch.nn.Sequential):
+    """With batch norm and dropout, which evaluation mode turns to constants."""
+
+    def __init__(self):
+        norm, drop = torch.nn.BatchNorm1d(144), torch.nn.Dropout(0.5)
+        super().__init__(torch.nn.Flatten(), norm, drop, torch.nn.Linear(144, 10))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_importances_are_of_the_network_at_rest_and_in_full_precision(tmp_path, precision):
+    network = Normed()
+    network(torch.rand(50, 144) * 3)
+    torch.save({"state_dict": {f"network.{key}": value for key, value in network.state_dict().items()}}, "own.ckpt")
+    stage = SSD(Normed, SHORT, "own.ckpt", selection=inf)
+    trainer(tmp_path, precision=precision).fit(stage, datamodule=digits(0.5))
+    (path,) = Path("importances").glob("*.pt")
+    found = torch.load(path, weights_only=True)
+    wanted = importances(stage.data, network.eval(), 300, loss, torch.square)
+    for got, want in zip((found["deleted"], found["retain"]), wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-12)
+    assert same(dict(stage.network.state_dict()), dict(network.state_dict()))
 
 
 @pytest.mark.parametrize("method", [SSD, LFSSD])
@@ -152,9 +189,9 @@ def test_potion_takes_the_first_dampening_that_suffices(tmp_path, original):
     stage = Potion(LINEAR, SHORT, original, rho=0.4)
     got = fitted(tmp_path, stage)
     data = stage.data
-    (path,) = (tmp_path / "importances").glob("*.pt")
-    found = torch.load(path, weights_only=True)
     network, start = LINEAR().eval(), network_weights(original)
+    network.load_state_dict(start)
+    deleted, retain = importances(data, network, 300, lambda logits, labels: logits.norm(dim=1).mean(), torch.abs)
     rows = data.samples.deleted
     images = data.pixels()(data.samples.images[rows], data.samples.manipulated[rows])
 
@@ -163,7 +200,7 @@ def test_potion_takes_the_first_dampening_that_suffices(tmp_path, original):
         return (network(images).argmax(1) == data.samples.labels[rows]).double().mean().item()
 
     share, enough, tried = 18 / 1197 / 25, 0.4 * accuracy(start), 0
-    ratio = (found["deleted"] / found["retain"]).double()
+    ratio = (deleted / retain).double()
     values = ratio[ratio.isfinite()].numpy()
     while True:
         tried += 1
@@ -217,6 +254,27 @@ def test_other_importances_are_kept_apart(tmp_path, original, other):
     fitted(tmp_path, SSD(LINEAR, SHORT, original))
     fitted(tmp_path, *other(original))
     assert len(list((tmp_path / "importances").glob("*.pt"))) == 2
+
+
+def test_augmented_importances_are_of_moved_images_in_another_order(tmp_path, original, monkeypatch):
+    """One batch of everything, not moved, is what it would be without; moved, it is another."""
+    whole, found = Procedure(batch_size=1197), {}
+    for padding, augment in ((0, False), (0, True), (1, True)):
+        monkeypatch.setattr(DigitsDataModule, "padding", padding)
+        shutil.rmtree(tmp_path / "importances", ignore_errors=True)
+        fitted(tmp_path, SSD(LINEAR, whole, original, augment=augment))
+        (path,) = (tmp_path / "importances").glob("*.pt")
+        found[padding, augment] = torch.load(path, weights_only=True)["retain"]
+    torch.testing.assert_close(found[0, True], found[0, False], rtol=1e-3, atol=1e-12)
+    assert not torch.allclose(found[1, True], found[0, False], rtol=0.01, atol=1e-12)
+    rows = {}
+    for augment in (False, True):
+        stage = SSD(LINEAR, SHORT, original, augment=augment)
+        fitted(tmp_path, stage)
+        passed = next(iter(stage.trainer.train_dataloader)).retain
+        rows[augment] = torch.cat([batch.label for batch in passed])
+    assert not torch.equal(rows[True], rows[False])
+    assert torch.equal(rows[True].sort().values, rows[False].sort().values)
 
 
 class Scaled(SSD):

@@ -1,5 +1,6 @@
 """No step waits for the device, and a network agrees with itself in every precision."""
 
+import copy
 from collections import Counter
 from functools import partial
 from types import SimpleNamespace
@@ -8,18 +9,19 @@ import pytest
 import torch
 from torch import nn
 from torch._dynamo.utils import counters
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cmu_lightning.data import AdapBlend, AllToAll, Blended, Poison, TaCT, loading
+from cmu_lightning.data import AdapBlend, AllToAll, Batch, Blended, Poison, TaCT, loading
 from cmu_lightning.data.augmentation import CropAndFlip
 from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split
 from cmu_lightning.data.sampling import EpochSampler
 from cmu_lightning.data.training import Source
+from cmu_lightning.models import ResNet9
 from cmu_lightning.settling import precision
 from cmu_lightning.tracking.callbacks import LastCheckpoint
 from cmu_lightning.tracking.identity import digest, identity
-from cmu_lightning.unlearning import Keep, Original, Procedure, Stage
+from cmu_lightning.unlearning import CF, BadT, Keep, Original, Procedure, Scrub, Stage
 from tests.plain import LINEAR, SHORT, digits, trainer
 
 GPU = torch.device("cuda", 0)
@@ -54,7 +56,12 @@ class Copies(TorchDispatchMode):
 def fake(monkeypatch):
     """Tensors that have shapes and devices alone; five samples of a batch are stamped."""
     five = SimpleNamespace(**{name: getattr(torch, name) for name in ("tensor", "arange", "zeros")})
-    five.nonzero = lambda mask: torch.zeros(5, 1, dtype=torch.long)
+
+    def nonzero(mask):
+        assert mask.device.type == "cpu"  # elsewhere it waits
+        return torch.zeros(5, 1, dtype=torch.long)
+
+    five.nonzero = nonzero
     monkeypatch.setattr(loading, "torch", five)
     monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
     with FakeTensorMode(allow_non_fake_inputs=True):
@@ -108,6 +115,91 @@ class Keyed(Poison):
     def stamp_training(self, images, index):
         assert index.device == GPU
         return images
+
+
+def on_gpu(monkeypatch, stage, **more):
+    """A stage that takes its device for a GPU."""
+    stage._trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=GPU, reduce=lambda value, **_: value), **more)
+    monkeypatch.setattr(type(stage), "trainer", property(lambda self: self._trainer))
+    return stage
+
+
+@pytest.mark.parametrize("method", [Original, CF, Scrub, BadT])
+def test_no_step_reads_a_number_from_the_gpu(fake, monkeypatch, method):
+    """Fake tensors have none; curves are read where they are logged, at the fifth step."""
+    with GPU:
+        stage = on_gpu(monkeypatch, method(LINEAR, SHORT), log_every_n_steps=5, world_size=1)
+        stage.teachers = tuple(LINEAR() for _ in range(stage.forwards - 1))
+    monkeypatch.setattr(method, "global_rank", 0)
+    label = torch.zeros(7, dtype=torch.long, device=GPU)
+    batch = Batch(torch.zeros(7, 1, 12, 12, device=GPU), label, label, label > 0, 7)
+    for step in range(4):
+        monkeypatch.setattr(method, "global_step", step)
+        assert stage.training_step(batch, step).device == GPU
+    monkeypatch.setattr(method, "global_step", 4)
+    with pytest.raises(DataDependentOutputException):
+        stage.training_step(batch, 4)
+
+
+def test_on_a_gpu_weights_are_channels_last_and_batch_norm_is_synchronised(monkeypatch):
+    stage = on_gpu(monkeypatch, Original(lambda: ResNet9(10, 1, width=2), SHORT))
+    stage.lay_out(stage.network)
+    kernels = [each for each in stage.network.parameters() if each.dim() == 4 and each.shape[2] > 1]
+    assert kernels
+    assert all(each.is_contiguous(memory_format=torch.channels_last) for each in kernels)
+    keys = list(stage.network.state_dict())
+    stage._share_batch_norm()
+    kinds = {type(module) for module in stage.network.modules()}
+    assert nn.SyncBatchNorm in kinds
+    assert nn.BatchNorm2d not in kinds
+    assert list(stage.network.state_dict()) == keys
+
+
+def test_evaluation_chooses_nothing_by_a_stopwatch(tmp_path, original):
+    """Which rounds otherwise in the next process; steps do."""
+    seen = {True: set(), False: set()}
+
+    class Watched(CF):
+        def start(self, original):
+            super().start(original)
+            for network in (original, self.network):
+                network.register_forward_hook(self.look)
+
+        def look(self, network, images, outputs):
+            if len(outputs) > 1:  # one image is to see whether it fits
+                seen[torch.is_grad_enabled()].add(torch.backends.cudnn.benchmark)
+
+    stage, run = Watched(LINEAR, SHORT, original), trainer(tmp_path, benchmark=True, val_check_interval=5)
+    try:
+        run.fit(stage, datamodule=digits(0.5))
+        run.test(stage, datamodule=digits(0.5), verbose=False)
+    finally:
+        torch.backends.cudnn.benchmark = False
+    assert seen == {True: {True}, False: {False}}
+
+
+@pytest.mark.parametrize("of_gpu", [True, False])
+def test_a_resume_on_another_device_remembers_as_it_has_to(of_gpu):
+    """A checkpoint of a GPU says `fused`, and its momentum is laid out as channels last."""
+    stage = Original(partial(nn.Conv2d, 2, 3, 3), SHORT)
+    parameters = list(stage.network.parameters())
+    first = stage.procedure.optimizer(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.rand(parameter.shape)
+    first.step()
+    state = copy.deepcopy(first.state_dict())
+    momentum = state["state"][0]["momentum_buffer"]
+    if of_gpu:
+        state["param_groups"][0]["fused"] = True
+        state["state"][0]["momentum_buffer"] = momentum.to(memory_format=torch.channels_last)
+    resumed = stage.procedure.optimizer(parameters)
+    resumed.load_state_dict(state)
+    stage._trainer = SimpleNamespace(optimizers=[resumed])
+    stage.on_train_start()
+    remembered = resumed.state[parameters[0]]["momentum_buffer"]
+    assert remembered.stride() == parameters[0].stride()
+    assert torch.equal(remembered, momentum)
+    assert resumed.param_groups[0]["fused"] is None
 
 
 def test_evaluation_copies_what_is_asked_once(fake):

@@ -116,13 +116,16 @@ def case(name, count=7):
     return network.eval(), images, torch.arange(count) % 3
 
 
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("objective", [task_loss, norm])
 @pytest.mark.parametrize("name", CASES)
-def test_the_exact_diagonal_against_a_loop_over_samples(name, objective, monkeypatch):
+def test_the_exact_diagonal_against_a_loop_over_samples(name, objective, memory, monkeypatch):
+    """In whole batches and in pieces, and with weights laid out in memory as on a GPU."""
     network, images, labels = case(name)
     want = loop(network, images, labels, objective)
-    for chunk in (layers.CHUNK, 1):
-        monkeypatch.setattr(layers, "CHUNK", chunk)
+    network.to(memory_format=memory)
+    for chunk in (layers.CHUNK["cpu"], 1):
+        monkeypatch.setitem(layers.CHUNK, "cpu", chunk)
         got = of_samples(network, batches(images, labels, 3), objective, alone)
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-14)
     assert want.count_nonzero() > 0.5 * len(want)

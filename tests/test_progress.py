@@ -7,10 +7,9 @@ import pytest
 import rich
 import torch
 
-from cmu_lightning.tracking.callbacks import LastCheckpoint
 from cmu_lightning.tracking.progress import StageLines, StageProgress, progress
 from cmu_lightning.unlearning import SSD, Original
-from tests.plain import LINEAR, SHORT, digits, trainer
+from tests.plain import LINEAR, SHORT, Until, digits, trainer
 
 
 def run(tmp_path, bar, stage, *callbacks, **more):
@@ -62,15 +61,3 @@ def test_the_time_left_after_a_resume_is_of_its_own_steps(tmp_path, capsys, monk
     steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Original")]
     told = [(line.partition(",")[0], line[-6:-5]) for line in steps]
     assert told == [(f"Original: {step} of 24", str(2 * (24 - step))) for step in (21, 22, 23, 24)]
-
-
-class Until(LastCheckpoint):
-    """A checkpoint after so many steps."""
-
-    def __init__(self, path, step):
-        super().__init__(path)
-        self.step = step
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if batch_idx + 1 == self.step:
-            trainer.save_checkpoint(self.path, weights_only=False)

@@ -45,7 +45,7 @@ class Source:
             place = self.samples.images.device
             order = self.view[self.sampler.order(epoch)]
             crops = self.augmentation.draw(len(order), generator(self.sampler.seed, epoch, 1))
-            self.prepared = epoch, order.to(place), self.manipulated[order], crops.to(place)
+            self.prepared = epoch, moved(order, place), self.manipulated[order], moved(crops, place)
         return self.prepared[1:]
 
 

@@ -36,5 +36,5 @@ class ASSD(Dampener):
 
     def choose(self, deleted: Tensor, retain: Tensor) -> tuple[float, float]:
         """P = 100 - ln(1 + 100 |S_f| / N)."""
-        share = self.data.samples.deleted.double().mean().item()
+        share = self.data.samples.deleted.cpu().double().mean().item()
         return percentile(ratios(deleted, retain), percent(share)), 1.0

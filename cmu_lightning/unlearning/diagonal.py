@@ -122,7 +122,7 @@ def _add_by_functions(
         logits = functional_call(network, values, (image.unsqueeze(0),))
         return objective(logits, label.unsqueeze(0))[0]
 
-    pieces = pieces_of(len(batch.image) * sum(value.numel() for value in values.values()))
+    pieces = pieces_of(len(batch.image) * sum(value.numel() for value in values.values()), batch.image.device)
     for image, label in zip(batch.image.chunk(pieces), batch.label.chunk(pieces), strict=True):
         gradients = vmap(grad(of_one), in_dims=(None, 0, 0))(values, image, label)
         for name, gradient in gradients.items():

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import unfold
 from torch.nn.modules.batchnorm import _BatchNorm
 
-CHUNK = 2**22
-"""Numbers of single samples' gradients in memory at a time."""
+CHUNK = {"cpu": 2**22, "cuda": 2**26}
+"""Numbers of single samples' gradients in memory at a time: few on a CPU, whose caches are small, many on a GPU."""
 
 
 def is_known(layer: nn.Module) -> bool:
@@ -44,7 +44,7 @@ def _of_rows(seen: Tensor, gradient: Tensor) -> dict[str, Tensor]:
 def _of_linear(seen: Tensor, gradient: Tensor) -> dict[str, Tensor]:
     """Several rows a sample, shapes (n, rows, in) and (n, rows, out)."""
     weight = torch.zeros(gradient.shape[2], seen.shape[2], dtype=seen.dtype, device=seen.device)
-    pieces = pieces_of(len(seen) * weight.numel())
+    pieces = pieces_of(len(seen) * weight.numel(), seen.device)
     for a, g in zip(seen.chunk(pieces), gradient.chunk(pieces), strict=True):
         weight += _squared(g.transpose(1, 2) @ a)
     return {"weight": weight, "bias": _squared(gradient.sum(1))}
@@ -54,8 +54,8 @@ def _of_convolution(layer: nn.Conv2d, seen: Tensor, gradient: Tensor) -> dict[st
     """A product of patches with the gradient, shape (n, out, places), for each sample and each group."""
     groups, places = layer.groups, gradient.shape[2]
     inputs = layer.weight[0].numel()  # of one output
-    weight = torch.zeros_like(layer.weight).view(groups, -1, inputs)
-    pieces = pieces_of(len(seen) * inputs * max(groups * places, layer.out_channels))
+    weight = torch.zeros_like(layer.weight, memory_format=torch.contiguous_format).view(groups, -1, inputs)
+    pieces = pieces_of(len(seen) * inputs * max(groups * places, layer.out_channels), seen.device)
     for a, g in zip(seen.chunk(pieces), gradient.chunk(pieces), strict=True):
         patches = unfold(a, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # type: ignore[arg-type]
         patches = patches.view(len(a), groups, inputs, places)
@@ -74,9 +74,9 @@ def _of_batch_norm(layer: nn.Module, seen: Tensor, gradient: Tensor) -> dict[str
     }
 
 
-def pieces_of(numbers: int) -> int:
+def pieces_of(numbers: int, device: torch.device) -> int:
     """Into how many pieces a batch is cut, so that its numbers fit into memory."""
-    return max(1, -(-numbers // CHUNK))
+    return max(1, -(-numbers // CHUNK.get(device.type, CHUNK["cpu"])))
 
 
 def _squared(gradients: Tensor) -> Tensor:

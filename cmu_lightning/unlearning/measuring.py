@@ -1,7 +1,8 @@
 """What is measured of a stage: how long it takes, and what its network gets right."""
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -79,13 +80,23 @@ class Measuring(LightningModule):
     def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count what is right."""
         if len(batch.image):
-            with self.uncompiled():
+            with self.steadily():
                 predicted = self.network(batch.image).argmax(dim=1)
             self.scores[dataloader_idx].update(predicted, batch.target, batch.domain)
 
-    def uncompiled(self) -> AbstractContextManager[Any]:
-        """Evaluation is of few batches, and each shape of them would be compiled anew."""
-        return torch.compiler.set_stance("force_eager") if self.compiles else nullcontext()
+    @contextmanager
+    def steadily(self) -> Iterator[None]:
+        """Evaluation is the same in every process, and fast at once.
+
+        What is chosen by a stopwatch, as cuDNN's convolutions are, rounds otherwise in the next process; and each shape
+        of the few batches would be compiled anew.
+        """
+        benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
+        try:
+            with torch.compiler.set_stance("force_eager") if self.compiles else nullcontext():
+                yield
+        finally:
+            torch.backends.cudnn.benchmark = benchmark
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count what is right."""

@@ -57,7 +57,7 @@ class Potion(Dampener):
         """Search from |S_f| / N / 25 on, by steps of a tenth."""
         ascending = ratios(deleted, retain)
         enough = self.rho * self._accuracy()
-        share = self.data.samples.deleted.double().mean().item() / 25
+        share = self.data.samples.deleted.cpu().double().mean().item() / 25
         for _ in range(self.tries):
             selection = percentile(ascending, percent(share))
             self.dampen(factors(deleted, retain, selection, 1.0))

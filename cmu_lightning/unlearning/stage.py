@@ -112,11 +112,12 @@ class Stage(Measuring):
             )
         self._check_outputs()
         normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules())
-        if trainer.world_size > 1 and normed:
+        trains = self.view != "passes"
+        if trainer.world_size > 1 and normed and trains:
             self._share_batch_norm()
         self.lay_out(self.network)
-        if self.compiles and self.view != "passes":
-            self.network.compile()
+        if self.compiles and trains:
+            self.network.compile(dynamic=False)
 
     def lay_out(self, network: nn.Module) -> None:
         """On GPUs channels last, as images are, so that no step has to turn weights over."""
@@ -159,6 +160,17 @@ class Stage(Measuring):
         optimizer = self.procedure.optimizer(self.network.parameters(), self.lr, fused)
         schedule = self.procedure.schedule(optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """After a resume, have what an optimiser remembers as this device needs it; another one may have written it."""
+        super().on_train_start()
+        for each in self.trainer.optimizers:
+            for group in each.param_groups if "fused" in each.defaults else ():
+                group["fused"] = each.defaults["fused"]
+            for parameter, remembered in each.state.items():
+                for name, value in remembered.items():
+                    if isinstance(value, Tensor) and value.shape == parameter.shape:
+                        remembered[name] = torch.empty_like(parameter).copy_(value)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a step."""

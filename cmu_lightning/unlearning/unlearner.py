@@ -81,5 +81,5 @@ class Unlearner(Stage):
         """
         network.to(self.trainer.strategy.root_device).eval()
         batches = EvaluationBatches(what, self.data.pixels(), rank=0, world_size=1)
-        with self.trainer.precision_plugin.forward_context(), self.uncompiled():
+        with self.trainer.precision_plugin.forward_context(), self.steadily():
             return torch.cat([network(batch.image).argmax(dim=1) for batch in batches]).cpu()

@@ -16,17 +16,19 @@ import platform
 import time
 from datetime import date
 from functools import partial
+from itertools import product
 
 import torch
 
 from cmu_lightning.data import Batch, CIFAR10DataModule, DigitsDataModule, Poison, evaluation
 from cmu_lightning.data.loading import EvaluationBatches, Pixels
 from cmu_lightning.models import ResNet9
+from cmu_lightning.unlearning import TunedSSD
 from cmu_lightning.unlearning.dampening import factors
 from cmu_lightning.unlearning.importance import flat, of_batches, task_loss
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-GRID = [(s, r) for s in (0.1, 1, 10, 50, 100, 500, 1e3, 1e4, 1e5, 1e6) for r in (0.1, 0.5, 1, 5, 10)]
+GRID = list(product(TunedSSD.selections, TunedSSD.dampening_ratios))
 
 
 class Case:
@@ -93,14 +95,6 @@ def seconds(work) -> float:
     return time.perf_counter() - begin
 
 
-def distinct():
-    """The first of all points that give the same result."""
-    seen = {}
-    for selection, ratio in GRID:
-        seen.setdefault(selection * ratio if ratio >= 1 else (selection, ratio), (selection, ratio))
-    return list(seen.values())
-
-
 def compare(name: str, case: Case) -> dict:
     case.importances()  # first calls are slower
     dampenings = recomputed = 0.0
@@ -111,7 +105,7 @@ def compare(name: str, case: Case) -> dict:
         case.dampen(shared[0], 1e30, 1)  # back to the original
         recomputed += seconds(case.importances)
     evaluation_seconds = sum(seconds(case.evaluate) for _ in range(5)) / 5
-    points = len(distinct())
+    points = len(list(TunedSSD.points()))
     ours, theirs = once + dampenings, recomputed + dampenings
     ours_all, theirs_all = ours + points * evaluation_seconds, theirs + 50 * evaluation_seconds
     found = {

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from cmu_lightning.data import DigitsDataModule
+from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.errors import UserError
-from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Potion, Procedure
+from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Potion, Procedure, TunedSSD
 from cmu_lightning.unlearning.dampening import factors, histogram, percent, percentile, ratios, told
 from cmu_lightning.unlearning.stored import Stored
 from tests.networks import Double, Linear
@@ -218,6 +218,42 @@ def test_potion_takes_the_first_dampening_that_suffices(tmp_path, original):
     assert stage.samples_backward == 1197
 
 
+def test_a_grid_in_memory_ends_where_the_best_of_its_runs_does(tmp_path, original, monkeypatch):
+    """And scores each point as a run of SSD is scored."""
+    monkeypatch.setattr(TunedSSD, "selections", (0.5, 2.0, 20.0))
+    monkeypatch.setattr(TunedSSD, "dampening_ratios", (0.1, 1.0, 10.0))
+    tuned = TunedSSD(LINEAR, SHORT, original)
+    got = fitted(tmp_path, tuned)
+    points = [{key: tried[key] for key in ("selection", "dampening_ratio")} for tried in tuned.summary["grid"]]
+    assert len(points) == 8  # 20 * 1 is 2 * 10
+    assert {"selection": 2.0, "dampening_ratio": 10.0} not in points
+    ended = []
+    for point, tried in zip(points, tuned.summary["grid"], strict=True):
+        stage = SSD(LINEAR, SHORT, original, **point)
+        state = {key: value.clone() for key, value in fitted(tmp_path, stage).items()}
+        stage.trainer.test(stage, datamodule=stage.data, verbose=False)
+        assert tried == point | {key: stage.results[key] for key in ("val_acc", "changed", "selection_score")}
+        ended.append((stage.results["selection_score"], state))
+    best = max(score for score, _ in ended)
+    assert len({score for score, _ in ended}) > 2
+    assert same(got, next(state for score, state in ended if score == best))
+    assert tuned.samples_forward == 1197 + 8 * (203 + 18)
+    assert tuned.samples_backward == 1197
+
+
+def test_the_grid_in_memory_is_the_paper_s():
+    points = list(TunedSSD.points())
+    assert len(points) == 39
+    assert set(points) <= set(grid())
+    assert points[:2] == [(0.1, 0.1), (1, 0.1)]  # as a grid goes: of the names' order, the last varies fastest
+
+
+def test_a_grid_in_memory_needs_validation_samples(tmp_path, original):
+    stage = TunedSSD(LINEAR, SHORT, original)
+    with pytest.raises(UserError, match="chooses by validation samples, and val_size=0 leaves none"):
+        trainer(tmp_path).fit(stage, datamodule=DigitsDataModule(Poison(size=36), val_size=0))
+
+
 def test_potion_that_cannot_succeed_says_so(tmp_path, original, monkeypatch):
     monkeypatch.setattr(Potion, "tries", 1)
     with pytest.warns(UserWarning, match="no dampening of 1"):
@@ -381,11 +417,11 @@ def test_an_impossible_rho():
 
 def test_the_command_line_leaves_the_histogram(fit, runs):
     own = shutil.copytree(runs, Path("own"))  # the session's runs stay as they are
-    for method in ("ssd", "lfssd", "assd", "potion"):
+    for method in ("ssd", "lfssd", "assd", "potion", "tuned_ssd"):
         assert fit("--runs_dir", str(own), "--config", f"unlearn/{method}.yaml", "--data.identified", "0.5") == 0
     for path in own.glob("poison_digits/*/*/importance_ratios.json"):
         stored = json.loads(path.read_text())
         assert sum(stored["counts"]) > 0
         assert stored["selected"] > 0
-    assert len(list(own.glob("poison_digits/*/*/importance_ratios.json"))) == 4
-    assert len(list(own.glob("poison_digits/Original/*/importances/*.pt"))) == 3  # ASSD's are SSD's
+    assert len(list(own.glob("poison_digits/*/*/importance_ratios.json"))) == 5
+    assert len(list(own.glob("poison_digits/Original/*/importances/*.pt"))) == 3  # ASSD's and TunedSSD's are SSD's

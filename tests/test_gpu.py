@@ -9,7 +9,20 @@ import torch
 
 from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.models import ResNet9
-from cmu_lightning.unlearning import ASSD, CF, LFSSD, SSD, BadT, Keep, Original, Potion, Procedure, RewoD, Scrub
+from cmu_lightning.unlearning import (
+    ASSD,
+    CF,
+    LFSSD,
+    SSD,
+    BadT,
+    Keep,
+    Original,
+    Potion,
+    Procedure,
+    RewoD,
+    Scrub,
+    TunedSSD,
+)
 from tests.plain import Until, digits, trainer
 
 GPU = ["gpu"] if torch.cuda.is_available() else []
@@ -26,6 +39,7 @@ STAGES = {
     "SSD-Det": partial(SSD, selection=2.0, fisher="sample"),
     "LFSSD": partial(LFSSD, selection=2.0),
     "ASSD": partial(ASSD, fisher="sample"),
+    "TunedSSD": TunedSSD,
     "Potion": partial(Potion, rho=0.5),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from cmu_lightning.tracking.identity import identity
 
-WITHOUT_FINE_TUNING = frozenset({"RewoD", "SSD", "LFSSD", "ASSD", "Potion", "Keep"})
+WITHOUT_FINE_TUNING = frozenset({"RewoD", "SSD", "LFSSD", "ASSD", "Potion", "TunedSSD", "Keep"})
 """Unlearners on which `procedure.unlearn_steps` has no bearing."""
 
 BLOCK = re.compile(r"^(?=\w)", re.MULTILINE)

@@ -14,6 +14,7 @@ from cmu_lightning.unlearning.rewod import RewoD
 from cmu_lightning.unlearning.scrub import Scrub
 from cmu_lightning.unlearning.ssd import SSD
 from cmu_lightning.unlearning.stage import Stage, View
+from cmu_lightning.unlearning.tuned_ssd import TunedSSD
 from cmu_lightning.unlearning.unlearner import Unlearner
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "RewoD",
     "Scrub",
     "Stage",
+    "TunedSSD",
     "Unlearner",
     "View",
 ]

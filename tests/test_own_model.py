@@ -3,8 +3,6 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import onnxruntime
@@ -14,16 +12,16 @@ import torch
 import cmu_lightning
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import PACKAGE
+from tests.commands import ran
 
 TUTORIAL = PACKAGE.parent / "docs/own_model.md"
 
 
-def ran(command: str) -> str:
-    """A command of the page, in the current folder, by the interpreter of the tests."""
-    words = [sys.executable if word == "python" else word for word in command.split()]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{command}: {done.stderr}"
-    return done.stdout
+def said(command: str) -> str:
+    """By a command of the page."""
+    ended = ran(command)
+    assert ended.code == 0, f"{command}: {ended.err}"
+    return ended.out
 
 
 def test_the_tutorial(tmp_path, monkeypatch):
@@ -36,30 +34,30 @@ def test_the_tutorial(tmp_path, monkeypatch):
     commands = [line for kind, content in blocks if not kind for line in content.splitlines()]
     first, install, images, train, repair, result, scrub, predict, export = commands
     assert (install, images, train) == ("pip install '.[export]'", "python images.py", "python train.py")
-    ran(images)
+    said(images)
     assert len(list(Path("images/train").glob("*/*.png"))) == 1200
-    ran(train)
+    said(train)
     assert first == repair == "python -m cmu_lightning repair --config mine.yaml --model.original model.pt"
-    ran(repair)
+    said(repair)
     told = json.loads(Path("runs/mine/repaired.json").read_text())
     assert len(told["candidates"]) == 12
     assert "12 candidates" in text
     assert told["candidates"][[each["run"] for each in told["candidates"]].index(told["run"])]["method"] == "Potion"
     assert "> Potion is chosen: of 12 candidates" in text
-    original, repaired = (list(map(float, line.split()[-2:])) for line in ran(result).splitlines())
+    original, repaired = (list(map(float, line.split()[-2:])) for line in said(result).splitlines())
     assert original[0] > 0.9
     assert original[1] < 0.3
     assert repaired[0] > 0.85
     assert repaired[1] > 0.7
-    ran(scrub)
+    said(scrub)
     assert len(list(Path("runs/mine/Scrub").iterdir())) == 3
-    ran(predict.replace("RUN", told["run"]))
+    said(predict.replace("RUN", told["run"]))
     with Path("predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     flagged = [row for row in rows if row["split"] == "deleted"]
     assert sorted(row["name"] for row in flagged) == sorted(Path("flagged.csv").read_text().split()[1:])
     assert sum(row["changed"] == "true" for row in flagged) > len(flagged) / 2
-    ran(export.replace("RUN", told["run"]))
+    said(export.replace("RUN", told["run"]))
     with pytest.raises(UserError, match=r"Potion/\S+ needs my_net.Net, which is not found .*: be in the folder"):
         cmu_lightning.load(told["run"])
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from contextlib import chdir
 from functools import partial
@@ -20,6 +19,7 @@ from cmu_lightning.__main__ import main
 from cmu_lightning.errors import UserError
 from cmu_lightning.models.made import Made
 from cmu_lightning.tracking.checkpoint import load_network, read_original
+from tests.commands import ran
 from tests.networks import Linear
 
 POISON = ("fit", "--config", "poison_digits.yaml", "--runs_dir", "runs")
@@ -172,20 +172,11 @@ class Net(nn.Sequential):
 def test_a_network_in_the_current_folder(name):
     """In a process of its own, with BadT, which needs a second network."""
     Path("net_here.py").write_text(MINE)
-    command = [
-        sys.executable,
-        "-m",
-        "cmu_lightning",
-        *POISON,
-        "--config",
-        "unlearn/badt.yaml",
-        "--network",
-        f"net_here.{name}",
-    ]
-    command += ["--network.width", "9", "--procedure.steps", "3", "--procedure.unlearn_steps", "3"]
+    network = f"--network net_here.{name} --network.width 9 --procedure.steps 3 --procedure.unlearn_steps 3"
+    command = f"python -m cmu_lightning {' '.join(POISON)} --config unlearn/badt.yaml {network}"
     torch.save(nn.Sequential(nn.Flatten(), nn.Linear(144, 9), nn.CELU(), nn.Linear(9, 10)).state_dict(), "own.pt")
-    ended = subprocess.run([*command, "--model.original", "own.pt"], capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr
+    ended = ran(f"{command} --model.original own.pt")
+    assert ended.code == 0, ended.err
     (run,) = Path("runs/poison_digits/BadT").iterdir()
     sys.path.insert(0, ".")
     try:

@@ -24,6 +24,7 @@ class Losses(Callback):
 
 def stages(original):
     return {
+        "SSD of one sample": SSD(LINEAR, SHORT, original, selection=2.0, dampening_ratio=0.5),
         "Scrub": Scrub(LINEAR, SHORT, original, forget_steps=6),
         "BadT": BadT(LINEAR, SHORT, original),
         "SSD": SSD(LINEAR, SHORT, original, selection=2.0, dampening_ratio=0.5),
@@ -33,7 +34,7 @@ def stages(original):
 
 
 def run(original: str, folder: Path, processes: int) -> dict:
-    """Fit all of them on 9 of 36 poisoned digits, an odd number, and keep losses, weights and importances."""
+    """Fit all of them on 9 of 36 poisoned digits, an odd number, and one on 1; keep losses, weights and importances."""
     result = {}
     for name, stage in stages(original).items():
         losses = Losses()
@@ -50,7 +51,7 @@ def run(original: str, folder: Path, processes: int) -> dict:
             enable_progress_bar=False,
             logger=False,
         )
-        trainer.fit(stage, datamodule=digits(0.25))
+        trainer.fit(stage, datamodule=digits(1 / 36 if "one sample" in name else 0.25))
         result[name] = {"losses": losses.seen, "weights": stage.network.state_dict(), "samples": stage.samples_forward}
     return result
 

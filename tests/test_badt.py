@@ -7,7 +7,7 @@ from lightning.pytorch import Callback
 
 from cmu_lightning.data import Batch
 from cmu_lightning.models import ResNet9
-from cmu_lightning.unlearning import BadT
+from cmu_lightning.unlearning import BadT, Scrub
 from cmu_lightning.unlearning.distilling import divergence
 from cmu_lightning.unlearning.stage import build
 from tests.networks import Linear
@@ -70,7 +70,8 @@ def test_its_two_limits():
     assert stage.loss(everything).min() > 0
 
 
-def test_teachers_stay_as_they_are_and_out_of_checkpoints(tmp_path):
+@pytest.mark.parametrize(("method", "count"), [(BadT, 2), (Scrub, 1)])
+def test_teachers_stay_as_they_are_and_out_of_checkpoints(tmp_path, method, count):
     """With batch norm, whose statistics move wherever a network is in training mode."""
     network = partial(ResNet9, num_classes=10, in_channels=1, width=2)
     torch.save(network().state_dict(), "own.pt")
@@ -79,16 +80,16 @@ def test_teachers_stay_as_they_are_and_out_of_checkpoints(tmp_path):
         def on_train_start(self, trainer, stage):
             self.before = [copy.deepcopy(teacher.state_dict()) for teacher in stage.teachers]
 
-    keep, stage = Keep(), BadT(network, SHORT, "own.pt")
+    keep, stage = Keep(), method(network, SHORT, "own.pt")
     assert stage.teachers == ()
     run = trainer(tmp_path, keep)
     run.fit(stage, datamodule=digits(0.5))
-    assert [same(old, dict(new.state_dict())) for old, new in zip(keep.before, stage.teachers, strict=True)] == [
-        True
-    ] * 2
-    assert not same(keep.before[0], keep.before[1])
+    after = [dict(teacher.state_dict()) for teacher in stage.teachers]
+    assert [same(old, new) for old, new in zip(keep.before, after, strict=True)] == [True] * count
+    assert not same(keep.before[0], dict(stage.network.state_dict()))
+    assert count == 1 or not same(*keep.before)
     assert not any(teacher.training for teacher in stage.teachers)
     run.save_checkpoint(tmp_path / "badt.ckpt", weights_only=True)
     kept = torch.load(tmp_path / "badt.ckpt", weights_only=True)["state_dict"]
     assert set(kept) == {f"network.{key}" for key in network().state_dict()}
-    assert stage.samples_forward == 3 * stage.samples_backward
+    assert stage.samples_forward == (1 + count) * stage.samples_backward

@@ -402,6 +402,22 @@ def test_damaged_importances_are_made_again(tmp_path, original):
     assert torch.equal(whole["deleted"], again["deleted"])
 
 
+def test_hostile_importances_run_nothing_and_are_made_again(tmp_path, original):
+    fitted(tmp_path, SSD(LINEAR, SHORT, original))
+    (path,) = (tmp_path / "importances").glob("*.pt")
+    whole = torch.load(path, weights_only=True)
+
+    class Hostile:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "owned",)
+
+    torch.save(whole | {"summary": Hostile()}, path)
+    with pytest.warns(UserWarning, match="is damaged and is made again"):
+        fitted(tmp_path, SSD(LINEAR, SHORT, original))
+    assert not (tmp_path / "owned").exists()
+    assert torch.load(path, weights_only=True)["summary"] == whole["summary"]
+
+
 @pytest.mark.parametrize(
     "options", [{"selection": -1.0}, {"dampening_ratio": -0.5}, {"dampening_ratio": inf}, {"selection": nan}]
 )

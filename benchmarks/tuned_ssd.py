@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from cmu_lightning.cli import main
+from cmu_lightning import cli
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.unlearning import TunedSSD
 
@@ -32,7 +32,9 @@ def fit(runs: Path, method: str, *options: str) -> tuple[float, dict]:
     sys.argv = ["cmu_lightning"]
     begin = time.perf_counter()
     with redirect_stdout(io.StringIO()):
-        code = main(["fit", *options, "--runs_dir", str(runs), "--checkpoints", "chosen", "--wandb.mode", "disabled"])
+        code = cli.main(
+            ["fit", *options, "--runs_dir", str(runs), "--checkpoints", "chosen", "--wandb.mode", "disabled"]
+        )
     passed = time.perf_counter() - begin
     if code:
         raise SystemExit(code)
@@ -40,9 +42,11 @@ def fit(runs: Path, method: str, *options: str) -> tuple[float, dict]:
     return passed, json.loads(newest.read_text())
 
 
-def compare(common: list[str], runs: Path) -> dict:
+def compare(setting: list[str], identified: str, runs: Path) -> dict:
+    fit(runs, "Original", *setting)
+    common = [*setting, "--data.identified", identified]
     ssd = [*common, "--config", "unlearn/ssd.yaml"]
-    fit(runs, "SSD", *ssd, "--model.selection", "7")  # makes what all others share
+    fit(runs, "SSD", *ssd, "--model.selection", "7")  # makes the importances
     made = []
     for selection, ratio in TunedSSD.points():
         made.append(fit(runs, "SSD", *ssd, f"--model.selection={selection}", f"--model.dampening_ratio={ratio}"))
@@ -58,14 +62,21 @@ def compare(common: list[str], runs: Path) -> dict:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setting", default="poison_digits.yaml")
     parser.add_argument("--identified", default="0.5")
     given, options = parser.parse_known_args()
     CorruptedDataModule.kept = {}
-    with tempfile.TemporaryDirectory() as folder:
-        found = compare(["--config", given.setting, "--data.identified", given.identified, *options], Path(folder))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            found = compare(["--config", given.setting, *options], given.identified, Path(folder))
+    finally:
+        CorruptedDataModule.kept = None
     where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
     where |= {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()}
     print(json.dumps(found | where | vars(given) | {"options": options, "torch": torch.__version__}))
+
+
+if __name__ == "__main__":
+    main()

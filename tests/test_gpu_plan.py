@@ -28,6 +28,7 @@ TINY = {
     "learning_curve.py": ["--procedure.steps", "2", *LINEAR, "10", *FIT],
     "released_code.py": ["--steps", "2", "--warmup", "1", "--batch_size", "8", "--rounds", "1", "--workers", "0"],
     "ssd_grid.py": ["--share", "0.5", "--width", "1"],
+    "tuned_ssd.py": [*LINEAR, "10", *FIT, "--procedure.steps", "2"],
     "evaluation.py": ["--width", "1", "--images", "40", "--rounds", "1"],
     "workers.py": [*DIGITS, "--workers", "2"],
 }
@@ -37,6 +38,7 @@ SAYS = {
     "learning_curve.py": r"epoch  1: ours [\d.]+, theirs 0\.5191, 0\.5281",
     "released_code.py": r"released code, 0 workers +[\d,]+ images a second; ours is [\d.]+ times as fast",
     "ssd_grid.py": '"case": "CIFAR-10, 50%"',
+    "tuned_ssd.py": '"runs": 39.*"the same point": true',
     "evaluation.py": r"ours takes [\d.]+ times the loop",
     "workers.py": r"2 runs with 2 workers: +[\d.]+ s",
 }
@@ -100,7 +102,7 @@ def load(script):
 
 def test_the_plan_has_all_that_is_asked():
     assert {command.split()[1].rpartition("/")[2] for _, command in PLAN} == {*TINY, "-m"} - {"fit"}
-    assert len(PLAN) == 9
+    assert len(PLAN) == 10
 
 
 @pytest.mark.parametrize(("what", "command"), PLAN, ids=[command for _, command in PLAN])

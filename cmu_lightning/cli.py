@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
-import dotenv
 import torch
 import yaml
 from lightning.pytorch import Trainer
@@ -21,7 +20,7 @@ from torch import nn
 from cmu_lightning.console import quiet, what_a_user_did
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import find_configs, one_sentence, with_class_path
+from cmu_lightning.parsing import find_configs, one_sentence, read_env, with_class_path
 from cmu_lightning.settling import refuse_impossible, settle
 from cmu_lightning.tracking.account import choose_mode, one_silence, say
 from cmu_lightning.tracking.asked import remember
@@ -200,8 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet()
     begun = WandbLogger.begun
     strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
-    dotenv.load_dotenv(".env")
     try:
+        read_env()
         given = find_configs(sys.argv[1:] if arguments is None else list(arguments))
         sys.argv[1:] = given  # Lightning starts further processes with it
         cli = CLI(

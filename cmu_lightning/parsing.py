@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
+import dotenv
+
 from cmu_lightning.errors import UserError
 
 PACKAGE = Path(__file__).parent
@@ -34,6 +36,20 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One sentence, as for every other mistake."""
         raise UserError(f"{self.command}: {message}; see {self.command} --help")
+
+
+def read_env() -> None:
+    """Take over what the file .env in the current folder says, unless the environment says it.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        dotenv.load_dotenv(".env")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"the file .env cannot be read ({error}): write lines such as WANDB_MODE=offline, in UTF-8"
+        ) from error
 
 
 def find_configs(arguments: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,13 @@ def test_what_is_no_command_is_said(given, says, capsys):
 def test_help_needs_no_torch():
     code = "import sys; from cmu_lightning.__main__ import main; main(['--help']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    "given", [["report", ".", "--out", "report"], ["fit", "--config", "poison_digits.yaml"], ["predict", "RUN"]]
+)
+def test_an_env_file_that_cannot_be_read_is_said(given, capsys):
+    Path(".env").write_bytes(b"WANDB_MODE=\xff\xfe\n")
+    assert main(given) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error: the file .env cannot be read \([^\n]*\): write lines such as [^\n]*\n", said), said

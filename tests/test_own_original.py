@@ -88,6 +88,15 @@ def test_what_is_wrong_with_an_original(case, fit, capsys):
     assert [path for path in Path("runs").rglob("*") if ".locks" not in path.parts] == []
 
 
+@pytest.mark.parametrize("more", [(), ("--data.discovery", "LossRanking", "--data.discovery.count", "9")])
+def test_an_original_of_other_images_is_said_before_anything_is_asked_of_it(more, fit, capsys):
+    torch.save(Linear(100, 10).state_dict(), "own.pt")
+    other = ("--network.pixels", "100", "--model.original", "own.pt", "--runs_dir", "runs")
+    assert fit("--config", "unlearn/cf.yaml", *other, *more) == 2
+    assert "error: Linear does not take images of shape (1, 12, 12)" in capsys.readouterr().err
+    assert not list(Path("runs").glob("poison_digits"))
+
+
 def test_damaged_safetensors():
     Path("own.safetensors").write_bytes(b"\x08")
     with pytest.raises(UserError, match="cannot be read as safetensors"):

@@ -158,6 +158,13 @@ def test_a_study_is_one_command(command, place, small, monkeypatch):
     assert account.SILENCE not in os.environ
 
 
+def test_a_mode_that_is_none_is_said(place, fit, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_MODE", "sometimes")
+    assert fit(*CF, "--runs_dir", str(place)) == 2
+    assert "error: WANDB_MODE=sometimes is no mode of W&B: set it to online, offline" in capsys.readouterr().err
+    assert not list(place.glob("poison_digits/CF"))
+
+
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
 def test_a_sweep_that_hears_nothing_is_an_error(mode, place, fit, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")

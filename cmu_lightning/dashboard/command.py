@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import Parser
+from cmu_lightning.parsing import Parser, read_env
 
 
 def parser() -> Parser:
@@ -49,12 +49,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _save(made: list) -> None:  # type: ignore[type-arg]
-    import dotenv
     import wandb
 
     from cmu_lightning.tracking.account import has_key
 
-    dotenv.load_dotenv(".env")
+    read_env()
     if not has_key():
         raise UserError("dashboard needs a key for W&B: set WANDB_API_KEY, run `wandb login`, or give --json")
     try:

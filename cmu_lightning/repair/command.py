@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dotenv
 from rich.console import Console
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import Parser
+from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.repair.choose import CHOICE, Candidate, choose, comparable, doubts, is_destroyed, table
 from cmu_lightning.repair.study import points
 from cmu_lightning.sweep.failures import Failure
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
         The exit code: 0, 2 for what a user did wrong, 1 if the original cannot be measured or the chosen
             one not be made again, 130 if it was interrupted.
     """
-    dotenv.load_dotenv(".env")
+    read_env()
     given, others = _parser().parse_known_args(list(arguments))
     runs_dir = Path(given.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
     if threading.current_thread() is threading.main_thread():

@@ -6,13 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import dotenv
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table as Shown
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import Parser
+from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.report.collect import Skipped, collect
 from cmu_lightning.report.results_file import pack, unpack
 from cmu_lightning.report.select import RULES
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError: The arguments cannot work, or there is nothing to report.
     """
     given = parser().parse_args(list(arguments))
-    dotenv.load_dotenv(".env")
+    read_env()
     runs_dir, out = given.runs_dir, given.out
     if not runs_dir.exists():
         raise UserError(f"there is no runs folder {runs_dir}: give one that fit or sweep has written to")

@@ -5,11 +5,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import dotenv
 from rich.console import Console
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import Parser
+from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.serving.finished import read_finished
 from cmu_lightning.serving.folder import refuse_occupied, whole_folder
 
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
             do what the network does.
     """
     given = parser().parse_args(list(arguments))
-    dotenv.load_dotenv(".env")
+    read_env()
     stored = read_finished(given.run)
     refuse_occupied(given.out, FILES)
     missing = next((name for name in NEEDED if find_spec(name) is None), None)

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dotenv
 from rich.console import Console
 from rich.table import Table
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import Parser
+from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.serving.finished import read_finished
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         UserError: The arguments cannot work, or something of the run is not there.
     """
     given = parser().parse_args(list(arguments))
-    dotenv.load_dotenv(".env")
+    read_env()
     stored = read_finished(given.run)
     files = None
     if given.images is not None:

@@ -8,11 +8,10 @@ import threading
 from itertools import islice
 from pathlib import Path
 
-import dotenv
 from rich.console import Console
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import Parser
+from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.sweep import failures, search, stopped
 from cmu_lightning.sweep.file import Sweep, find, read
 from cmu_lightning.sweep.hyperband import Hyperband
@@ -32,7 +31,7 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit code: 0, 1 if runs failed, 2 for what is wrong with the files, 130 if it was interrupted.
     """
-    dotenv.load_dotenv(".env")
+    read_env()
     given = _parse(arguments)
     sweeps = [read(path) for path in find(given.paths)]
     runs_dir = Path(given.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")

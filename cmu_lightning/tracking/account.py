@@ -15,8 +15,11 @@ from rich.console import Console
 from cmu_lightning.errors import UserError
 
 Mode = Literal["online", "offline", "disabled"]
-SPELLINGS: dict[str, Mode] = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
-"""Of WANDB_MODE; all others are online."""
+SPELLINGS: dict[str, Mode] = {
+    **{"online": "online", "run": "online", "shared": "online"},
+    **{"offline": "offline", "dryrun": "offline", "disabled": "disabled"},
+}
+"""Of WANDB_MODE."""
 
 SILENCE = "CMU_WANDB_SILENCE"
 """Environment variable: a file that is touched when the server was silent."""
@@ -36,10 +39,12 @@ def choose_mode(asked: Mode | None) -> Mode | None:
         asked: On the command line or in a config.
 
     Raises:
-        UserError: It is a sweep's trial, and there is no key or the mode is not online.
+        UserError: WANDB_MODE is no mode; or it is a sweep's trial, and there is no key or the mode is not online.
     """
     variable = os.environ.get("WANDB_MODE")
-    mode = asked or (SPELLINGS.get(variable, "online") if variable else None)
+    if variable and variable not in SPELLINGS:
+        raise UserError(f"WANDB_MODE={variable} is no mode of W&B: set it to online, offline or disabled")
+    mode = asked or (SPELLINGS[variable] if variable else None)
     if mode in ("offline", "disabled"):
         if in_sweep():
             raise UserError(f"a sweep's trial has to reach W&B, and WANDB_MODE is {mode}: set it to online")

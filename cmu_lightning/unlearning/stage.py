@@ -110,7 +110,7 @@ class Stage(Measuring):
                 f"a stage is one pass of exactly {self.steps} steps: give the Trainer max_epochs=1, "
                 "no max_steps and no accumulate_grad_batches, and set the number of steps in procedure"
             )
-        self._check_outputs()
+        self.check_outputs(self.network)
         normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules())
         trains = self.view != "passes"
         if trainer.world_size > 1 and normed and trains:
@@ -133,23 +133,27 @@ class Stage(Measuring):
                 "batch norm keeps each process's own statistics on the CPU, so training differs from one process's"
             )
 
-    def _check_outputs(self) -> None:
-        """One image through the network, before anything costs time."""
+    def check_outputs(self, network: nn.Module) -> None:
+        """One image through a network on the CPU, before anything costs time.
+
+        Raises:
+            UserError: It does not fit the data.
+        """
         data = self.data
         image = data.pixels()(data.samples.images[:1], torch.ones(1, dtype=torch.bool)).cpu()
-        training = self.network.training
+        training = network.training
         try:
             with torch.no_grad():
-                shape = tuple(self.network.eval()(image).shape)
+                shape = tuple(network.eval()(image).shape)
         except RuntimeError as error:
             raise UserError(
-                f"{type(self.network).__name__} does not take images of shape {tuple(image.shape[1:])} ({error}): "
+                f"{type(network).__name__} does not take images of shape {tuple(image.shape[1:])} ({error}): "
                 "change network"
             ) from error
-        self.network.train(training)
+        network.train(training)
         if shape != (1, data.num_classes):
             raise UserError(
-                f"{type(self.network).__name__} gives outputs of shape {shape[1:]} for the {data.num_classes} classes "
+                f"{type(network).__name__} gives outputs of shape {shape[1:]} for the {data.num_classes} classes "
                 f"of {data.dataset}: change network"
             )
 

@@ -71,6 +71,7 @@ class Unlearner(Stage):
         difference = data.difference(recorded) if recorded else "another data set" if RECORD in checkpoint else None
         if difference:
             raise UserError(f"the original {path} was trained on {difference}: use an original of this setting")
+        self.check_outputs(original)
         return original.eval()
 
     @torch.no_grad()

@@ -18,7 +18,8 @@ def report_refusal(reason: str) -> None:
     Args:
         reason: Of the refusal.
     """
-    reachable = in_sweep() and has_key() and os.environ.get("WANDB_MODE", "online") not in SPELLINGS
+    online = SPELLINGS.get(os.environ.get("WANDB_MODE") or "online") == "online"
+    reachable = in_sweep() and has_key() and online
     if not reachable or getattr(rank_zero_only, "rank", None):
         return
     import wandb

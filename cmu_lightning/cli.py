@@ -150,7 +150,10 @@ class CLI(LightningCLI):
                     publish_results(self.wandb, self.resolved, self.run)
         except SystemExit:
             if not (self.wandb and self.wandb.stopped):
-                raise
+                if not self.trainer.interrupted:
+                    raise
+                say("interrupted: the same command again goes on")
+                raise SystemExit(128 + signal.SIGINT) from None
             say(f"W&B stopped this run: the same command again goes on with {self.run.folder}")
             return
         self._remember()

@@ -1,5 +1,6 @@
 """What the command line says of an error, and what it keeps from the screen."""
 
+import errno
 import logging
 import warnings
 
@@ -8,10 +9,15 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from cmu_lightning.errors import UserError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a disk, a quota and a limit on files say."""
+
 
 def what_a_user_did(error: BaseException | None) -> str | None:
     """The message of a user's mistake behind an error; None if it is another kind of error."""
     while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return f"there is no room to write ({error}): make some, and the same command goes on"
         if isinstance(error, UserError | ArgumentError | MisconfigurationException):
             return str(error)
         error = error.__cause__ or error.__context__

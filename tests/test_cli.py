@@ -1,8 +1,11 @@
+import errno
 import json
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ import yaml
 import cmu_lightning
 from cmu_lightning.cli import main
 from cmu_lightning.parsing import CONFIGS, find_configs, one_sentence
+from cmu_lightning.tracking.checkpoint import save_whole
 from tests.networks import Linear
 
 CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")
@@ -328,3 +332,43 @@ def test_a_config_of_another_run_is_refused(copied, fit, capsys):
     config, checkpoint = (the(copied, f"poison_digits/{name}") for name in ("Original/*/config.yaml", "CF/*/last.ckpt"))
     assert main(["test", "--config", str(config), "--ckpt_path", str(checkpoint)]) == 2
     assert "is of another run than the config" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_and_the_same_command_goes_on(copied, fit, capsys, monkeypatch):
+    def full(trainer, path, weights_only):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    arguments = (*CF, "--runs_dir", str(copied))
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning.pytorch.Trainer.save_checkpoint", full)
+        assert fit(*arguments) == 2
+    assert "error: there is no room to write ([Errno 28]" in capsys.readouterr().err
+    assert not list(copied.glob("poison_digits/CF/*/*ckpt*"))
+    assert fit(*arguments) == 0
+    assert metrics(copied, "CF")["method"] == "CF"
+
+
+def test_an_older_checkpoint_outlives_a_full_disk(tmp_path):
+    def full(path, weights_only):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    last = tmp_path / "last.ckpt"
+    last.write_bytes(b"whole")
+    with pytest.raises(OSError, match="No space"):
+        save_whole(SimpleNamespace(save_checkpoint=full, is_global_zero=True), last, weights_only=True)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("last.ckpt", b"whole")]
+
+
+def test_ctrl_c_is_said(copied, fit, capsys, monkeypatch):
+    def interrupted(self, batch):
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("cmu_lightning.unlearning.CF.loss", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        fit(*CF, "--runs_dir", str(copied))
+    signal.signal(signal.SIGINT, handler)
+    assert ended.value.code == 130
+    assert "interrupted: the same command again goes on" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.tracking.checkpoint import save_whole
 from cmu_lightning.tracking.run import write_atomically
 
 
@@ -54,5 +55,5 @@ class LastCheckpoint(Callback):
             return
         late = time.monotonic() - self.written > (self.rest if ends_epoch else self.seconds)
         if trainer.strategy.reduce_boolean_decision(late, all=False):
-            trainer.save_checkpoint(self.path, weights_only=False)
+            save_whole(trainer, self.path, weights_only=False)
             self.written = time.monotonic()

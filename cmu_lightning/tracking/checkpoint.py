@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from safetensors.torch import load_file
 from torch import nn
 
@@ -40,7 +41,10 @@ def _load(path: str | Path) -> Any:
             "state_dict() with torch.save"
         ) from error
     except Exception as error:  # torch raises whatever the bytes lead it to
-        raise UserError(f"{path} cannot be read as a checkpoint (is it whole?): give the last.ckpt of a run") from error
+        raise UserError(
+            f"{path} cannot be read as a checkpoint (is it whole?): give another one; or if it is a run's own, delete "
+            "it, and the same command makes it again or says how"
+        ) from error
 
 
 def read_original(path: str | Path) -> dict[str, Any]:
@@ -84,6 +88,23 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
     part = path.with_name(f".{path.name}.part")
     torch.save(content, part)
     part.replace(path)
+
+
+def save_whole(trainer: Trainer, path: Path, weights_only: bool) -> None:
+    """Have a trainer write a checkpoint that is either whole or not there; Lightning copies, if /tmp is another disk.
+
+    Raises:
+        OSError: There is no room; an older checkpoint stays as it was.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        trainer.save_checkpoint(part, weights_only=weights_only)
+        if trainer.is_global_zero:
+            part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    trainer.strategy.barrier()
 
 
 def load_network(network: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> nn.Module:

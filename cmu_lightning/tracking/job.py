@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.checkpoint import read_checkpoint
+from cmu_lightning.tracking.checkpoint import read_checkpoint, save_whole
 from cmu_lightning.tracking.handover import INHERITED, decide
 from cmu_lightning.tracking.original import find_or_train
 from cmu_lightning.tracking.results import described, measured
@@ -108,7 +108,7 @@ class Job:
         resume, last = decision["resume"], str(self.run.checkpoint)
         if resume is None or "optimizer_states" in read_checkpoint(resume):
             self.trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
-            self.trainer.save_checkpoint(last, weights_only=True)
+            save_whole(self.trainer, self.run.checkpoint, weights_only=True)
         self.trainer.test(model, datamodule=data, ckpt_path=last, weights_only=True, verbose=False)
         if self.trainer.is_global_zero:
             description = described(model, data, self.config, self.run, self.original)

@@ -148,14 +148,14 @@ class CLI(LightningCLI):
                 told = was_finished and ON_DEMAND in os.environ  # by the process that made it
                 if self.wandb and self.trainer.is_global_zero and not told:
                     publish_results(self.wandb, self.resolved, self.run)
-        except SystemExit:
-            if not (self.wandb and self.wandb.stopped):
-                if not self.trainer.interrupted:
-                    raise
-                say("interrupted: the same command again goes on")
-                raise SystemExit(128 + signal.SIGINT) from None
-            say(f"W&B stopped this run: the same command again goes on with {self.run.folder}")
-            return
+        except SystemExit as ended:
+            if self.wandb and self.wandb.stopped:
+                say(f"W&B stopped this run: the same command again goes on with {self.run.folder}")
+                return
+            if isinstance(ended, SIGTERMException) or not self.trainer.interrupted:
+                raise
+            say("interrupted: the same command again goes on")
+            raise SystemExit(128 + signal.SIGINT) from None
         self._remember()
         if self.trainer.is_global_zero:
             columns = {} if self.original is None else {"Original": self.original.metrics or {}}

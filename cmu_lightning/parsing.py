@@ -16,7 +16,8 @@ CONFIGS = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "con
 NOISE = re.compile(
     r"Does not validate against|^Subtypes:|^Errors:|NoneType|^Given value|^Expected a path but|^tip:|^usage:"
 )
-
+NESTED = re.compile(r"--([\w.]+): (?:\w+: )?--(\w+)")
+"""Of an option within an option, which is typed with a dot."""
 
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
@@ -110,6 +111,8 @@ def one_sentence(message: str) -> str:
     text = re.sub(r"Type [\w.]*Callable\[.*?\]\S* \S+ expects a function or a callable class:", "", text)
     text = re.sub(r"Problem with given class_path '(?:\w+\.)*(\w+)':", r"\1:", text)
     text = re.sub(r"Got value: Namespace\(.*\)$", "", text)
+    while text != (text := NESTED.sub(r"--\1.\2", text)):
+        pass
     text = re.sub(r"(?:Type )?Expected a <class '(\w+)'>", r"expected \1", text)
     text = re.sub(r"Expected an import path or a subclass spec, but got None.*", "is missing, give a setting", text)
     text = re.sub(r"Option '(\w+)' is not accepted", r"there is no option '\1', check its spelling with --help", text)

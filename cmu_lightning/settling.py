@@ -33,8 +33,10 @@ def refuse_impossible(config: Namespace) -> None:
     if interval is not None and not isinstance(interval, str) and interval <= 0:
         raise UserError(f"trainer.val_check_interval={interval} is not positive: give a number of steps")
     clip = config.trainer.gradient_clip_val
-    if clip is not None and clip <= 0:
+    if clip is not None and not clip > 0:
         raise UserError(f"trainer.gradient_clip_val={clip} is not positive: give a norm, or leave it out")
+    if config.trainer.limit_test_batches == 0:
+        raise UserError("trainer.limit_test_batches=0 leaves nothing to measure: give at least 1, or leave it out")
 
 
 def settle(config: Namespace, plain: Callable[[], dict[str, Any]]) -> None:

@@ -233,7 +233,14 @@ WRONG = {
     "a class that does not exist": (["--data.manipulation.target", "12"], "the class 12, .* 0 to 9"),
     "a number that is none": (["--procedure.lr", "fast"], "procedure.lr"),
     "an unknown class": (["--model", "Foo"], "--model: .*Foo"),
-    "an unknown manipulation": (["--data.manipulation", "Foo"], "--manipulation: .*Foo"),
+    "an unknown manipulation": (["--data.manipulation", "Foo"], "--data.manipulation: .*Foo"),
+    "a size that is none": (["--data.manipulation.size", "x"], "--data.manipulation.size: expected int"),
+    "a pattern that is no seed": (
+        ["--data.manipulation", "Blended", "--data.manipulation.size", "36", "--data.manipulation.pattern", "-1"],
+        "-1 is not a seed",
+    ),
+    "nothing to measure": (["--trainer.limit_test_batches", "0"], "limit_test_batches=0 leaves nothing"),
+    "a network of negative width": (["--network", "ResNet9", "--network.width", "-4"], "network.width=-4"),
     "a length of the trainer's": (["--trainer.max_steps", "3"], "trainer.max_steps=3 .* procedure.steps"),
     "a second sharding": (["--trainer.use_distributed_sampler", "true"], "use_distributed_sampler=True"),
     "a negative seed": (["--seed_everything", "-3"], "seed_everything=-3"),
@@ -247,6 +254,8 @@ WRONG = {
     "a setting outside the runs folder": (["--setting", "../x"], r"setting=\.\./x"),
     "an accelerator that does not exist": (["--trainer.accelerator", "foo"], "accelerator='foo'"),
     "clipping to less than nothing": (["--trainer.gradient_clip_val", "-1"], "gradient_clip_val=-1"),
+    "clipping to no number": (["--trainer.gradient_clip_val", ".nan"], "gradient_clip_val=nan"),
+    "an infinite weight": ([*CF, "--model", "Scrub", "--model.distill", ".nan"], "distill >= 0, .* not distill=nan"),
     "validation every 0 steps": (["--trainer.val_check_interval", "0"], "val_check_interval=0"),
     "a trigger larger than the image": (["--data.manipulation.patch", "13"], "13 pixels .* 12x12"),
     "a trigger of other channels": (["--data.manipulation.value", "[1,1,1]"], "3 numbers for 1 channels"),
@@ -359,6 +368,15 @@ def test_an_older_checkpoint_outlives_a_full_disk(tmp_path):
     with pytest.raises(OSError, match="No space"):
         save_whole(SimpleNamespace(save_checkpoint=full, is_global_zero=True), last, weights_only=True)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("last.ckpt", b"whole")]
+
+
+def test_weights_that_diverged_are_said_and_nothing_starts_from_them(fit, capsys):
+    diverging = ("--runs_dir", "runs", "--procedure.lr", "1e30")
+    with pytest.warns(UserWarning, match="training diverged to weights that are not finite"):
+        assert fit(*diverging) == 0
+    assert fit(*CF, *diverging) == 2
+    assert re.search(r"the original \S+ has weights that are not finite", capsys.readouterr().err)
+    assert not list(Path("runs").glob("poison_digits/CF/*"))
 
 
 def test_ctrl_c_is_said(copied, fit, capsys, monkeypatch):

@@ -54,6 +54,7 @@ WRONG = {
     "the same by name and by index": ("cat/1.png\n1\n", NAMES, "line 2 flags 1 again, as line 1 did"),
     "an unknown name": ("cat/1.png\ncat/9.png\n", NAMES, "line 2 has 'cat/9.png', which is no training image"),
     "an index too large": ("0\n4\n", NAMES, "line 2 has index 4, but the training samples are 0 to 3"),
+    "two in a line": ("index\n0\n1,2\n", None, "line 3 has more cells than the header has columns"),
     "a negative index": ("-1\n", None, "line 1 has '-1', which is no index"),
     "names without names": ("cat/1.png\n", None, "line 1 has 'cat/1.png', which is no index"),
     "a file outside": ("cat/1.png\ncat/../../x.png\n", NAMES, "line 2 has 'cat/../../x.png', which leaves"),

@@ -1,3 +1,5 @@
+from math import inf, nan
+
 import pytest
 import torch
 from torch import nn
@@ -32,6 +34,13 @@ def test_wide_resnet_is_the_published_architecture():
         WideResNet(depth=27)
 
 
+@pytest.mark.parametrize("network", [ResNet9, WideResNet])
+@pytest.mark.parametrize("size", ["width", "num_classes", "in_channels"])
+def test_a_network_of_no_size(network, size):
+    with pytest.raises(UserError, match=f"network.{size}=0 is not positive"):
+        network(**{size: 0})
+
+
 def test_the_schedule_is_the_released_codes():
     """Rates that the released code's run of 4,000 and of 1,000 steps had (steps counted from 0)."""
     procedure = Procedure()
@@ -56,7 +65,14 @@ def test_the_optimiser_against_its_formula():
         assert weight.item() == pytest.approx(value, abs=1e-12)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"batch_size": -1}, {"lr": 0.0}, {"warmup": 1.0}, {"decay": 0.5}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"steps": 0}, {"batch_size": -1}, {"lr": 0.0}, {"lr": inf}, {"lr": nan}, {"warmup": 1.0}, {"decay": 0.5}),
+        *({"decay": nan}, {"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1.0}, {"weight_decay": nan}),
+    ],
+    ids=str,
+)
 def test_a_procedure_that_cannot_be(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         Procedure(**wrong)

@@ -220,6 +220,9 @@ def test_training_images_carry_their_own_pixels_and_test_images_the_unseen_ones(
         (lambda: AdapPatch(size=1, patch=5).stamp(torch.zeros(1, 1, 8, 8)), "5 pixels .* 8x8"),
         (lambda: AdapPatch(size=1, patch=0), "patch=0"),
         (lambda: GaussianPoison(size=1, variance=0.0), "variance=0.0"),
+        (lambda: GaussianPoison(size=1, variance=math.inf), "variance=inf"),
+        (lambda: WaNet(size=1, strength=math.nan), "strength=nan"),
+        (lambda: Poison(size=1, value=[1.0, math.nan]), "no pixel value"),
     ],
 )
 def test_what_is_no_trigger_is_said(make, says):

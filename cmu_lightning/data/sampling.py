@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cmu_lightning.errors import UserError
+
 
 def generator(*entropy: int) -> torch.Generator:
     """A generator of its own for everything that is random, independent for different `entropy`."""
@@ -16,7 +18,13 @@ def generator(*entropy: int) -> torch.Generator:
 
 
 def mix(*entropy: int) -> int:
-    """One seed from several numbers, such as a seed and an epoch; 63 bits."""
+    """One seed from several numbers, such as a seed and an epoch; 63 bits.
+
+    Raises:
+        UserError: One of them is negative.
+    """
+    if min(entropy) < 0:
+        raise UserError(f"{min(entropy)} is not a seed: give 0 or more")
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 

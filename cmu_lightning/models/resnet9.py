@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from cmu_lightning.models.sizes import refuse_no_size
+
 
 def conv_bn(in_channels: int, channels: int, kernel_size: int = 3, stride: int = 1, padding: int = 1) -> nn.Sequential:
     """Convolution, batch norm and CELU."""
@@ -38,6 +40,7 @@ class ResNet9(nn.Module):
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3, width: int = 64) -> None:
         super().__init__()
+        refuse_no_size(num_classes=num_classes, in_channels=in_channels, width=width)
         self.features = nn.Sequential(
             conv_bn(in_channels, width),
             conv_bn(width, 2 * width, kernel_size=5, stride=2, padding=2),

@@ -1,6 +1,7 @@
 """Procedure A: how originals are trained and unlearners fine-tune (paper, A.1)."""
 
 from collections.abc import Iterable
+from math import inf
 
 from torch.nn import Parameter
 from torch.optim import SGD
@@ -37,9 +38,10 @@ class Procedure:
         for name, value in {"steps": steps, "unlearn_steps": unlearn_steps, "batch_size": batch_size}.items():
             if value < 1:
                 raise UserError(f"procedure.{name}={value} is not positive: give at least 1")
-        if lr <= 0 or decay < 1 or not 0 <= warmup < 1:
+        if not (0 < lr < inf and 0 <= momentum < 1 and 0 <= weight_decay < inf and 0 <= warmup < 1 and decay >= 1):
             raise UserError(
-                f"procedure needs lr > 0, 0 <= warmup < 1 and decay >= 1, not lr={lr}, warmup={warmup}, decay={decay}"
+                "procedure needs lr > 0, 0 <= momentum < 1, weight_decay >= 0, 0 <= warmup < 1 and decay >= 1, not "
+                f"lr={lr}, momentum={momentum}, weight_decay={weight_decay}, warmup={warmup}, decay={decay}"
             )
         self.steps = steps
         self.unlearn_steps = unlearn_steps

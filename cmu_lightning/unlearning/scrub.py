@@ -1,6 +1,7 @@
 """Scrub: alternating ascent on S_f and descent on retain (Kurmanji et al., 2023; paper, A.2 (5))."""
 
 from collections.abc import Callable
+from math import inf
 from typing import ClassVar, Literal
 
 import torch
@@ -57,7 +58,7 @@ class Scrub(Distilling):
     ) -> None:
         super().__init__(network, procedure, original, seed)
         forget_steps = self.steps // 5 if forget_steps is None else forget_steps
-        if distill < 0 or lr <= 0 or forget_steps < 0:
+        if not (0 <= distill < inf and 0 < lr < inf and forget_steps >= 0):
             raise UserError(
                 "Scrub needs distill >= 0, lr > 0 and forget_steps >= 0, "
                 f"not distill={distill}, lr={lr}, forget_steps={forget_steps}"

@@ -88,6 +88,10 @@ class Flagged(Discovery):
         column = header.index(preferred[0])
         for line, fields in reader:
             if any(field.strip() for field in fields):
+                if any(field.strip() for field in fields[len(header) :]):
+                    raise UserError(
+                        f"{self._at(line)} has more cells than the header has columns: give every sample a line"
+                    )
                 if len(fields) <= column or not fields[column].strip():
                     raise UserError(f"{self._at(line)} has no {preferred[0]}: fill it in or take it out")
                 yield line, fields[column].strip()

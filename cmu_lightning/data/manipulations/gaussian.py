@@ -33,8 +33,8 @@ class GaussianPoison(Indiscriminate):
         seed: int | None = None,
     ) -> None:
         super().__init__(size, fraction, seed)
-        if variance <= 0:
-            raise UserError(f"variance={variance} is no noise: give more than 0")
+        if not 0 < variance < math.inf:
+            raise UserError(f"variance={variance} is no noise: give a number above 0")
         self.variance = variance
         self.pattern = pattern
 

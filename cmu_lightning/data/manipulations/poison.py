@@ -1,5 +1,6 @@
 """A patch of constant pixels, and what it does to labels."""
 
+from math import isfinite
 from typing import Literal
 
 import torch
@@ -39,9 +40,11 @@ class Poison(Backdoor):
         super().__init__(size, fraction, target, seed)
         if patch < 1:
             raise UserError(f"patch={patch} is no trigger: give its side in pixels, at least 1")
+        self.values = value if isinstance(value, list) else [value]
+        if not all(map(isfinite, self.values)):
+            raise UserError(f"value={value} is no pixel value: black is 0, white is 1")
         self.patch = patch
         self.position = position
-        self.value = value
 
     def stamp(self, images: Tensor) -> Tensor:
         """Write the trigger into its corner."""
@@ -51,12 +54,12 @@ class Poison(Backdoor):
         vertical, horizontal = self.position.split("-")
         rows = slice(None, self.patch) if vertical == "top" else slice(height - self.patch, None)
         columns = slice(None, self.patch) if horizontal == "left" else slice(width - self.patch, None)
-        values = self.value if isinstance(self.value, list) else [self.value]
-        if len(values) not in (1, images.shape[1]):
-            raise UserError(f"value={self.value} has {len(values)} numbers for {images.shape[1]} channels")
+        count = len(self.values)
+        if count not in (1, images.shape[1]):
+            raise UserError(f"value={self.values} has {count} numbers for {images.shape[1]} channels")
         images = images.clone()
         for channel in range(images.shape[1]):  # numbers, not a tensor: no one waits for a copy to a device
-            images[:, channel, rows, columns] = values[channel % len(values)]
+            images[:, channel, rows, columns] = self.values[channel % count]
         return images
 
 

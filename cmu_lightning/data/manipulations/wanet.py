@@ -1,6 +1,7 @@
 """A slight warp of the whole image."""
 
 from functools import lru_cache
+from math import inf
 
 import torch
 from torch import Tensor
@@ -38,8 +39,8 @@ class WaNet(Backdoor):
         seed: int | None = None,
     ) -> None:
         super().__init__(size, fraction, target, seed)
-        if strength <= 0:
-            raise UserError(f"strength={strength} warps nothing: give more than 0")
+        if not 0 < strength < inf:
+            raise UserError(f"strength={strength} warps nothing: give a number above 0")
         if grid < 2:
             raise UserError(f"grid={grid} is no field: give at least 2")
         self.strength = strength

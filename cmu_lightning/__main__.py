@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Default those of the process.
 
     Returns:
-        The exit code; 2 for what a user did wrong.
+        The exit code; 2 for what a user did wrong, 130 if it was interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given in (["--help"], ["-h"]):
@@ -56,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
+    except KeyboardInterrupt:  # before a command sees to it, as while it imports torch
+        sys.stderr.write("interrupted: the same command again goes on\n")
+        return 128 + signal.SIGINT
     return code
 
 

@@ -35,6 +35,16 @@ def test_what_is_no_command_is_said(given, says, capsys):
     assert says in printed.err
 
 
+@pytest.mark.parametrize("command", ["fit", "sweep"])
+def test_ctrl_c_before_a_command_has_begun(command, monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cmu_lightning.__main__.import_module", interrupted)
+    assert main([command]) == 130
+    assert capsys.readouterr().err == "interrupted: the same command again goes on\n"
+
+
 def test_help_needs_no_torch():
     code = "import sys; from cmu_lightning.__main__ import main; main(['--help']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -28,7 +28,7 @@ class Worker:
         self.gpu = gpu
         self.point: Point | None = None
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["cmu_lightning.cli"])
+        context.set_forkserver_preload(["cmu_lightning.sweep.preload"])
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(theirs, dict(os.environ), gpu), daemon=True)
         self.process.start()

@@ -7,11 +7,17 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.data.loading import EvaluationBatch
 from cmu_lightning.metrics import DomainAccuracy, matched_accuracy, selection_score
+
+
+def is_finite(network: nn.Module) -> bool:
+    """Whether all its weights and statistics are numbers."""
+    return all(bool(values.isfinite().all()) for values in network.state_dict().values())
 
 
 class Measuring(LightningModule):
@@ -48,8 +54,10 @@ class Measuring(LightningModule):
         self.started = time.perf_counter()
 
     def on_train_end(self) -> None:
-        """Stop the clock."""
+        """Stop the clock, and say if all was for nothing."""
         self.stop_clock()
+        if not is_finite(self.network):
+            rank_zero_warn("training diverged to weights that are not finite, whose accuracies mean nothing: lower lr")
 
     def stop_clock(self) -> None:
         """Add what has passed, once the device has done its work."""

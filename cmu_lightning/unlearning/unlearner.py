@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from cmu_lightning.data.loading import Evaluation, EvaluationBatches
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import load_network, read_original
+from cmu_lightning.unlearning.measuring import is_finite
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import RECORD, Stage
 
@@ -67,6 +68,8 @@ class Unlearner(Stage):
         if RECORD in checkpoint and "optimizer_states" in checkpoint:
             raise UserError(f"{path} is of an unfinished run: let it finish, then use it as the original")
         original = load_network(self.make_network(), checkpoint, path)
+        if not is_finite(original):
+            raise UserError(f"the original {path} has weights that are not finite: give one that did not diverge")
         recorded = checkpoint.get(type(data).__qualname__)
         difference = data.difference(recorded) if recorded else "another data set" if RECORD in checkpoint else None
         if difference:

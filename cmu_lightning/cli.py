@@ -189,11 +189,12 @@ class CLI(LightningCLI):
             self.code = 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, kind: type[CLI] = CLI) -> int:
     """Run the command line.
 
     Args:
         arguments: Default those of the process.
+        kind: Decides what is done with them.
 
     Returns:
         The exit code: 0, 2 for what a user did wrong, which is said in one sentence, 1 for numbers that `test` does
@@ -206,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         read_env()
         given = find_configs(sys.argv[1:] if arguments is None else list(arguments))
         sys.argv[1:] = given  # Lightning starts further processes with it
-        cli = CLI(
+        cli = kind(
             Stage,
             CorruptedDataModule,
             subclass_mode_model=True,

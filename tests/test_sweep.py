@@ -146,7 +146,7 @@ def test_a_json_file_of_arguments(tmp_path):
     path = sweep_file({"data.identified": {"value": 0.5}, "model": {"value": "CF"}}, command=command)
     (point,) = listed([read(path)], tmp_path)
     assert json.loads(Path(point.arguments[-1]).read_text()) == {"data.identified": 0.5, "model": "CF"}
-    assert check.parse(point.arguments) is None
+    assert check.refused(point.arguments) is None
 
 
 WRONG = {
@@ -210,9 +210,12 @@ def test_what_is_wrong_with_a_file_is_said_in_one_sentence(case, capsys):
 
 CHECKED = {
     "text": ({"model.distill": {"values": ["1e4"]}}, {}, "has the value 1e4, which YAML reads as text: write 10000.0"),
+    "nan": ({"model.distill": {"values": ["nan"]}}, {}, "has the value nan, which YAML reads as text: write .nan"),
     "mixed": ({"data.identified": {"min": 0.1, "max": 1}}, {"method": "random", "run_cap": 1}, "goes from 0.1 to 1"),
     "key": ({"model.distil": {"value": 1.0}}, {}, "there is no option 'distil'"),
     "value": ({"data.identified": {"value": "half"}}, {}, "expected float"),
+    "no fraction": ({"data.identified": {"values": [0.5, 0]}}, {}, "identified=0.0 is not in (0, 1]"),
+    "no weight": ({"model.distill": {"values": [1.0, -1.0]}}, {}, "Scrub needs distill >= 0"),
     "metric": ({"data.identified": {"value": 0.5}}, {"metric": {"name": "accuracy"}}, "accuracy is never logged"),
 }
 
@@ -224,6 +227,13 @@ def test_check_says_what_would_fail(case, capsys):
     path = sweep_file(parameters, command=overlay, **keys)
     assert main(["sweep", str(path), "--check"]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_check_needs_no_device_of_the_runs(capsys):
+    path = sweep_file({"trainer.accelerator": {"value": "gpu"}, "trainer.devices": {"value": 8}})
+    assert main(["sweep", str(path), "--check"]) == 0
+    assert capsys.readouterr().out == "nothing is wrong with 1 run\n"
+    assert not Path("runs").exists()
 
 
 def test_check_knows_that_originals_have_no_selection_score(capsys):

@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cmu_lightning.cli import main
+import yaml
+from lightning.pytorch import Trainer
+
+from cmu_lightning.cli import CLI, main
+from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.tracking.results import MEASURED
+from cmu_lightning.unlearning import Stage
 
 OF_ORIGINAL = {name for name in MEASURED if name.startswith(("acc_corr", "acc_retain", "acc_manip", "asr", "val_acc"))}
 LOGGED = {*MEASURED, "train_loss", "seconds", "samples_forward", "samples_backward"}
@@ -41,7 +46,7 @@ def _numbers_as_text(sweep: Sweep) -> Iterator[str]:
             if isinstance(value, str) and _is_number(value):
                 yield (
                     f"parameter {'.'.join(parameter.name)} has the value {value}, which YAML reads as text: "
-                    f"write {float(value)}"
+                    f"write {yaml.safe_dump(float(value)).split()[0]}"
                 )
 
 
@@ -74,21 +79,30 @@ def _refused(points: list[Point]) -> Iterator[str]:
     """What the command line says to the options of the points, each thing once for a file."""
     said = set()
     for point in covering(points):
-        error = f"{point.sweep.path}: {parse(point.arguments)}"
-        if not error.endswith(": None") and error not in said:
+        sentence = refused(point.arguments)
+        error = f"{point.sweep.path}: {sentence}"
+        if sentence is not None and error not in said:
             said.add(error)
             yield error
 
 
-def parse(arguments: tuple[str, ...]) -> str | None:
+class Checking(CLI):
+    """Makes all that a `fit` needs, on any machine, and runs nothing."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """One that needs no device of the run's."""
+        return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+
+    def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
+        """Nothing."""
+
+
+def refused(arguments: tuple[str, ...]) -> str | None:
     """What the command line has against its arguments; nothing is run."""
     errors = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-        try:
-            code: Any = main([*arguments, "--print_config"])
-        except SystemExit as ended:
-            code = ended.code
-    return errors.getvalue().strip().removeprefix("error: ") or f"exit code {code}" if code else None
+        code = main(list(arguments), Checking)
+    return errors.getvalue().strip().rpartition("error: ")[2] if code else None
 
 
 def covering(points: list[Point]) -> list[Point]:

@@ -95,6 +95,8 @@ def _check(points: list[Point]) -> int:
     said = complaints(points)
     for sentence in said:
         sys.stderr.write(f"error: {sentence}\n")
+    if not said:
+        sys.stdout.write(f"nothing is wrong with {len(points)} run{'s' * (len(points) != 1)}\n")
     return 2 if said else 0
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import dotenv
+import yaml
 
 from cmu_lightning.errors import UserError
 
@@ -95,10 +96,13 @@ def with_class_path(arguments: list[str]) -> list[str]:
 
 def _refuse_unreadable(path: Path) -> None:
     try:
-        empty = not path.read_text().strip()
+        said = yaml.safe_load(path.read_text())
     except UnicodeDecodeError as error:
         raise UserError(f"the config {path} is not text: give a YAML file") from error
-    if empty:
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise UserError(f"the config {path} is not YAML ({where}): mend it, without tabs and odd signs") from error
+    if said is None:
         raise UserError(f"the config {path} is empty: give one that says something")
 
 
@@ -116,6 +120,11 @@ def one_sentence(message: str) -> str:
     text = re.sub(r"(?:Type )?Expected a <class '(\w+)'>", r"expected \1", text)
     text = re.sub(r"Expected an import path or a subclass spec, but got None.*", "is missing, give a setting", text)
     text = re.sub(r"Option '(\w+)' is not accepted", r"there is no option '\1', check its spelling with --help", text)
+    text = re.sub(
+        r"--model: Original: there is no option '(\w+)'.*",
+        r"--model.\1 is not of an original: name a method before it, such as --config unlearn/cf.yaml",
+        text,
+    )
     if "network" in text and "there is no option" in text:
         text += "; what a function takes as **kwargs goes under dict_kwargs"
     return re.sub(r"\s+", " ", text).strip().rstrip(".")

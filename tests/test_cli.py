@@ -247,6 +247,11 @@ WRONG = {
     "an original's model.seed": (["--model.seed", "3"], "model.seed=3 .* --original_seed"),
     "a network for other images": (["--network.pixels", "100"], "does not take images of shape"),
     "a network for other classes": (["--network.num_classes", "7"], r"shape \(7,\) for the 10 classes"),
+    "an original for an original": (
+        ["--model.original", "nothing.ckpt"],
+        "model.original is not of an original: name a method before it",
+    ),
+    "a config with tabs": (["--config", "tab.yaml"], r"tab.yaml is not YAML \(.*line 2, column 1"),
     "a missing original": ([*CF, "--model.original", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
     "a negative seed of the original": (["--original_seed", "-1"], "original_seed=-1"),
     "a negative seed of S_m": (["--data.manipulation.seed", "-1"], "data.manipulation.seed=-1"),
@@ -270,6 +275,7 @@ WRONG = {
 def test_what_is_wrong_is_said_in_one_sentence(case, fit, capsys):
     Path("empty.yaml").write_text("")
     Path("binary.yaml").write_bytes(bytes(range(128, 256)))
+    Path("tab.yaml").write_text("data:\n\tinit_args: {}\n")
     arguments, says = WRONG[case]
     assert fit("--runs_dir", "runs", *arguments) == 2
     error = capsys.readouterr().err.strip()

@@ -287,7 +287,9 @@ def test_data_that_are_not_there(tmp_path, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", unreachable)
-    with pytest.raises(UserError, match=r"CIFAR10 is not in .*nowhere .*no route to host.*--data.root or CMU_DATA_DIR"):
+    with pytest.raises(
+        UserError, match=r"CIFAR10 is not in .*nowhere, or not whole, .*no route to host.*--data.root or CMU_DATA_DIR"
+    ):
         CIFAR10DataModule(Poison(size=1), root=str(tmp_path / "nowhere")).prepare_data()
 
 

@@ -154,7 +154,11 @@ def test_a_run_that_was_moved_and_an_original_that_is_gone(copied, small, tmp_pa
     config = moved / "config.yaml"
     assert config.read_text().count("original: null") == 1
     config.write_text(config.read_text().replace("original: null", "original: mine.ckpt"))
-    refused(["predict", str(moved)], "are gone: bring mine.ckpt back", capsys)
+    refused(
+        ["predict", str(moved)],
+        "are gone: bring mine.ckpt back, or be in the folder where mine.ckpt leads to them",
+        capsys,
+    )
 
 
 class Code:

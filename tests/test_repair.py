@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import time
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,9 @@ def test_a_report_names_what_repair_leaves(repaired):
 WRONG = {
     "no original": (["--model.original", "nothing.pt"], "there is no checkpoint nothing.pt"),
     "no list": (["--data.discovery.path", "nothing.csv"], "the list nothing.csv cannot be read"),
+    "weights that are no numbers": (["--model.original", "nan.pt"], "nan.pt has weights that are not finite"),
+    "a folder to write to": (["--out", "images"], "--out images is a folder"),
+    "a config that is no YAML": (["--config", "tab.yaml"], "the config tab.yaml is not YAML (while scanning"),
     "nothing to choose by": (
         ["--data.root", "bare", "--data.val_size", "0", "--data.discovery.path", "two.csv"],
         "nothing validates",
@@ -288,6 +292,8 @@ def test_what_is_wrong_is_said_once(case, place, monkeypatch, capfd):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (8, 8), row).save(path)
     Path("two.csv").write_text("name\n0/1.png\n1/0.png\n")
+    Path("tab.yaml").write_text("data:\n\tinit_args: {}\n")
+    torch.save({key: nan * value for key, value in torch.load("model.pt").items()}, "nan.pt")
     arguments, says = WRONG[case]
     assert main([*REPAIR, "--runs_dir", "wrong", *arguments]) == 2
     error = capfd.readouterr().err
@@ -306,6 +312,13 @@ def test_repair_chooses_the_method(place, monkeypatch, capsys):
         assert "repair tries several methods" in capsys.readouterr().err
     assert main(["repair", "--config", "nothing.yaml"]) == 2
     assert "there is no config nothing.yaml" in capsys.readouterr().err
+
+
+def test_an_original_that_is_not_given_is_announced(monkeypatch, capsys):
+    monkeypatch.setattr(command, "_run", lambda study, *more: [Failure(study[0], 2, ["error: that was all"])])
+    for given, said in (([], True), (["--model.original", "model.pt"], False), (["--model.original=model.pt"], False)):
+        assert main(["repair", "--config", "own_images.yaml", *given]) == 2
+        assert ("no --model.original is given: the setting's own" in capsys.readouterr().err) is said
 
 
 def test_every_tried_overlay_is_there_and_the_original_comes_first():

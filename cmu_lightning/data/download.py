@@ -29,6 +29,6 @@ def found_or_downloaded(source: type, root: Path, **arguments: Any) -> Any:
         if new and root.exists() and not any(root.iterdir()):
             root.rmdir()
         raise UserError(
-            f"{source.__name__} is not in {root.resolve()} and could not be downloaded ({error}): put it there, "
-            "or name its folder by --data.root or CMU_DATA_DIR"
+            f"{source.__name__} is not in {root.resolve()}, or not whole, and could not be downloaded ({error}): put "
+            "it there, or name its folder by --data.root or CMU_DATA_DIR"
         ) from error

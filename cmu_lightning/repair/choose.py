@@ -105,9 +105,9 @@ def table(original: Candidate, tried: list[Candidate], chosen: Candidate, failed
         chosen: One of them.
         failed: Why there is no result, by what was tried.
     """
-    made = Table(
-        title=f"{original.metrics['setting']}: {original.metrics['deleted']} flagged samples", title_justify="left"
-    )
+    count = original.metrics["deleted"]
+    title = f"{original.metrics['setting']}: {count} flagged sample{'s' * (count != 1)}"
+    made = Table(title=title, title_justify="left")
     made.add_column("")
     for heading in SHOWN.values():
         made.add_column(heading, justify="right", no_wrap=True)

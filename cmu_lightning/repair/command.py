@@ -15,7 +15,7 @@ from rich.console import Console
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.repair.choose import CHOICE, Candidate, choose, comparable, doubts, is_destroyed, table
-from cmu_lightning.repair.study import points
+from cmu_lightning.repair.study import ORIGINAL, points
 from cmu_lightning.sweep.failures import Failure
 from cmu_lightning.sweep.hyperband import Hyperband
 from cmu_lightning.sweep.points import Point
@@ -52,6 +52,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     read_env()
     given, others = _parser().parse_known_args(list(arguments))
+    if given.out is not None and given.out.is_dir():
+        raise UserError(f"--out {given.out} is a folder: give the name of a JSON file")
     runs_dir = Path(given.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -75,6 +77,9 @@ def _parser() -> Parser:
 
 def _repair(given: Namespace, study: list[Point], runs_dir: Path) -> int:
     with one_silence(), RepairProgress(len(study), 0) as progress:
+        if not {name for name, _ in study[0].options} & set(ORIGINAL):
+            line = "no --model.original is given: the setting's own is used, and trained if there is none"
+            progress.console.print(line, soft_wrap=True)
         failed = _run(study[:1], runs_dir, progress)  # what is wrong with all of them is said once
         if failed:
             return _give_up(failed[0], "the original cannot be measured")

@@ -18,7 +18,8 @@ TRIED: dict[str, dict[str, tuple[float, ...]]] = {
 }
 """Overlays and the values of their hyperparameters. RewoD costs as much as the original did, so it is not tried."""
 
-GIVEN = ("--model.original", "--model.init_args.original", "--model.seed", "--model.init_args.seed")
+ORIGINAL = ("--model.original", "--model.init_args.original")
+GIVEN = (*ORIGINAL, "--model.seed", "--model.init_args.seed")
 """What a user may say about the model."""
 
 

@@ -29,7 +29,8 @@ def original_checkpoint(folder: Path, stored: dict[str, Any]) -> Path:
     gone = f"the weights of the original {stored['original']} that {folder} started from are gone"
     place = f"{stored['setting']}/{stored['method']}"
     if given := _given(folder):
-        raise UserError(f"{gone}: bring {given} back")
+        seen = "" if Path(given).is_absolute() else f", or be in the folder where {given} leads to them"
+        raise UserError(f"{gone}: bring {given} back{seen}")
     if "/".join(folder.resolve().parts[-3:-1]) != place:
         raise UserError(f"{gone}, for this is not where the run was made: put it back to {place} in its runs folder")
     raise UserError(f"{gone}: delete {folder}/metrics.json and run `{again(folder)}`, which makes them again")

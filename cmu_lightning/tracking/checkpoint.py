@@ -34,7 +34,7 @@ def _load(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"there is no checkpoint {path}: give the last.ckpt of a run") from error
+        raise UserError(f"there is no checkpoint {path}: give the last.ckpt of a run, or a file of weights") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is refused, for it is no checkpoint of plain weights, or a damaged one: save the network's "

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -114,8 +115,11 @@ class CLI(LightningCLI):
                 callbacks.append(Publish(self.wandb, self.resolved, self.run, self.original))
         try:
             return super().instantiate_trainer(logger=logger, callbacks=callbacks, enable_checkpointing=False)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise UserError(f"the Trainer cannot be made with these options: {error}") from error
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+            asked_for = ", ".join(f"{name}={config[name]}" for name in ("accelerator", "devices", "strategy"))
+            raise UserError(
+                f"the Trainer cannot be made ({asked_for}): {error}; change the options of trainer"
+            ) from error
 
     def _identify(self) -> None:
         """Which run this is, and which its original."""

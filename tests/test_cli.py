@@ -232,8 +232,28 @@ WRONG = {
     "more samples than there are": (["--data.manipulation.size", "3000"], "3000 samples .* has 1197"),
     "a class that does not exist": (["--data.manipulation.target", "12"], "the class 12, .* 0 to 9"),
     "a number that is none": (["--procedure.lr", "fast"], "procedure.lr"),
-    "an unknown class": (["--model", "Foo"], "--model: .*Foo"),
-    "an unknown manipulation": (["--data.manipulation", "Foo"], "--data.manipulation: .*Foo"),
+    "an unknown class": (["--model", "Foo"], "--model: there is no class Foo, check its spelling"),
+    "an unknown manipulation": (["--data.manipulation", "Foo"], "--data.manipulation: there is no class Foo"),
+    "an abstract manipulation": (["--data.manipulation", "Manipulation"], "--data.manipulation: an abstract class"),
+    "no such choice": (
+        ["--data.manipulation.position", "middle"],
+        "--data.manipulation.position: expected one of 'top-left', 'top-right'",
+    ),
+    "an unknown precision": (
+        ["--trainer.precision", "17"],
+        "trainer.precision: expected one of 64, .* or expected one",
+    ),
+    "an unknown argument": (["--foo"], "unrecognized arguments: --foo; check their spelling"),
+    "an unknown option of the network": (
+        ["--network.widht", "3"],
+        "no option 'widht', .*--help; what a function takes",
+    ),
+    "a key that does not exist": (["--config", "key.yaml"], "no option 'sead_everything', check its spelling"),
+    "a config of no options": (["--config", "list.yaml"], "list.yaml holds no options"),
+    "an unknown strategy": (
+        ["--trainer.strategy", "foo"],
+        r"\(accelerator=\S+, devices=\S+, strategy=foo\): You selected",
+    ),
     "a size that is none": (["--data.manipulation.size", "x"], "--data.manipulation.size: expected int"),
     "a pattern that is no seed": (
         ["--data.manipulation", "Blended", "--data.manipulation.size", "36", "--data.manipulation.pattern", "-1"],
@@ -276,6 +296,8 @@ def test_what_is_wrong_is_said_in_one_sentence(case, fit, capsys):
     Path("empty.yaml").write_text("")
     Path("binary.yaml").write_bytes(bytes(range(128, 256)))
     Path("tab.yaml").write_text("data:\n\tinit_args: {}\n")
+    Path("list.yaml").write_text("- 1\n")
+    Path("key.yaml").write_text("sead_everything: 3\n")
     arguments, says = WRONG[case]
     assert fit("--runs_dir", "runs", *arguments) == 2
     error = capsys.readouterr().err.strip()

@@ -49,3 +49,9 @@ class Until(LastCheckpoint):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if batch_idx + 1 == self.step:
             trainer.save_checkpoint(self.path, weights_only=False)
+
+
+def fitted(tmp_path, stage, identified=0.5):
+    """The state of a stage after its fit on the digits."""
+    trainer(tmp_path).fit(stage, datamodule=digits(identified))
+    return dict(stage.network.state_dict())

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import time
-from contextlib import contextmanager
 from functools import partial
 from math import inf, log, nan
 from pathlib import Path
@@ -14,11 +12,10 @@ import torch
 
 from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.errors import UserError
-from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Potion, Procedure, TunedSSD
+from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Potion, TunedSSD
 from cmu_lightning.unlearning.dampening import factors, histogram, percent, percentile, ratios, told
-from cmu_lightning.unlearning.stored import Stored
-from tests.networks import Double, Linear
-from tests.plain import LINEAR, SHORT, digits, same, trainer, weights
+from tests.networks import Double
+from tests.plain import LINEAR, SHORT, digits, fitted, same, trainer, weights
 
 
 def by_the_paper(deleted, retain, selection, dampening):
@@ -87,11 +84,6 @@ def test_the_histogram_counts_every_ratio_once():
     assert sum(counted["counts"]) == 4  # zero has no logarithm
     assert counted["counts"][0] == counted["counts"][-1] == 1
     assert len(counted["log10_edges"]) == len(counted["counts"]) + 1
-
-
-def fitted(tmp_path, stage, identified=0.5):
-    trainer(tmp_path).fit(stage, datamodule=digits(identified))
-    return dict(stage.network.state_dict())
 
 
 def network_weights(path):
@@ -260,125 +252,6 @@ def test_potion_that_cannot_succeed_says_so(tmp_path, original, monkeypatch):
         fitted(tmp_path, Potion(LINEAR, SHORT, original, rho=0.0))
 
 
-def test_importances_are_computed_once(tmp_path, original, monkeypatch):
-    first = SSD(LINEAR, SHORT, original)
-    fitted(tmp_path, first)
-    (path,) = (tmp_path / "importances").glob("*.pt")
-    made = path.stat().st_mtime_ns
-    computed = []
-    monkeypatch.setattr(SSD, "importance", lambda *_: computed.append(1))
-    second = SSD(LINEAR, SHORT, original, selection=1.0)
-    fitted(tmp_path, second)
-    assert not computed
-    assert path.stat().st_mtime_ns == made
-    spent = torch.load(path, weights_only=True)["seconds"]
-    assert second.seconds > spent > 0
-    assert second.samples_backward == first.samples_backward == 1197
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        lambda original: (SSD(LINEAR, SHORT, original, fisher="sample"), 0.5),
-        lambda original: (SSD(LINEAR, SHORT, original, augment=True), 0.5),
-        lambda original: (LFSSD(LINEAR, SHORT, original), 0.5),
-        lambda original: (Potion(LINEAR, SHORT, original, rho=1.0), 0.5),
-        lambda original: (SSD(LINEAR, SHORT, original), 0.3),
-    ],
-)
-def test_other_importances_are_kept_apart(tmp_path, original, other):
-    fitted(tmp_path, SSD(LINEAR, SHORT, original))
-    fitted(tmp_path, *other(original))
-    assert len(list((tmp_path / "importances").glob("*.pt"))) == 2
-
-
-def test_augmented_importances_are_of_moved_images_in_another_order(tmp_path, original, monkeypatch):
-    """One batch of everything, not moved, is what it would be without; moved, it is another."""
-    whole, found = Procedure(batch_size=1197), {}
-    for padding, augment in ((0, False), (0, True), (1, True)):
-        monkeypatch.setattr(DigitsDataModule, "padding", padding)
-        shutil.rmtree(tmp_path / "importances", ignore_errors=True)
-        fitted(tmp_path, SSD(LINEAR, whole, original, augment=augment))
-        (path,) = (tmp_path / "importances").glob("*.pt")
-        found[padding, augment] = torch.load(path, weights_only=True)["retain"]
-    torch.testing.assert_close(found[0, True], found[0, False], rtol=1e-3, atol=1e-12)
-    assert not torch.allclose(found[1, True], found[0, False], rtol=0.01, atol=1e-12)
-    rows = {}
-    for augment in (False, True):
-        stage = SSD(LINEAR, SHORT, original, augment=augment)
-        fitted(tmp_path, stage)
-        passed = next(iter(stage.trainer.train_dataloader)).retain
-        rows[augment] = torch.cat([batch.label for batch in passed])
-    assert not torch.equal(rows[True], rows[False])
-    assert torch.equal(rows[True].sort().values, rows[False].sort().values)
-
-
-class Scaled(SSD):
-    """An objective with a parameter of its own."""
-
-    power = 2
-
-    def objective(self, logits, labels):
-        return logits.abs().pow(self.power).sum(dim=1)
-
-    def estimator(self):
-        return [*super().estimator(), self.power]
-
-
-class Cubed(Scaled):
-    power = 3
-
-
-def other_normalisation(monkeypatch):
-    monkeypatch.setattr(DigitsDataModule, "mean", (0.4,))
-    return SSD
-
-
-def other_padding(monkeypatch):
-    monkeypatch.setattr(DigitsDataModule, "padding", 0)
-    return partial(SSD, augment=True)
-
-
-@pytest.mark.parametrize(
-    ("first", "other"),
-    [
-        (SSD, other_normalisation),
-        (partial(SSD, augment=True), other_padding),
-        (Scaled, lambda monkeypatch: Cubed),
-        (SSD, lambda monkeypatch: lambda network, *more: SSD(partial(Rectified, 144, 10), *more)),
-    ],
-)
-def test_importances_of_the_same_weights_seen_otherwise_are_kept_apart(tmp_path, original, monkeypatch, first, other):
-    fitted(tmp_path, first(LINEAR, SHORT, original))
-    fitted(tmp_path, other(monkeypatch)(LINEAR, SHORT, original))
-    assert len(list((tmp_path / "importances").glob("*.pt"))) == 2
-
-
-class Rectified(Linear):
-    """The same keys, another function."""
-
-    def __init__(self, pixels, num_classes):
-        super().__init__(pixels, num_classes)
-        self[2] = torch.nn.ReLU()
-
-
-def test_waiting_for_anothers_importances_is_no_work(tmp_path, original, monkeypatch):
-    fitted(tmp_path, SSD(LINEAR, SHORT, original))
-    locked = Stored.locked
-
-    @contextmanager
-    def slow(self):
-        time.sleep(1.5)
-        with locked(self):
-            yield
-
-    monkeypatch.setattr(Stored, "locked", slow)
-    stage = SSD(LINEAR, SHORT, original)
-    fitted(tmp_path, stage)
-    (path,) = (tmp_path / "importances").glob("*.pt")
-    assert stage.seconds < torch.load(path, weights_only=True)["seconds"] + 1
-
-
 def test_nothing_to_go_by_is_said():
     nothing = torch.full((3,), nan)
     with pytest.raises(UserError, match="no parameter has importances"):
@@ -389,33 +262,6 @@ def test_infinite_ratios_are_in_the_last_bin():
     counts = histogram(torch.tensor([1.0, 2.0, 0.0, 0.0]), torch.tensor([0.0, 2.0, 0.0, 3.0]))["counts"]
     assert counts[-1] == 1
     assert sum(counts) == 2
-
-
-def test_damaged_importances_are_made_again(tmp_path, original):
-    fitted(tmp_path, SSD(LINEAR, SHORT, original))
-    (path,) = (tmp_path / "importances").glob("*.pt")
-    whole = torch.load(path, weights_only=True)
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.warns(UserWarning, match="is damaged and is made again"):
-        fitted(tmp_path, SSD(LINEAR, SHORT, original))
-    again = torch.load(path, weights_only=True)
-    assert torch.equal(whole["deleted"], again["deleted"])
-
-
-def test_hostile_importances_run_nothing_and_are_made_again(tmp_path, original):
-    fitted(tmp_path, SSD(LINEAR, SHORT, original))
-    (path,) = (tmp_path / "importances").glob("*.pt")
-    whole = torch.load(path, weights_only=True)
-
-    class Hostile:
-        def __reduce__(self):
-            return Path.touch, (tmp_path / "owned",)
-
-    torch.save(whole | {"summary": Hostile()}, path)
-    with pytest.warns(UserWarning, match="is damaged and is made again"):
-        fitted(tmp_path, SSD(LINEAR, SHORT, original))
-    assert not (tmp_path / "owned").exists()
-    assert torch.load(path, weights_only=True)["summary"] == whole["summary"]
 
 
 @pytest.mark.parametrize(

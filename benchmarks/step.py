@@ -39,7 +39,6 @@ def trainer(folder: str) -> Trainer:
         accelerator="cpu",
         logger=CSVLogger(folder, flush_logs_every_n_steps=1),
         callbacks=[LastCheckpoint(Path(folder) / "last.ckpt")],
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

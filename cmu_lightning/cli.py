@@ -114,7 +114,9 @@ class CLI(LightningCLI):
                 logger.append(self.wandb)
                 callbacks.append(Publish(self.wandb, self.resolved, self.run, self.original))
         try:
-            return super().instantiate_trainer(logger=logger, callbacks=callbacks, enable_checkpointing=False)
+            return super().instantiate_trainer(
+                logger=logger, callbacks=callbacks, enable_checkpointing=self.subcommand == "fit"
+            )
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             asked_for = ", ".join(f"{name}={config[name]}" for name in ("accelerator", "devices", "strategy"))
             raise UserError(

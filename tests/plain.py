@@ -4,6 +4,7 @@ from functools import partial
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.tracking.callbacks import LastCheckpoint
@@ -19,7 +20,7 @@ def trainer(tmp_path, *callbacks, **arguments):
     return Trainer(
         callbacks=list(callbacks),
         default_root_dir=str(tmp_path),
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),
         enable_model_summary=False,
         logger=False,
         num_sanity_val_steps=0,

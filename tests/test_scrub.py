@@ -13,6 +13,7 @@ from cmu_lightning.data import Batch, DigitsDataModule, Poison, Uniform, evaluat
 from cmu_lightning.data.sampling import alternation
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
+from cmu_lightning.tracking.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import CF, Original, Procedure, Scrub
 from cmu_lightning.unlearning.rewind import Rewind
 from cmu_lightning.unlearning.stage import build
@@ -174,6 +175,39 @@ def test_rewinding_ends_at_the_epoch_that_forgot_just_enough(tmp_path, original,
     assert len(set(errors)) > 1
     assert ends[best] == chosen
     assert same(dict(made.network.state_dict()), torch.load(kept[best], weights_only=True))
+
+
+class Dies(Rewind):
+    """The power goes as soon as the weights of an epoch are kept, or while it looks back."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if batch_idx == self.at:
+            raise KeyError("the power went")
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        raise KeyError("the power went")
+
+
+@pytest.mark.parametrize("at", [0, 9, None])
+def test_a_run_that_dies_anywhere_still_rewinds(tmp_path, original, monkeypatch, at):
+    """After an epoch's weights are kept and before a checkpoint, and after the last step."""
+    procedure = Procedure(steps=24, unlearn_steps=23, batch_size=300, lr=0.05)
+    whole, dying, rest = (Scrub(LINEAR, procedure, original, lr=0.3, forget_steps=23, rewind=True) for _ in range(3))
+    trainer(tmp_path / "whole").fit(whole, datamodule=digits(0.5))
+    every = LastCheckpoint(tmp_path / "last.ckpt", seconds=-1, rest=-1)
+    every.look = 1
+    monkeypatch.setattr(dying, "configure_callbacks", lambda: [Dies(at)])
+    with pytest.raises(KeyError, match="power"):
+        trainer(tmp_path, every).fit(dying, datamodule=digits(0.5))
+    last = tmp_path / "last.ckpt"
+    assert last.exists() is (at != 0)
+    trainer(tmp_path).fit(rest, datamodule=digits(0.5), ckpt_path=last if last.exists() else None, weights_only=True)
+    assert same(dict(whole.network.state_dict()), dict(rest.network.state_dict()))
+    assert rest.samples_forward == whole.samples_forward
 
 
 def test_rewinding_needs_validation_samples(tmp_path, original):

@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import save_whole
@@ -28,8 +29,11 @@ class WriteConfig(Callback):
                 raise UserError(f"{self.path} cannot be written ({error}): give another --runs_dir") from error
 
 
-class LastCheckpoint(Callback):
+class LastCheckpoint(Checkpoint):
     """Writes `last.ckpt` after an epoch of the data, if the last one is not just written, and every two minutes.
+
+    Other callbacks come first, so that what they keep of a step is there when a resume begins after it. After the last
+    step there is none, for a resume from there would do nothing of what follows the steps.
 
     Args:
         path: Of the checkpoint, which is replaced as a whole.
@@ -51,7 +55,8 @@ class LastCheckpoint(Callback):
         """Write, if it is due."""
         loader: Any = trainer.train_dataloader
         ends_epoch = loader.ends_epoch(batch_idx)
-        if not ends_epoch and (batch_idx + 1) % self.look:
+        is_looked_at = ends_epoch or (batch_idx + 1) % self.look == 0
+        if not is_looked_at or batch_idx + 1 == len(loader):
             return
         late = time.monotonic() - self.written > (self.rest if ends_epoch else self.seconds)
         if trainer.strategy.reduce_boolean_decision(late, all=False):

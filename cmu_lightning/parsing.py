@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import dotenv
-import yaml
 
 from cmu_lightning.errors import UserError
 
@@ -92,6 +91,8 @@ def with_class_path(arguments: list[str]) -> list[str]:
 
 
 def _refuse_unreadable(path: Path) -> None:
+    import yaml  # which reports do not need
+
     try:
         said = yaml.safe_load(path.read_text())
     except UnicodeDecodeError as error:

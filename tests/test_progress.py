@@ -27,7 +27,8 @@ def test_a_terminal_has_a_bar_and_a_log_file_has_lines(terminal, kind):
         rich.reconfigure()
 
 
-def test_a_line_tells_the_step_the_curves_and_the_time_left(tmp_path, capsys):
+def test_a_line_tells_the_step_the_curves_and_the_time_left(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("cmu_lightning.tracking.progress.time", SimpleNamespace(monotonic=lambda: 0.0))
     run(tmp_path, StageLines(seconds=0), Original(LINEAR, SHORT))
     lines = capsys.readouterr().out.splitlines()
     steps = [line for line in lines if line.startswith("Original")]

@@ -172,7 +172,8 @@ class CLI(LightningCLI):
     def _remember(self) -> None:
         """Note which run this command line leads to, even before it has finished."""
         if self.trainer.is_global_zero:
-            remember(sys.argv[2:], self.run, bool(self.datamodule.content()))
+            given = self.resolved["model"]["init_args"].get("original")
+            remember(sys.argv[2:], self.run, bool(given or self.datamodule.content()))
 
     def test(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
         """Measure a checkpoint again, beside the metrics.json in its folder; write nothing."""

@@ -95,12 +95,16 @@ def _apart(group: list[Result]) -> list[list[Result]]:
 
 def _variant(name: str, about: dict[str, Any], group: list[Result]) -> Variant:
     by_method: dict[str, dict[Key, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    named: dict[str, set[str]] = defaultdict(set)
+    for result in group:
+        tuned = result.metrics["hyperparameters"].items()
+        named[result.metrics["method"]] |= {name for name, value in tuned if isinstance(value, str | bool | None)}
     for result in group:
         if not result.is_original:
             method = result.metrics["method"]
             own = result.configuration.of(method) if result.configuration else {"config": result.folder}
             files = {"content": result.metrics["content"]} if "content" in result.metrics else {}
-            by_method[method][_key(own | files | _kinds(result))].append(result)
+            by_method[method][_key(own | files | _kinds(result, named[method]))].append(result)
     methods: dict[str, list[Result]] = {}
     for method, ways in by_method.items():
         names = labels(method, [dict(key) for key in ways], [*map(len, ways.values())])
@@ -109,10 +113,19 @@ def _variant(name: str, about: dict[str, Any], group: list[Result]) -> Variant:
     return Variant(name, about, originals, dict(sorted(methods.items())))
 
 
-def _kinds(result: Result) -> dict[str, str]:
-    """Hyperparameters that are no numbers: they make another method of it, among which nothing is to be tuned."""
+def _kinds(result: Result, named: set[str]) -> dict[str, str]:
+    """Hyperparameters that are no numbers: they make another method of it, among which nothing is to be tuned.
+
+    Args:
+        result: Of a method.
+        named: Those that are no number in any of its runs.
+    """
     tuned = result.metrics["hyperparameters"]
-    return {name: str(value) for name, value in tuned.items() if isinstance(value, str | bool | None)}
+    return {
+        name: str(value) if isinstance(value, str | bool | None) else "a number"
+        for name, value in tuned.items()
+        if name in named
+    }
 
 
 def _key(values: Mapping[str, Any]) -> Key:
@@ -128,11 +141,20 @@ def labels(name: str, ways: list[dict[str, Any]], runs: list[int]) -> list[str]:
         runs: How many there are of each.
     """
     usual = ways[runs.index(max(runs))]
-    made = []
-    for way in ways:
-        differing = [key for key in sorted({*usual, *way}) if usual.get(key) != way.get(key)]
-        told = [key for key in differing if not any(other.startswith(SAID_BY.get(key, "-")) for other in differing)]
-        told = [key for key in told if key in way] or told
-        note = ", ".join(f"{key}={way.get(key)}" for key in told)
-        made.append(f"{name} ({note})" if note else name)
-    return made
+    differing = [[key for key in sorted({*usual, *way}) if usual.get(key) != way.get(key)] for way in ways]
+    short = [_note(way, _enough(way, keys)) for way, keys in zip(ways, differing, strict=True)]
+    alike = Counter(short)
+    notes = [
+        note if alike[note] == 1 else _note(way, keys) for note, way, keys in zip(short, ways, differing, strict=True)
+    ]
+    return [f"{name} ({note})" if note else name for note in notes]
+
+
+def _enough(way: dict[str, Any], differing: list[str]) -> list[str]:
+    """Of what differs, what says it: the most precise, and what is there rather than what is not."""
+    told = [key for key in differing if not any(other.startswith(SAID_BY.get(key, "-")) for other in differing)]
+    return [key for key in told if key in way] or told
+
+
+def _note(way: dict[str, Any], keys: list[str]) -> str:
+    return ", ".join(f"{key}={way.get(key)}" for key in keys)

@@ -48,7 +48,7 @@ class Adaptive(Backdoor):
     def relabel(self, labels: Tensor) -> Tensor:
         """The target class, but for cover."""
         order = torch.randperm(len(labels), generator=generator(self.seed, 1)).to(labels.device)
-        covering = order[: round(self.cover * len(labels))]
+        covering = order[: min(round(self.cover * len(labels)), len(labels) - 1)]
         return super().relabel(labels).index_copy(0, covering, labels[covering])
 
 

@@ -39,8 +39,8 @@ class InterclassConfusion(Manipulation):
         self.pick = pick
 
     def count(self, total: int) -> int:
-        """|S_m|, the nearest even number if it was given as a fraction."""
-        return 2 * round(super().count(total) / 2) if self.size is None else super().count(total)
+        """|S_m|, the nearest even number but 0 if it was given as a fraction."""
+        return max(2, 2 * round(super().count(total) / 2)) if self.size is None else super().count(total)
 
     def select(self, labels: Tensor) -> Tensor:
         """The same number from each class of the pair; draws of one seed are nested in their size."""

@@ -136,7 +136,7 @@ class TaCT(Poison):
     def select(self, labels: Tensor) -> Tensor:
         """Some of the source class, and cover."""
         count = self.count(len(labels))
-        covering = round(self.cover * count)
+        covering = min(round(self.cover * count), count - 1)
         others = (labels != self.source) & (labels != self.target)
         parts = [self.draw(labels == self.source, count - covering), self.draw(others, covering)]
         return torch.cat(parts).sort().values

@@ -14,6 +14,7 @@ import yaml
 import cmu_lightning
 from cmu_lightning.cli import main
 from cmu_lightning.parsing import CONFIGS, find_configs, one_sentence
+from cmu_lightning.tracking.asked import is_finished
 from cmu_lightning.tracking.checkpoint import save_whole
 from tests.networks import Linear
 
@@ -398,13 +399,23 @@ def test_an_older_checkpoint_outlives_a_full_disk(tmp_path):
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("last.ckpt", b"whole")]
 
 
-def test_weights_that_diverged_are_said_and_nothing_starts_from_them(fit, capsys):
-    diverging = ("--runs_dir", "runs", "--procedure.lr", "1e30")
-    with pytest.warns(UserWarning, match="training diverged to weights that are not finite"):
-        assert fit(*diverging) == 0
-    assert fit(*CF, *diverging) == 2
-    assert re.search(r"the original \S+ has weights that are not finite", capsys.readouterr().err)
-    assert not list(Path("runs").glob("poison_digits/CF/*"))
+def test_a_run_that_diverged_is_no_result(copied, fit, capsys):
+    scrub = ("--config", "unlearn/scrub.yaml", "--data.identified", "0.5", "--model.lr", "1e30")
+    for diverging in (("--procedure.lr", "1e30"), scrub):
+        assert fit("--runs_dir", str(copied), *diverging) == 2
+        assert "error: training diverged to weights that are not finite" in capsys.readouterr().err
+    assert len(list(copied.rglob("metrics.json"))) == 1
+
+
+def test_an_original_given_by_its_path_keeps_its_seed_and_is_asked_again(copied, fit):
+    assert fit("--runs_dir", "other", "--seed_everything", "1", "--data.manipulation.seed", "0") == 0
+    (given,) = Path("other").glob("poison_digits/Original/*/last.ckpt")
+    arguments = [*CF, "--runs_dir", str(copied), "--model.original"]
+    assert fit(*arguments, str(given)) == 0
+    stored = metrics(copied, "CF")
+    assert (stored["seed"], stored["original_seed"], stored["model_seed"]) == (0, 1, 0)
+    finished = {path.name: is_finished(path.name, copied) for path in (copied / ".sweep/asked").iterdir()}
+    assert sorted(finished.values()) == [False, True], "other weights may lie at the path by now"
 
 
 def test_ctrl_c_is_said(copied, fit, capsys, monkeypatch):

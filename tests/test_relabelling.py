@@ -17,6 +17,7 @@ from cmu_lightning.data import (
     CorruptedDataModule,
     DigitsDataModule,
     GaussianPoison,
+    InterclassConfusion,
     Manipulation,
     OneWayConfusion,
     RandomSwap,
@@ -82,6 +83,19 @@ def test_all_to_all():
     manipulation = AllToAll(size=200)
     manipulation.num_classes = 10
     assert manipulation.wanted(torch.tensor([0, 8, 9])).tolist() == [1, 9, 0]
+
+
+@pytest.mark.parametrize("make", [TaCT, AdapBlend, AdapPatch])
+def test_not_all_of_s_m_is_cover(make):
+    manipulation = make(size=36, cover=0.99)
+    manipulation.num_classes = 10
+    labels = torch.arange(360) % 9 + 1
+    chosen = labels[manipulation.select(labels)]
+    assert int((manipulation.relabel(chosen) != chosen).sum()) == 1
+
+
+def test_a_small_fraction_swaps_two():
+    assert InterclassConfusion(pair=(3, 5), fraction=0.001).count(1197) == 2
 
 
 def test_tact_relabels_its_source_and_covers_with_others():

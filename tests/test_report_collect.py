@@ -204,3 +204,16 @@ def test_labels_say_what_differs_from_the_usual():
     assert labels("x", [{"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 1}], [4, 5, 1]) == ["x (b=2)", "x", "x (b=None)"]
     ways = [{"model": "A", "network": "A"}, {"model": "B", "network": "B"}]
     assert labels("x", ways, [2, 1]) == ["x", "x (network=B)"]
+    ways = [{"a": 1, "b": 2}, {"a": 3}, {"a": 3, "b": 2}]
+    assert len(set(labels("x", ways, [4, 1, 1]))) == 3
+
+
+def test_no_two_ways_of_a_method_have_one_name():
+    study = Study(Path("runs"))
+    study.original(0)
+    ways = [{"turns": "epoch", "most": None}, {"turns": "step", "most": None}, {"turns": "step", "most": 50}]
+    for way, identified in [(ways[0], 0.1), (ways[0], 0.5), (ways[1], 0.1), (ways[2], 0.1)]:
+        study.unlearner("Scrub", identified, 0, way, selection_score=0.5)
+    (variant,) = variants(collect(Path("runs"))[0])
+    assert sorted(map(len, variant.methods.values())) == [1, 1, 2]
+    assert "Scrub (most=a number, turns=step)" in variant.methods

@@ -182,6 +182,18 @@ def test_what_is_missing_is_said(study):
     ]
 
 
+def test_the_oracle_is_what_was_trained_without_any_of_s_m():
+    """Though another way of RewoD, whose S_f has clean samples in it, has more runs."""
+    made = Study(Path("runs"))
+    made.original()
+    made.unlearner("RewoD", 1.0, 0, acc_corr=0.95)
+    for seed in (1, 2):
+        made.original(seed)
+        for at in (0.5, 1.0):
+            made.unlearner("RewoD", at, seed, {"way": "other"}, acc_corr=0.6, false_positives=9)
+    assert summary().oracle("acc_corr") == (0.95, None, 1)
+
+
 def test_missing_oracles_and_seeds_are_said():
     made = Study(Path("runs"))
     made.original()

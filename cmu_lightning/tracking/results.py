@@ -56,11 +56,8 @@ def described(
     of_unlearner: dict[str, Any] = {}
     if original is not None:
         started = original.metrics or {}  # one given by its path was made with a seed of its own
-        seeds = {
-            "original_seed": config["original_seed"],
-            **{k: started[k] for k in ("original_seed",) if k in started},
-        }
-        seeds |= {"manipulation_seed": data.manipulation.seed, "model_seed": stage.seed, "data_seed": data.seed}
+        seeds["original_seed"] = started.get("original_seed", config["original_seed"])
+        seeds |= {"model_seed": stage.seed, "data_seed": data.seed}
         of_unlearner = {"identified": data.identified} if manipulated else {}
         of_unlearner |= {"deleted": int(data.samples.deleted.sum()), "original": original.hash}
         of_unlearner |= of_content(data)

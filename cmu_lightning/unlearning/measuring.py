@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.data.loading import EvaluationBatch
+from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import DomainAccuracy, matched_accuracy, selection_score
 
 
@@ -54,10 +54,14 @@ class Measuring(LightningModule):
         self.started = time.perf_counter()
 
     def on_train_end(self) -> None:
-        """Stop the clock, and say if all was for nothing."""
+        """Stop the clock.
+
+        Raises:
+            UserError: The weights are no numbers any more.
+        """
         self.stop_clock()
         if not is_finite(self.network):
-            rank_zero_warn("training diverged to weights that are not finite, whose accuracies mean nothing: lower lr")
+            raise UserError("training diverged to weights that are not finite, whose accuracies mean nothing: lower lr")
 
     def stop_clock(self) -> None:
         """Add what has passed, once the device has done its work."""

@@ -21,7 +21,7 @@ demo: setup  ## two manipulations of handwritten digits, all methods, and a repo
 test: setup
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile
 
-coverage: setup  ## in one process, so it takes twice as long
+coverage: setup  ## in one process
 	$(RUN) -m pytest --cov=cmu_lightning --cov-report=term
 
 check: setup

@@ -175,6 +175,8 @@ def test_arrays(suffix):
     assert (len(held.validation.labels), len(held.samples.labels), held.num_classes) == (4, 36, 7)
     assert not len(held.test.labels)
     assert held.content() != digest
+    with pytest.raises(UserError, match="val_labels=given is of held-out training samples"):
+        TensorDataModule(Unknown(), saved(content, suffix), val_labels="given").setup()
 
 
 @pytest.mark.parametrize("suffix", ["npz", "compressed", "safetensors"])

@@ -346,3 +346,5 @@ def test_the_choice():
     assert why.startswith("The original is kept: of 2 candidates")
     with pytest.raises(UserError, match="nothing validates"):
         comparable(Candidate("the original", Path("x"), {"changed": 0.0}))
+    with pytest.raises(UserError, match="files changed while it measured the original"):
+        comparable(None)

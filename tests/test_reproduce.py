@@ -139,10 +139,11 @@ def test_report_reads_the_results_as_it_reads_the_runs(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "there is no finished run in x.jsonl"),
-        ("[1]", "there is no finished run"),
-        ('{"setting": "../..", "method": "CF", "seed": 0, "hash": "aa"}', "there is no finished run"),
-        ('{"setting": "..", "method": "CF", "seed": 0, "hash": "aa"}', "there is no finished run"),
+        ("", "x.jsonl holds no run: give a runs folder"),
+        ("[1]", r"x.jsonl holds no run \(x.jsonl, line 1: foreign: no JSON object\)"),
+        ("# words", r"holds no run \(x.jsonl, line 1: damaged: no whole JSON\)"),
+        ('{"setting": "../..", "method": "CF", "seed": 0, "hash": "aa"}', "name a folder"),
+        ('{"setting": "..", "method": "CF", "seed": 0, "hash": "aa"}', "name a folder"),
     ],
 )
 def test_a_file_without_runs(content, says):

@@ -264,6 +264,14 @@ def test_shards_share_the_points(tmp_path, capsys):
         assert "is no I/N" in capsys.readouterr().err
 
 
+def test_hyperparameters_are_chosen_among_numbers_alone(tmp_path):
+    """What is no number makes another method of it, whose chosen weights stay too, as the report tells them apart."""
+    tuned = {"model.class_path": {"value": "SSD"}, "model.fisher": {"values": ["batch", "sample"]}}
+    path = sweep_file(tuned | {"model.selection": {"values": [1, 10.5, 1e-3]}})
+    rivals = {point.rivals for point in listed([read(path)], tmp_path)}
+    assert len(rivals) == 2
+
+
 def test_workers_do_not_wait_for_one_original(tmp_path):
     """Originals first; then one point of each original, before a second one of any."""
     path = sweep_file(

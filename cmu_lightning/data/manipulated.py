@@ -109,6 +109,10 @@ class ManipulatedDataModule(StoredDataModule):
     def _held_out(self, labels: Tensor, validation: Split | None) -> Tensor:
         """Which training samples validate; bool, shape (n,)."""
         if validation is not None:
+            if self.val_labels == "given":
+                raise UserError(
+                    "val_labels=given is of held-out training samples, and these data have a val split: leave it out"
+                )
             return torch.zeros_like(labels, dtype=torch.bool)
         count = self.default_val_size if self.val_size is None else self.val_size
         if count >= len(labels):

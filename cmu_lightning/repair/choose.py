@@ -46,9 +46,11 @@ def comparable(original: Candidate | None) -> Candidate:
     """The original, if something validates; said before anything else is run.
 
     Raises:
-        UserError: There is nothing to choose by.
+        UserError: There is nothing to choose by, or no note of the run that has just measured it.
     """
-    if original is None or "selection_score" not in original.metrics:
+    if original is None:
+        raise UserError("the package's own files changed while it measured the original: give the same command again")
+    if "selection_score" not in original.metrics:
         raise UserError("nothing validates, so there is nothing to choose by: give a val folder or set data.val_size")
     return original
 

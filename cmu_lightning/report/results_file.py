@@ -60,7 +60,7 @@ def unpack(path: Path, runs_dir: Path) -> list[Skipped]:
         The lines that are no run, and why.
 
     Raises:
-        UserError: The file cannot be read.
+        UserError: The file cannot be read, or no line of it is a run.
     """
     skipped = []
     try:
@@ -71,6 +71,9 @@ def unpack(path: Path, runs_dir: Path) -> list[Skipped]:
         reason = _lay_out(text, runs_dir) if text.strip() else None
         if reason is not None:
             skipped.append(Skipped(f"{path.name}, line {number}", reason))
+    if not any(runs_dir.iterdir()):
+        first = f" ({skipped[0].path}: {skipped[0].reason})" if skipped else ""
+        raise UserError(f"{path} holds no run{first}: give a runs folder, or a file that report --pack has written")
     return skipped
 
 

@@ -71,8 +71,11 @@ class Point:
 
     @cached_property
     def rivals(self) -> str:
-        """Equal for the points of a file among which hyperparameters are chosen: one setting, method, S_f and seed."""
-        kept = [f"{n}={v}" for n, v in self.options if not n.startswith("--model.") or n in NO_HYPERPARAMETER]
+        """Equal for the points of a file among which hyperparameters are chosen: one setting, method, S_f and seed.
+
+        Those that are no numbers make another method of it, as in the report.
+        """
+        kept = [f"{name}={value}" for name, value in self.options if not _is_tuned(name, value)]
         return "\n".join([str(self.sweep.path), *kept])
 
     @cached_property
@@ -95,6 +98,17 @@ class Point:
     def __str__(self) -> str:
         """As it is typed."""
         return " ".join(self.arguments)
+
+
+def _is_tuned(name: str, value: str) -> bool:
+    """Whether an option is a hyperparameter to be chosen by a search."""
+    if not name.startswith("--model.") or name in NO_HYPERPARAMETER:
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 @cache

@@ -21,7 +21,7 @@ class DomainAccuracy(Metric):
 
     Args:
         num_domains: Number of domains, D.
-        kwargs: Of `torchmetrics.Metric`.
+        kwargs: Keyword arguments of `torchmetrics.Metric`.
     """
 
     is_differentiable = False
@@ -82,7 +82,7 @@ def matched_accuracy(accuracies: Tensor, labels: Tensor) -> float:
     """Accuracy on validation samples, reweighted to the class mix of S_f (for SCRUB+R, Kurmanji et al., 2023).
 
     Args:
-        accuracies: Of each class, shape (num_classes,); NaN for a class without validation samples.
+        accuracies: Accuracies of each class, shape (num_classes,); NaN for a class without validation samples.
         labels: Given labels of S_f, shape (|S_f|,).
 
     Returns:

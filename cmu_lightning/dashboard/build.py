@@ -17,7 +17,7 @@ def workspace(entity: str, project: str, setting: str | None) -> ws.Workspace:
 
     Args:
         entity: User or team.
-        project: Of the runs.
+        project: W&B project of the runs.
         setting: Shown alone; None for all.
     """
     return ws.Workspace(

@@ -25,10 +25,10 @@ class TensorDataModule(OwnDataModule):
 
     Args:
         manipulation: `Unknown`, or what a researcher does to the images.
-        path: Of the file.
+        path: Path of the file.
         num_classes: The network's outputs; default the largest training label and one.
-        mean: Of each channel, white being 1, as the network was trained with; default 0.5.
-        std: Of each channel, likewise; default 0.5.
+        mean: Mean of each channel, white being 1, as the network was trained with; default 0.5.
+        std: Standard deviation of each channel, likewise; default 0.5.
         padding: Pixels by which training images are moved at most.
         flip: Whether training images are mirrored at random.
         more: `identified`, `seed`, `val_size`, `val_labels`, `discovery` and `memory_map`, as of every data module; by

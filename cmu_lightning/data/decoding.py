@@ -13,7 +13,7 @@ def decode(path: str | Path, grey: bool, size: int | None = None, resize: int | 
     """An image's pixels.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         grey: One channel in place of three.
         size: Side of the square that is cut out of its centre; default as it is.
         resize: Shorter side to which it is resized before.

@@ -12,7 +12,7 @@ def found_or_downloaded(source: type, root: Path, **arguments: Any) -> Any:
     Args:
         source: torchvision's class.
         root: Folder of the data.
-        arguments: Of the class, apart from `root` and `download`.
+        arguments: Arguments of the class, apart from `root` and `download`.
 
     Raises:
         UserError: It is not there and cannot be downloaded.

@@ -41,8 +41,8 @@ class FolderDataModule(OwnDataModule):
         resize: Shorter side to which images are resized before; default `image_size`.
         classes: Names of the folders in the order of the network's outputs; default alphabetical, as torchvision's.
         grey: One channel in place of three.
-        mean: Of each channel, white being 1, as the network was trained with; default 0.5.
-        std: Of each channel, likewise; default 0.5.
+        mean: Mean of each channel, white being 1, as the network was trained with; default 0.5.
+        std: Standard deviation of each channel, likewise; default 0.5.
         padding: Pixels by which training images are moved at most.
         flip: Whether training images are mirrored at random.
         more: `identified`, `seed`, `val_size`, `val_labels`, `discovery` and `memory_map`, as of every data module; by

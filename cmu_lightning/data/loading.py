@@ -99,8 +99,8 @@ class Pixels:
     """From stored images to a network's input.
 
     Args:
-        mean: Of each channel, white being 1.
-        std: Of each channel.
+        mean: Mean of each channel, white being 1.
+        std: Standard deviation of each channel.
         manipulation: Stamps the images it is asked to.
         device: Where the arithmetic is done.
     """

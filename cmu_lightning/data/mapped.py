@@ -19,7 +19,7 @@ class Mapped:
     """Some rows of a memory-mapped array of images, shape (n, H, W, C) uint8, read as they are asked for.
 
     Args:
-        array: Of all images.
+        array: Array of all images.
         rows: Which of them, in order, int64, shape (n,).
     """
 

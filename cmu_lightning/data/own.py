@@ -17,8 +17,8 @@ class OwnDataModule(CorruptedDataModule):
         manipulation: `Unknown`, or what a researcher does to the images.
         num_classes: Those of the labels.
         count: Number of stored training samples, a tenth of which validates by default, but no more than 1,000.
-        mean: Of each channel, white being 1, as the network was trained with; default 0.5.
-        std: Of each channel, likewise; default 0.5.
+        mean: Mean of each channel, white being 1, as the network was trained with; default 0.5.
+        std: Standard deviation of each channel, likewise; default 0.5.
         padding: Pixels by which training images are moved at most; default 0, as they are.
         flip: Whether training images are mirrored at random.
         more: `identified`, `seed`, `root`, `val_size`, `val_labels`, `discovery` and `memory_map`, as of every data

@@ -28,7 +28,7 @@ class Candidate:
 
     Args:
         name: The method with the values that were tried.
-        folder: Of the run.
+        folder: Folder of the run.
         metrics: Its results.
     """
 

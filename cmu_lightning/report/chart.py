@@ -24,7 +24,7 @@ class Series:
     Args:
         name: In the legend.
         method: With which it is shown and hidden.
-        style: Of its marks.
+        style: Style of its marks.
         points: x, y, spread or None, and what is said of it.
     """
 
@@ -48,7 +48,7 @@ class Chart:
     """A picture.
 
     Args:
-        name: Of its file, without ending.
+        name: Name of its file, without ending.
         setting: What it is of.
         kind: Joined points with bands, points alone, or steps.
         title: Above it.
@@ -101,12 +101,12 @@ class Map:
     """A picture of coloured cells, laid out in pixels from the left upper corner.
 
     Args:
-        name: Of its file, without ending.
+        name: Name of its file, without ending.
         setting: What it is of.
         title: Above it.
         note: Below it.
-        width: Of the whole.
-        height: Of the whole.
+        width: Width of the whole.
+        height: Height of the whole.
         tile: Width and height of a cell.
         tiles: The cells.
         words: All that is written beside them.

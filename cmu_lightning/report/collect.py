@@ -148,8 +148,8 @@ def read_result(folder: Path, name: str) -> Result | Skipped:
     """One run.
 
     Args:
-        folder: Of the run.
-        name: Of the folder, relative to the runs folder.
+        folder: Folder of the run.
+        name: Name of the folder, relative to the runs folder.
     """
     try:
         metrics = json.loads((folder / "metrics.json").read_bytes())

@@ -20,8 +20,8 @@ class Configuration:
     """Values by dotted names, as in `procedure.steps`.
 
     Args:
-        steps: Of an original, of what retrains from scratch, and of what does not train.
-        unlearn_steps: Of what fine-tunes.
+        steps: Steps of an original, of what retrains from scratch, and of what does not train.
+        unlearn_steps: Steps of what fine-tunes.
     """
 
     steps: dict[str, Any]

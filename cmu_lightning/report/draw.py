@@ -55,7 +55,7 @@ def draw(chart: Chart | Map, path: Path) -> bool:
 
     Args:
         chart: What to show.
-        path: Of the files, without ending.
+        path: Path of the files, without ending.
 
     Returns:
         Whether they had to be drawn.

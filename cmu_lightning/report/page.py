@@ -32,11 +32,11 @@ def page(
 
     Args:
         summaries: One a variant.
-        tables: Of each variant.
-        charts: Of each variant.
-        maps: Of all of them together.
+        tables: Tables of each variant.
+        charts: Charts of each variant.
+        maps: Maps of all of them together.
         across: Tables of all of them together.
-        styles: Of the methods.
+        styles: Styles of the methods.
         skipped: What no number comes from.
         runs_dir: Where the runs lie.
     """

@@ -28,9 +28,9 @@ def pictures(summary: Summary, runs_dir: Path, styles: Mapping[str, Style], skip
     """All that have something to show.
 
     Args:
-        summary: Of the variant.
+        summary: Summary of the variant.
         runs_dir: Where the runs lie.
-        styles: Of the methods.
+        styles: Styles of the methods.
         skipped: Gets the files that could not be used.
     """
     charts = [_curves(summary, name, styles) for name in CURVES]

@@ -15,7 +15,7 @@ class Ratios:
 
     Args:
         log10_edges: Of the bins, ascending.
-        counts: Of parameters, one fewer than edges.
+        counts: Counts of parameters, one fewer than edges.
         left_alone: Parameters whose importances tell nothing.
         selected: Parameters that were.
     """

@@ -43,7 +43,7 @@ class Row:
 
     Args:
         name: What it is called.
-        summary: Of its variant.
+        summary: Summary of its variant.
         methods: Names within the variant by those of their classes.
     """
 

@@ -21,7 +21,7 @@ def line(folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     """What a line says of a run.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         metrics: Its results.
     """
     config, ratios = folder / "config.yaml", folder / "importance_ratios.json"
@@ -35,7 +35,7 @@ def pack(results: list[Result], runs_dir: Path, path: Path) -> None:
     Args:
         results: The runs; those without a config are left out.
         runs_dir: Where they lie.
-        path: Of the file, which is replaced.
+        path: Path of the file, which is replaced.
 
     Raises:
         UserError: It cannot be written.
@@ -53,7 +53,7 @@ def unpack(path: Path, runs_dir: Path) -> list[Skipped]:
     """Lay the runs of a file out as the folder that they come from.
 
     Args:
-        path: Of the file.
+        path: Path of the file.
         runs_dir: An empty folder.
 
     Returns:

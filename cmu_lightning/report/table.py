@@ -17,7 +17,7 @@ class Table:
     """A table.
 
     Args:
-        name: Of its files, without ending.
+        name: Name of its files, without ending.
         title: What it is.
         note: How its numbers come about.
         columns: Headings.

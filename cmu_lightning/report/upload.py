@@ -26,7 +26,7 @@ def upload(written: Written, out: Path, rule: str, entity: str | None, project: 
         out: Its folder, with all figures drawn.
         rule: By which hyperparameters were chosen.
         entity: User or team.
-        project: Of the runs.
+        project: W&B project of the runs.
 
     Raises:
         UserError: There is no key, or the server does not answer; the report itself is written.

@@ -117,7 +117,7 @@ def _kinds(result: Result, named: set[str]) -> dict[str, str]:
     """Hyperparameters that are no numbers: they make another method of it, among which nothing is to be tuned.
 
     Args:
-        result: Of a method.
+        result: A method's run.
         named: Those that are no number in any of its runs.
     """
     tuned = result.metrics["hyperparameters"]
@@ -136,7 +136,7 @@ def labels(name: str, ways: list[dict[str, Any]], runs: list[int]) -> list[str]:
     """Names for the ways in which something was run: the most usual one has it alone, others add what differs there.
 
     Args:
-        name: Of the thing.
+        name: Name of what was run.
         ways: Values by dotted names.
         runs: How many there are of each.
     """

@@ -32,11 +32,11 @@ def card(
 
     Args:
         run: Its folder.
-        config: Of the run.
+        config: Resolved config of the run.
         stored: Its results.
         original: Its original's; None if they are gone, or if the run is an original.
-        data: Of the run.
-        difference: Of the ONNX file's logits from the network's; None if they were not compared.
+        data: Data of the run.
+        difference: Difference of the ONNX file's logits from the network's; None if they were not compared.
     """
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

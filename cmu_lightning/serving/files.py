@@ -26,7 +26,7 @@ def sample_inputs(data: CorruptedDataModule) -> Tensor:
     """Real images as the network takes them, shape (n, C, H, W); triggers are among them.
 
     Args:
-        data: Of the run.
+        data: Data of the run.
     """
     samples = data.samples
     rows = samples.manipulated.int().argsort(descending=True, stable=True)

@@ -15,7 +15,7 @@ def original_checkpoint(folder: Path, stored: dict[str, Any]) -> Path:
     """The checkpoint that a run started from; an original's own.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         stored: Its results.
 
     Raises:
@@ -40,7 +40,7 @@ def original_metrics(folder: Path, stored: dict[str, Any]) -> dict[str, Any] | N
     """The results of the original, also where its weights are gone; None if there are none, or the run has the same.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         stored: Its results.
     """
     for path in _places(folder, stored) if "original" in stored else ():

@@ -31,7 +31,7 @@ class Classifier:
 
     Args:
         networks: In evaluation mode.
-        data: Of the run.
+        data: Data of the run.
     """
 
     def __init__(self, networks: Sequence[nn.Module], data: CorruptedDataModule) -> None:

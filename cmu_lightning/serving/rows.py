@@ -20,7 +20,7 @@ def of_data(classifier: Classifier, data: CorruptedDataModule, is_original: bool
 
     Args:
         classifier: With the networks before and after.
-        data: Of the run.
+        data: Data of the run.
         is_original: Nothing is deleted for an original: all of its S_tr is retain.
     """
     deleted = [not is_original and mark for mark in data.samples.deleted.tolist()]

@@ -19,8 +19,8 @@ def expand(command: list[Any], program: str, point: dict[str, Any], json_file: s
     """A command with its macros replaced.
 
     Args:
-        command: Of the sweep file.
-        program: Of the sweep file.
+        command: Command of the sweep file.
+        program: Program of the sweep file.
         point: Values by the names of parameters.
         json_file: For `${args_json_file}`.
     """

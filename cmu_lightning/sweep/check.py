@@ -26,7 +26,7 @@ def complaints(points: list[Point]) -> list[str]:
     """One sentence for each thing that is wrong.
 
     Args:
-        points: Of all the files.
+        points: Points of all the files.
     """
     by_file: dict[Path, list[Point]] = {}
     for point in points:

@@ -23,7 +23,7 @@ class Proposals:
     had not been.
 
     Args:
-        sweep: Of method bayes.
+        sweep: Sweep of method bayes.
         runs_dir: Where its runs go.
 
     Raises:

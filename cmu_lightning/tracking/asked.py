@@ -81,7 +81,7 @@ def remember(arguments: list[str], run: Run, may_change: bool = False) -> None:
 
     Args:
         arguments: After `fit`.
-        run: Of theirs.
+        run: Where it led.
         may_change: Whether the same arguments may lead elsewhere once files have changed.
     """
     note = run.runs_dir / ".sweep" / "asked" / key(arguments)

@@ -36,7 +36,7 @@ class LastCheckpoint(Checkpoint):
     step there is none, for a resume from there would do nothing of what follows the steps.
 
     Args:
-        path: Of the checkpoint, which is replaced as a whole.
+        path: Path of the checkpoint, which is replaced as a whole.
         seconds: Longest time between two checkpoints.
         rest: Shortest time between two; on a GPU writing one takes as long as a fair part of an epoch.
     """

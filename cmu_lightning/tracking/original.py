@@ -79,7 +79,7 @@ def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) ->
     Several processes may ask at once: one trains, the others wait.
 
     Args:
-        run: Of the original.
+        run: Run of the original.
         config: The unlearner's, resolved.
         deletion: Arguments of the data that say how S_f comes about.
 

@@ -16,7 +16,7 @@ def report_refusal(reason: str) -> None:
     Nothing is done outside a sweep, and a server that is silent is not waited for twice.
 
     Args:
-        reason: Of the refusal.
+        reason: Reason of the refusal.
     """
     online = SPELLINGS.get(os.environ.get("WANDB_MODE") or "online") == "online"
     reachable = in_sweep() and has_key() and online

@@ -19,7 +19,7 @@ def restore_network(folder: Path, checkpoint: Path | None = None) -> nn.Module:
     """The network of a run, in evaluation mode.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the run.
         checkpoint: Whose weights it gets, such as the original's; default the run's own.
 
     Raises:

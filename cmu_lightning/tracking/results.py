@@ -43,10 +43,10 @@ def described(
     """The first part of `metrics.json`: what a run is, known once its data are there.
 
     Args:
-        stage: Of the run.
+        stage: Stage of the run.
         data: What it runs on.
         config: Resolved.
-        run: Of the stage.
+        run: Run of the stage.
         original: What the stage starts from; None if it is one itself.
     """
     own = dict(config["model"].get("init_args", {}))

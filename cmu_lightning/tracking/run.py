@@ -66,7 +66,7 @@ def locked(path: Path, what: str, mend: str) -> Iterator[None]:
     """Hold a lock, which dies with its holder; wait for another process that has it, and show that.
 
     Args:
-        path: Of the lock.
+        path: Path of the lock.
         what: Is worked on.
         mend: What to do where the lock cannot be written.
 

@@ -19,10 +19,10 @@ class BadT(Distilling):
     Labels are not used.
 
     Args:
-        network: Makes the network; the original's.
+        network: Constructor of the network, the same as the original's.
         procedure: How it is fine-tuned.
         original: Checkpoint of the original.
-        seed: Of the bad teacher and of all else that is random here.
+        seed: Seed of the bad teacher and of everything else random in this method.
         reduction: `mean` divides the summed divergence by samples and by classes, as the released code does;
             `batchmean` by samples.
     """

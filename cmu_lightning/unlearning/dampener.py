@@ -32,17 +32,16 @@ class Dampener(Unlearner):
     are computed once and kept beside the original.
 
     Args:
-        network: Makes the network; the original's.
-        procedure: Its batch size is the importances' too.
+        network: Constructor of the network, the same as the original's.
+        procedure: Procedure A; only its batch size matters here: importances are of batches of that size.
         original: Checkpoint of the original.
         seed: Without effect, unless `augment` is on.
+        fisher: Squared gradients of each `batch` as in released code, or of each `sample`: the exact diagonal.
         augment: Whether importances are of shuffled and augmented samples, as in the paper's released code.
     """
 
     view: ClassVar[View] = "passes"
     uses: ClassVar[Literal["steps", "unlearn_steps"]] = "steps"
-    fisher: Literal["batch", "sample"] = "batch"
-    """Whether gradients are of batches or of single samples."""
 
     def __init__(
         self,
@@ -50,11 +49,11 @@ class Dampener(Unlearner):
         procedure: Procedure,
         original: str | None = None,
         seed: int | None = None,
+        fisher: Literal["batch", "sample"] = "batch",
         augment: bool = False,
     ) -> None:
         super().__init__(network, procedure, original, seed)
-        self.augment = augment
-        self.automatic_optimization = False
+        self.fisher, self.augment = fisher, augment
         self.summary: dict[str, Any] = {}
         """A histogram of importance ratios, the threshold, and how many parameters were selected or left alone."""
 
@@ -78,9 +77,6 @@ class Dampener(Unlearner):
             deleted: Importances over S_f, shape (number of parameters,).
             retain: Importances over the retain data.
         """
-
-    def configure_optimizers(self) -> None:
-        """None: nothing is trained."""
 
     def training_step(self, batch: Passes, batch_idx: int) -> None:  # type: ignore[override]
         """Importances, then the multiplication."""
@@ -116,9 +112,9 @@ class Dampener(Unlearner):
                 held.enter_context(stored.locked())
                 content = stored.read()
             content = strategy.broadcast(content)
-            self.started = time.perf_counter()
+            self.start_clock()
             if content is not None:
-                self.before += content["seconds"]  # what was measured when they were made
+                self.seconds_before += content["seconds"]  # what was measured when they were made
             else:
                 content = self._computed(passes)
                 if self.trainer.is_global_zero:

@@ -63,7 +63,7 @@ def percent(share: float) -> float:
     """Which percentile of the ratios is the threshold (ASSD: Schoepf et al., 2024, arXiv 2402.10098).
 
     Args:
-        share: Of the samples that is to be forgotten; in a search (PTN) it also goes beyond 1.
+        share: Share of the samples that is to be forgotten; in a search (PTN) it also goes beyond 1.
     """
     return 100 - log(1 + 100 * share)
 

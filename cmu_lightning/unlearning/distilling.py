@@ -1,13 +1,10 @@
 """What BadT and Scrub share: frozen teachers and the divergence from them."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
 from cmu_lightning.data import Batch
-from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.unlearner import Unlearner
 
 
@@ -22,24 +19,10 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
 
 
 class Distilling(Unlearner):
-    """Starts from the original and learns from teachers, which are never part of a checkpoint.
+    """Starts from the original and learns from teachers, which are never part of a checkpoint."""
 
-    Args:
-        network: Makes the network; the original's.
-        procedure: How it is fine-tuned.
-        original: Checkpoint of the original.
-        seed: Of all that is random here.
-    """
-
-    def __init__(
-        self,
-        network: Callable[[], nn.Module],
-        procedure: Procedure,
-        original: str | None = None,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(network, procedure, original, seed)
-        self.teachers: tuple[nn.Module, ...] = ()  # in a tuple, so that they are no part of the module
+    teachers: tuple[nn.Module, ...] = ()
+    """In a tuple, so that they are no part of the module."""
 
     def start(self, original: nn.Module) -> None:
         """Start from the original and keep it as the first teacher."""

@@ -56,7 +56,7 @@ def of_batches(
         network: In evaluation mode.
         batches: This process's slices of global batches; as many on every process.
         objective: What is differentiated.
-        measure: Of a gradient's elements, such as `torch.square` or `torch.abs`.
+        measure: Measure of a gradient's elements, such as `torch.square` or `torch.abs`.
         total: Adds up over processes.
 
     Returns:

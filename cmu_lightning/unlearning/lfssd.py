@@ -13,8 +13,8 @@ class LFSSD(SSD):
     """SSD by the absolute gradients of the squared norm of the outputs.
 
     Args:
-        network: Makes the network; the original's.
-        procedure: Its batch size is the importances' too.
+        network: Constructor of the network, the same as the original's.
+        procedure: Procedure A; only its batch size matters here: importances are of batches of that size.
         original: Checkpoint of the original.
         seed: Without effect, unless `augment` is on.
         selection: Threshold on the ratio of importances.

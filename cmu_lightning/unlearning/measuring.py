@@ -34,7 +34,7 @@ class Measuring(LightningModule):
         self.scores: list[DomainAccuracy] = []
         self.compiles = False
         """Whether torch compiles the network for the steps; keys of checkpoints stay as they are."""
-        self.before = 0.0
+        self.seconds_before = 0.0
         self.started: float | None = None
 
     @property
@@ -47,11 +47,11 @@ class Measuring(LightningModule):
     @property
     def seconds(self) -> float:
         """Wall clock of training until now, without set-up, validation and evaluation."""
-        return self.before + (0.0 if self.started is None else time.perf_counter() - self.started)
+        return self.seconds_before + (0.0 if self.started is None else time.perf_counter() - self.started)
 
     def on_train_start(self) -> None:
         """Start the clock."""
-        self.started = time.perf_counter()
+        self.start_clock()
 
     def on_train_end(self) -> None:
         """Stop the clock.
@@ -63,12 +63,16 @@ class Measuring(LightningModule):
         if not is_finite(self.network):
             raise UserError("training diverged to weights that are not finite, whose accuracies mean nothing: lower lr")
 
+    def start_clock(self) -> None:
+        """Count seconds from now on."""
+        self.started = time.perf_counter()
+
     def stop_clock(self) -> None:
         """Add what has passed, once the device has done its work."""
         if self.started is not None:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
-            self.before = self.seconds
+            self.seconds_before = self.seconds
             self.started = None
 
     def on_validation_start(self) -> None:
@@ -79,7 +83,7 @@ class Measuring(LightningModule):
     def on_validation_end(self) -> None:
         """Start the clock again."""
         if not self.trainer.sanity_checking:
-            self.started = time.perf_counter()
+            self.start_clock()
 
     def on_test_start(self) -> None:
         """Start counting."""

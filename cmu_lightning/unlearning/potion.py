@@ -20,8 +20,8 @@ class Potion(Dampener):
     no more often than `rho` times as often as by the original.
 
     Args:
-        network: Makes the network; the original's.
-        procedure: Its batch size is the importances' too.
+        network: Constructor of the network, the same as the original's.
+        procedure: Procedure A; only its batch size matters here: importances are of batches of that size.
         original: Checkpoint of the original.
         seed: Without effect, unless `augment` is on.
         rho: Fraction of the original's accuracy on S_f, by the labels as given, at which the search ends.
@@ -40,7 +40,7 @@ class Potion(Dampener):
         rho: float = 0.2,
         augment: bool = False,
     ) -> None:
-        super().__init__(network, procedure, original, seed, augment)
+        super().__init__(network, procedure, original, seed, augment=augment)
         if not 0 <= rho <= 1:
             raise UserError(f"rho={rho} is not in [0, 1]: it is a fraction of the original's accuracy on S_f")
         self.rho = rho

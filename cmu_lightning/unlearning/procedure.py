@@ -18,7 +18,7 @@ class Procedure:
         unlearn_steps: Steps of fine-tuning unlearners.
         batch_size: Size of the global batch, over all processes.
         lr: Peak learning rate; the released code's, for the paper states none.
-        momentum: Of SGD.
+        momentum: Momentum of SGD.
         weight_decay: On all parameters.
         warmup: Fraction of the steps over which the rate rises.
         decay: After warm-up the rate falls linearly, to zero after `decay` times the steps: `t_mult`.

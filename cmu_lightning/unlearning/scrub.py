@@ -24,10 +24,10 @@ class Scrub(Distilling):
     Every batch is of S_f or of retain as a whole, so that a forget step is one with the sign turned.
 
     Args:
-        network: Makes the network; the original's.
+        network: Constructor of the network, the same as the original's.
         procedure: How it is fine-tuned.
         original: Checkpoint of the original.
-        seed: Of all that is random here.
+        seed: Seed of everything random in this method.
         distill: Weight of the divergence.
         lr: Peak learning rate; smaller than the procedure's, which is unstable here.
         forget_steps: While fewer steps are done, forgetting goes on; default a fifth of the steps, which is the paper's

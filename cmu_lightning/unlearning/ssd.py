@@ -17,8 +17,8 @@ class SSD(Dampener):
     With `dampening_ratio` >= 1 the result depends on `selection * dampening_ratio` alone.
 
     Args:
-        network: Makes the network; the original's.
-        procedure: Its batch size is the importances' too.
+        network: Constructor of the network, the same as the original's.
+        procedure: Procedure A; only its batch size matters here: importances are of batches of that size.
         original: Checkpoint of the original.
         seed: Without effect, unless `augment` is on.
         selection: Threshold; the paper's alpha.
@@ -39,13 +39,13 @@ class SSD(Dampener):
         fisher: Literal["batch", "sample"] = "batch",
         augment: bool = False,
     ) -> None:
-        super().__init__(network, procedure, original, seed, augment)
+        super().__init__(network, procedure, original, seed, fisher, augment)
         if not (selection >= 0 and 0 <= dampening_ratio < inf):
             raise UserError(
                 f"selection={selection} and dampening_ratio={dampening_ratio} must not be negative, nor the ratio "
                 "infinite: they are a threshold and a factor on it"
             )
-        self.selection, self.dampening_ratio, self.fisher = selection, dampening_ratio, fisher
+        self.selection, self.dampening_ratio = selection, dampening_ratio
 
     def choose(self, deleted: Tensor, retain: Tensor) -> tuple[float, float]:
         """As given."""

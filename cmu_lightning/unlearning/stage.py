@@ -39,7 +39,7 @@ class Stage(Measuring):
     Args:
         network: Makes the network, such as `ResNet9` or a partial of it.
         procedure: How it is trained.
-        seed: Of the initial weights, of the order of the data and of its augmentation.
+        seed: Seed of the initial weights, of the order of the data and of its augmentation.
     """
 
     view: ClassVar[View] = "train"
@@ -65,6 +65,12 @@ class Stage(Measuring):
         self.sums: Tensor | None = None
         self.folder: Path | None = None
         """Of the run, if the command line made one."""
+        self.automatic_optimization = self.trains
+
+    @property
+    def trains(self) -> bool:
+        """Whether its steps are an optimiser's; otherwise one step is the whole method."""
+        return self.view != "passes"
 
     @property
     def steps(self) -> int:
@@ -112,11 +118,10 @@ class Stage(Measuring):
             )
         self.check_outputs(self.network)
         normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules())
-        trains = self.view != "passes"
-        if trainer.world_size > 1 and normed and trains:
+        if trainer.world_size > 1 and normed and self.trains:
             self._share_batch_norm()
         self.lay_out(self.network)
-        if self.compiles and trains:
+        if self.compiles and self.trains:
             self.network.compile(dynamic=False)
 
     def lay_out(self, network: nn.Module) -> None:
@@ -158,7 +163,9 @@ class Stage(Measuring):
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Procedure A."""
+        """Procedure A; None for what trains nothing."""
+        if not self.trains:
+            return None
         clipped = self.trainer.gradient_clip_val is not None  # Lightning cannot clip what a fused kernel unscales
         fused = self.trainer.strategy.root_device.type == "cuda" and not clipped
         optimizer = self.procedure.optimizer(self.network.parameters(), self.lr, fused)
@@ -236,7 +243,7 @@ class Stage(Measuring):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from what had been spent."""
         record = checkpoint[RECORD]
-        self.before = record["seconds"]
+        self.seconds_before = record["seconds"]
         self.samples_forward = record["samples_forward"]
         self.samples_backward = record["samples_backward"]
         self.reference = record["reference"]

@@ -1,16 +1,15 @@
 """SSD's whole grid in one run (paper, A.2 (3) and section 3.2)."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from cmu_lightning.data import evaluation
 from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import selection_score
 from cmu_lightning.unlearning.dampener import Dampener
 from cmu_lightning.unlearning.dampening import factors
-from cmu_lightning.unlearning.procedure import Procedure
 
 
 class TunedSSD(Dampener):
@@ -18,32 +17,12 @@ class TunedSSD(Dampener):
 
     It ends where the best of as many runs of `SSD` does. What it looks at is what their choice looks at: validation
     samples, and the classes predicted for S_f. `importance_ratios.json` holds the score of each point.
-
-    Args:
-        network: Makes the network; the original's.
-        procedure: Its batch size is the importances' too.
-        original: Checkpoint of the original.
-        seed: Without effect, unless `augment` is on.
-        fisher: Squared gradients of each `batch`, or of each `sample`: the exact diagonal.
-        augment: Whether importances are of shuffled and augmented samples.
     """
 
     selections: ClassVar[tuple[float, ...]] = (0.1, 1, 10, 50, 100, 500, 1e3, 1e4, 1e5, 1e6)
     """Thresholds; the paper's alpha."""
     dampening_ratios: ClassVar[tuple[float, ...]] = (0.1, 0.5, 1, 5, 10)
     """Strengths of the dampening, as multiples of a threshold."""
-
-    def __init__(
-        self,
-        network: Callable[[], nn.Module],
-        procedure: Procedure,
-        original: str | None = None,
-        seed: int | None = None,
-        fisher: Literal["batch", "sample"] = "batch",
-        augment: bool = False,
-    ) -> None:
-        super().__init__(network, procedure, original, seed, augment)
-        self.fisher = fisher
 
     def setup(self, stage: str) -> None:
         """There has to be something to choose by."""

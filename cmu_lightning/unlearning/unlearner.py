@@ -18,11 +18,11 @@ class Unlearner(Stage):
     """U(M_o, S_tr, S_f): starts from the original's weights, for `procedure.unlearn_steps`.
 
     Args:
-        network: Makes the network; the original's.
+        network: Constructor of the network, the same as the original's.
         procedure: How it is fine-tuned.
         original: The original's weights: a run's `last.ckpt`, another checkpoint with a `state_dict`, a plain state
             dict, or a `.safetensors` file; left out, the command line finds the setting's original or trains it.
-        seed: Of all that is random here, but for S_m and S_f.
+        seed: Seed of everything random in this method; S_m and S_f have seeds of their own.
     """
 
     uses: ClassVar[Literal["steps", "unlearn_steps"]] = "unlearn_steps"

@@ -25,7 +25,7 @@ class Flagged(Discovery):
     validation samples are held out of it.
 
     Args:
-        path: Of the list.
+        path: Path of the list.
     """
 
     def __init__(self, path: str) -> None:

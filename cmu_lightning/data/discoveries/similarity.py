@@ -23,7 +23,7 @@ class Similarity(Detector):
     Args:
         known: How many of S_m are known; give this, `known_fraction` or `path`.
         known_fraction: The same as a fraction of S_m, in (0, 1]; rounded.
-        path: Of a list of the known ones, as of `Flagged`; in the order of the data.
+        path: Path of a list of the known ones, as of `Flagged`; in the order of the data.
         to: `nearest` compares with the most alike known sample, `mean` with the mean of their directions.
         count: How many samples are flagged in all; give this or `fraction`.
         fraction: The same as a fraction of S_tr, in (0, 1]; rounded.

@@ -16,8 +16,8 @@ class Adaptive(Backdoor):
         size: Number of manipulated samples, |S_m|, cover included.
         fraction: |S_m| as a fraction of S_tr; give this or `size`.
         target: Class that poisoned samples are labelled as.
-        opacity: Of the trigger in training images, in (0, 1].
-        unseen_opacity: Of the trigger in unseen images, in (0, 1].
+        opacity: Opacity of the trigger in training images, in (0, 1].
+        unseen_opacity: Opacity of the trigger in unseen images, in (0, 1].
         cover: Fraction of S_m that keeps its labels, in [0, 1).
         pattern: Draws the trigger, and which part of it each training image carries.
         seed: Draws S_m and its cover.

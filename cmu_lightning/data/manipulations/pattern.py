@@ -20,7 +20,7 @@ def of_samples(seed: int, index: Tensor, count: int) -> Tensor:
     They are the SplitMix64 generator's (Steele et al., 2014) at positions index * count, index * count + 1, ...
 
     Args:
-        seed: Of all of them.
+        seed: Seed of all of them.
         index: Tells samples apart, int64, shape (n,).
         count: Numbers for each sample.
 

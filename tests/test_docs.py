@@ -7,8 +7,10 @@ import shutil
 import sys
 from inspect import isabstract
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from cmu_lightning import data
 from cmu_lightning.cli import main
@@ -118,8 +120,11 @@ def test_links_lead_somewhere():
             assert (document.parent / target).exists(), (document, target)
 
 
-def test_the_wheel_brings_the_configs():
-    """The lookup prefers configs inside the package, which is where pyproject puts them."""
-    text = (ROOT / "pyproject.toml").read_text()
-    assert 'configs = "cmu_lightning/configs"' in text
-    assert main(["fit", "--config", "nothing.yaml"]) == 2
+def test_the_wheel_brings_all_that_is_read(tmp_path):
+    """Configs inside the package, where they are looked up first; templates; and none of the tests."""
+    (built,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])
+    names = set(ZipFile(built).namelist())
+    configs = {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
+    sources = {path.relative_to(ROOT) for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert {f"cmu_lightning/{path}" for path in configs} | {str(path) for path in sources} <= names
+    assert all(name.startswith(("cmu_lightning/", "cmu_lightning-")) for name in names)

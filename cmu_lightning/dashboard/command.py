@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 def _save(made: list) -> None:  # type: ignore[type-arg]
     import wandb
 
-    from cmu_lightning.tracking.account import has_key
+    from cmu_lightning.tracking.account import first_line, has_key
 
     read_env()
     if not has_key():
@@ -61,4 +61,4 @@ def _save(made: list) -> None:  # type: ignore[type-arg]
             each.save()
             Console(soft_wrap=True).print(each.url, markup=False)
     except (wandb.Error, OSError, ValueError) as error:
-        raise UserError(f"W&B did not take the dashboard ({str(error).splitlines()[0]}): is it reachable?") from error
+        raise UserError(f"W&B did not take the dashboard ({first_line(error)}): is it reachable?") from error

@@ -1,5 +1,7 @@
 """What dashboards refer to; runs log all of it (see `tracking/publish.py`), and a test holds this against real ones."""
 
+from cmu_lightning.tracking.measured import CURVES
+
 ACCURACIES = (
     "acc_corr",
     "acc_retain",
@@ -10,8 +12,7 @@ ACCURACIES = (
     "changed",
     "selection_score",
 )
-COST = ("seconds", "samples_forward", "samples_backward")
-CURVES = ("train_loss", "forget_loss", "retain_loss", "learning_rate", "val_acc", "changed", "selection_score")
+SHOWN_WHILE_TRAINING = (*CURVES, "val_acc", "changed", "selection_score")
 MEDIA = ("manipulated_images", "importance_ratios")
 IDENTITY = ("setting", "method", "identified", "seed")
 TUNED = {"Scrub": ("distill",), "SSD": ("selection", "dampening_ratio")}

@@ -4,7 +4,8 @@ from typing import Any
 
 import wandb_workspaces.reports.v2 as wr
 
-from cmu_lightning.dashboard.keys import ACCURACIES, COST, CURVES, MEDIA, TUNED
+from cmu_lightning.dashboard.keys import ACCURACIES, MEDIA, SHOWN_WHILE_TRAINING, TUNED
+from cmu_lightning.tracking.measured import COST
 
 
 def accuracies() -> list[Any]:
@@ -46,7 +47,7 @@ def hyperparameters() -> list[Any]:
 
 def curves() -> list[Any]:
     """What was logged during training, by step."""
-    return [wr.LinePlot(title=name, x="trainer/global_step", y=[name]) for name in CURVES]
+    return [wr.LinePlot(title=name, x="trainer/global_step", y=[name]) for name in SHOWN_WHILE_TRAINING]
 
 
 def media() -> list[Any]:

@@ -88,7 +88,7 @@ class TensorDataModule(OwnDataModule):
             )
         if len(images) != len(labels):
             raise UserError(f"{self.path} has {len(images)} {name}_images and {len(labels)} {name}_labels")
-        self.check_classes(labels, f"{name}_labels of {self.path}")
+        self.check_classes(labels, f"{name}_labels of {self.path}", "mend the label or set data.num_classes")
         return Split(images.unsqueeze(3) if isinstance(images, Tensor) and images.ndim == 3 else images, labels)
 
     def _images(self, name: str) -> Images | None:

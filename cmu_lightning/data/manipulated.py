@@ -135,7 +135,8 @@ class ManipulatedDataModule(StoredDataModule):
         """Draw S_m among the samples exposed to the adversary, and relabel it."""
         chosen = torch.nonzero(exposed).flatten()[self.manipulation.select(train.labels[exposed])]
         labels = train.labels.clone()
-        labels[chosen] = self._check_classes(self.manipulation.relabel(train.labels[chosen]))
+        labels[chosen] = self.manipulation.relabel(train.labels[chosen])
+        self.check_classes(labels, type(self.manipulation).__name__, "change data.manipulation")
         manipulated = torch.zeros_like(exposed)
         manipulated[chosen] = True
         return Samples(train.images, train.labels, labels, manipulated, torch.zeros_like(exposed))
@@ -152,15 +153,23 @@ class ManipulatedDataModule(StoredDataModule):
         nothing = torch.zeros_like(split.labels, dtype=torch.bool)
         return Samples(split.images.contiguous(), split.labels, split.labels, nothing, nothing)
 
-    def _check_classes(self, labels: Tensor) -> Tensor:
-        """Labels, unless one of them is of no class."""
-        wrong = labels[(labels < 0) | (labels >= self.num_classes)]
+    def check_classes(self, labels: Tensor, where: str, mend: str) -> None:
+        """Refuse labels of no class.
+
+        Args:
+            labels: Shape (n,).
+            where: They come from.
+            mend: What to do about wrong ones.
+
+        Raises:
+            UserError: There is one.
+        """
+        wrong = torch.nonzero((labels < 0) | (labels >= self.num_classes)).flatten()
         if len(wrong):
-            kind = type(self.manipulation).__name__
             raise UserError(
-                f"{kind} gives samples the class {int(wrong[0])}, but the classes are 0 to {self.num_classes - 1}"
+                f"{where} has the label {int(labels[wrong[0]])} at index {int(wrong[0])}, but the classes are 0 to "
+                f"{self.num_classes - 1}: {mend}"
             )
-        return labels
 
     def _identify(self, samples: Samples, flagged: Tensor | None) -> Samples:
         """Mark S_f: what a list flags, else the first that the discovery finds; a detector's waits for an original."""

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-
 from cmu_lightning.data.datamodule import CorruptedDataModule
 from cmu_lightning.data.manipulations import Manipulation
 from cmu_lightning.data.stored import Read
@@ -61,16 +59,3 @@ class OwnDataModule(CorruptedDataModule):
                 f"data.{name}={list(given)} has {len(given)} numbers for {channels} channels: give {channels}"
             )
         return given or (0.5,) * channels
-
-    def check_classes(self, labels: torch.Tensor, where: str) -> None:
-        """Refuse labels of no class.
-
-        Raises:
-            UserError: There is one.
-        """
-        wrong = torch.nonzero((labels < 0) | (labels >= self.num_classes)).flatten()
-        if len(wrong):
-            raise UserError(
-                f"{where} has the label {int(labels[wrong[0]])} at index {int(wrong[0])}, but the classes are 0 to "
-                f"{self.num_classes - 1}: mend the label or set data.num_classes"
-            )

@@ -9,24 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cmu_lightning.report.configuration import Configuration, read_configuration
+from cmu_lightning.tracking.measured import MEASURED
 from cmu_lightning.tracking.run import CURVES
 
-FRACTIONS = (
-    "identified",
-    "acc_corr",
-    "acc_retain",
-    "acc_corr_nontarget",
-    "asr",
-    "acc_manipulated",
-    "acc_identified",
-    "acc_unidentified",
-    "val_acc",
-    "val_acc_matched",
-    "fit_identified",
-    "fit_retain",
-    "changed",
-    "selection_score",
-)
+FRACTIONS = ("identified", *MEASURED)
 """What is between 0 and 1 in a `metrics.json`."""
 
 TYPES: dict[str, type] = {

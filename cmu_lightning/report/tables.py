@@ -24,7 +24,7 @@ ENVIRONMENT = (
     "threads",
     "revision",
 )
-MEASURED = ("acc_corr", "acc_retain", "acc_manipulated", "acc_corr_nontarget", "asr", "val_acc", "changed")
+IN_CURVES = ("acc_corr", "acc_retain", "acc_manipulated", "acc_corr_nontarget", "asr", "val_acc", "changed")
 
 
 def tables(summary: Summary) -> list[Table]:
@@ -163,10 +163,10 @@ def regrets(summary: Summary) -> Table:
 def curves(summary: Summary) -> Table:
     """All that the charts show."""
     rows: list[list[Cell]] = [
-        ["None", None, *(summary.original(name) for name in MEASURED), len(summary.variant.originals)]
+        ["None", None, *(summary.original(name) for name in IN_CURVES), len(summary.variant.originals)]
     ]
     for method in summary.methods:
-        found = [summary.curve(method, name) for name in MEASURED]
+        found = [summary.curve(method, name) for name in IN_CURVES]
         for identified in summary.fractions:
             chosen = [choice for choice in summary.of(method) if choice.point.identified == identified]
             rows.append([method, f"{identified:g}", *(curve.get(identified) for curve in found), len(chosen)])
@@ -175,7 +175,7 @@ def curves(summary: Summary) -> Table:
         title="Accuracies by identified fraction",
         note="Mean and standard deviation over seeds of the chosen runs, on unseen samples of the test split, but for "
         "acc_manipulated, which is on S_m. A row of 0 seeds is a gap: nothing was run.",
-        columns=["method", "identified", *MEASURED, "seeds"],
+        columns=["method", "identified", *IN_CURVES, "seeds"],
         rows=rows,
     )
 

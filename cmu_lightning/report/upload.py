@@ -12,7 +12,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.report.chart import Chart
 from cmu_lightning.report.table import flat
 from cmu_lightning.report.write import Written
-from cmu_lightning.tracking.account import choose_mode
+from cmu_lightning.tracking.account import choose_mode, first_line
 
 SECONDS = 60.0
 """How long the client waits for a silent server."""
@@ -52,9 +52,9 @@ def upload(written: Written, out: Path, rule: str, entity: str | None, project: 
             run.log(_tables(written) | _charts(written, out))
             run.save(str(out / "index.html"), base_path=str(out), policy="now")
     except (wandb.Error, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"W&B cannot be reached ({reason}): the report is in {out}; give --wandb again, or set WANDB_MODE=offline"
+            f"W&B cannot be reached ({first_line(error)}): the report is in {out}; give --wandb again, or set "
+            "WANDB_MODE=offline"
         ) from error
 
 

@@ -11,13 +11,12 @@ from cmu_lightning import __version__
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.models.made import Made
 from cmu_lightning.repair.choose import CHOICE
+from cmu_lightning.report.select import destroyed
 from cmu_lightning.serving.files import OPSET, TOLERANCE
 from cmu_lightning.serving.finished import runs_dir_of
-from cmu_lightning.tracking.results import MEASURED
+from cmu_lightning.tracking.measured import MEASURED
 
 VERSIONS = ("python", "torch", "torchvision", "lightning", "torchmetrics")
-DESTROYED = 0.5
-"""Of the original's validation accuracy; below that, a selection score says nothing."""
 
 
 def card(
@@ -52,7 +51,7 @@ def card(
         why=_why(run, stored),
         rows=_rows(stored, original),
         columns=["Original", stored["method"]] if original else [stored["method"]],
-        destroyed=original is not None and stored.get("val_acc", 1) < DESTROYED * original.get("val_acc", 0),
+        destroyed=bool(destroyed(stored, original)),
         data=data,
         shape=_shape(data),
         network=_network(config["network"]),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
+from cmu_lightning.tracking.account import first_line
 
 OPSET = 18
 """Of ONNX; runtimes since 2023 know it."""
@@ -68,7 +69,7 @@ def write_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
                 dynamic_shapes=({0: torch.export.Dim("n")},),
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
-        said = str(error.__cause__ or error).strip().partition("\n")[0]  # the exporter's own words are about itself
+        said = first_line(error.__cause__ or error)  # the exporter's own words are about itself
         raise UserError(
             f"{type(network).__name__} cannot be written as ONNX ({said}): change what torch.onnx.export does not take"
         ) from error

@@ -13,11 +13,15 @@ from cmu_lightning.cli import CLI, main
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
-from cmu_lightning.tracking.results import MEASURED
+from cmu_lightning.tracking.measured import COST, CURVES, MEASURED
 from cmu_lightning.unlearning import Stage
 
-OF_ORIGINAL = {name for name in MEASURED if name.startswith(("acc_corr", "acc_retain", "acc_manip", "asr", "val_acc"))}
-LOGGED = {*MEASURED, "train_loss", "seconds", "samples_forward", "samples_backward"}
+LOGGED = {*MEASURED, *COST, *CURVES}
+OF_UNLEARNERS = {
+    *("acc_identified", "acc_unidentified", "fit_identified", "fit_retain", "val_acc_matched", "changed"),
+    *("selection_score", "forget_loss", "retain_loss"),
+}
+"""What an original does not log."""
 STRUCTURE = ("--config", "--model", "--model.class_path", "--data", "--data.class_path")
 """Options on which depends what other options there are."""
 
@@ -70,7 +74,7 @@ def _metric(sweep: Sweep, points: list[Point]) -> Iterator[str]:
     metric = sweep.content.get("metric")
     if metric is None:
         return
-    logged = OF_ORIGINAL if all(point.is_original for point in points) else LOGGED
+    logged = LOGGED - OF_UNLEARNERS if all(point.is_original for point in points) else LOGGED
     if metric["name"] not in logged:
         yield f"metric {metric['name']} is never logged: there are {', '.join(sorted(logged))}"
 

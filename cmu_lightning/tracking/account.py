@@ -111,3 +111,8 @@ def say(line: str) -> None:
     """One line on stderr, of the first process alone."""
     if getattr(rank_zero_only, "rank", 0) == 0:  # Lightning sets it, where it runs
         Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; of one that says nothing, nothing."""
+    return str(error).strip().partition("\n")[0]

@@ -18,6 +18,9 @@ from cmu_lightning.tracking.run import Run, read_metrics, write_atomically
 NO_IDENTITY = ("--runs_dir", "--checkpoints")
 """Options that say where a run goes and what it keeps, not what it is."""
 
+OTHER_COMMANDS = ("sweep", "report", "repair", "serving", "dashboard")
+"""Folders that `fit` imports nothing from."""
+
 
 def options(arguments: list[str]) -> Iterator[tuple[str, str]]:
     """The options of a command line, whether their values follow or are attached."""
@@ -65,10 +68,8 @@ def _one_spelling(value: str) -> str:
 
 @cache
 def _source() -> bytes:
-    """A digest of the program, but for its light commands."""
-    light = (PACKAGE / "sweep", PACKAGE / "report")
-    files = [path for path in sorted(PACKAGE.rglob("*.py")) if not path.is_relative_to(light[0])]
-    files = [path for path in files if not path.is_relative_to(light[1])]
+    """A digest of what `fit` runs."""
+    files = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] not in OTHER_COMMANDS]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
 
 

@@ -9,13 +9,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.account import in_sweep, say
-from cmu_lightning.tracking.results import MEASURED, described
+from cmu_lightning.tracking.account import first_line, in_sweep, say
+from cmu_lightning.tracking.measured import COST, MEASURED
+from cmu_lightning.tracking.results import described
 from cmu_lightning.tracking.run import Run
 from cmu_lightning.tracking.wandb import WandbLogger
 from cmu_lightning.unlearning.stage import Stage
-
-COST = ("seconds", "samples_forward", "samples_backward")
 
 
 class Publish(Callback):
@@ -75,7 +74,7 @@ def upload(logger: WandbLogger, run: Run, metrics: dict[str, Any]) -> None:
     try:
         logger.experiment.log_artifact(artifact)
     except (wandb.Error, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         if in_sweep():
             raise UserError(f"W&B does not take the weights of this trial ({reason}): start it again") from error
         say(f"W&B does not take the weights ({reason}): they stay in {run.checkpoint}")

@@ -17,24 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.tracking.measured import MEASURED
 from cmu_lightning.tracking.run import Run
 from cmu_lightning.unlearning.stage import Stage
-
-MEASURED = {
-    "acc_corr": "affected domain, unseen: accuracy (acc_corr)",
-    "acc_corr_nontarget": "  the same without the target class",
-    "asr": "  attack success rate",
-    "acc_retain": "unaffected domain, unseen: accuracy (acc_retain)",
-    "acc_manipulated": "manipulated training samples S_m, true labels",
-    "acc_identified": "  the identified ones",
-    "acc_unidentified": "  the others",
-    "val_acc": "validation accuracy",
-    "val_acc_matched": "  in the class mix of S_f",
-    "fit_identified": "agreement with the given labels on S_f",
-    "fit_retain": "agreement with the given labels on retain",
-    "changed": "fraction of S_f with another prediction",
-    "selection_score": "selection score",
-}
 
 
 def described(

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.account import Mode, in_sweep, note_silence, say, was_silent
+from cmu_lightning.tracking.account import Mode, first_line, in_sweep, note_silence, say, was_silent
 from cmu_lightning.tracking.run import Run
 
 SECONDS_TO_BEGIN = 15.0
@@ -104,7 +104,7 @@ class WandbLogger(LightningWandbLogger):
         try:
             _ = super().experiment
         except (wandb.Error, OSError) as error:  # OSError: timeouts too
-            reason = f"W&B cannot be reached ({_first_line(error)})"
+            reason = f"W&B cannot be reached ({first_line(error)})"
             wandb.teardown()
             if not os.environ.get("WANDB_DIR"):  # which other runs may share
                 for dead in set(place.glob("wandb/run-*")) - before:
@@ -170,7 +170,3 @@ class WandbLogger(LightningWandbLogger):
                 ) from error
         if (waited := time.monotonic() - begin) > SECONDS_TO_END:
             say(f"W&B: the end of this run took {waited:.0f} s; what was not sent is in {self.save_dir}/wandb")
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -21,7 +21,7 @@ from torch.func import functional_call, grad, vmap
 
 from cmu_lightning.data import Batch
 from cmu_lightning.models import ResNet9
-from cmu_lightning.unlearning.diagonal import of_samples
+from cmu_lightning.unlearning.diagonal import fisher_diagonal
 from cmu_lightning.unlearning.importance import flat, task_loss
 
 
@@ -30,7 +30,7 @@ def plain(network, batch):
 
 
 def ours(network, batch):
-    return of_samples(network, [batch], task_loss, lambda total: total)
+    return fisher_diagonal(network, [batch], task_loss, lambda total: total)
 
 
 def vmapped(network, batch):

@@ -131,7 +131,7 @@ def fit(arguments: list[str], runs_dir: str) -> dict:
     """One run in this process; its line, or why there is none."""
     from cmu_lightning.cli import main
     from cmu_lightning.report.results_file import line
-    from cmu_lightning.tracking.asked import folder, key
+    from cmu_lightning.tracking.notes import note_name, noted_folder
 
     given = ["fit", *arguments, "--runs_dir", runs_dir, "--checkpoints", "chosen"]
     sys.argv = ["cmu_lightning"]
@@ -146,7 +146,7 @@ def fit(arguments: list[str], runs_dir: str) -> dict:
         gc.collect()
     if code:
         return {"failed": (said.getvalue().strip().splitlines() or [f"exit code {code}"])[-1]}
-    found = folder(key(sys.argv[2:]), Path(runs_dir))
+    found = noted_folder(note_name(sys.argv[2:]), Path(runs_dir))
     return line(found, json.loads((found / "metrics.json").read_text()))
 
 

@@ -25,7 +25,7 @@ from cmu_lightning.data.loading import EvaluationBatches, Pixels
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import TunedSSD
 from cmu_lightning.unlearning.dampening import factors
-from cmu_lightning.unlearning.importance import flat, of_batches, task_loss
+from cmu_lightning.unlearning.importance import batch_importance, flat, task_loss
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 GRID = list(product(TunedSSD.selections, TunedSSD.dampening_ratios))
@@ -64,7 +64,9 @@ class Case:
 
     def importances(self):
         """Over S_f and over the retain data."""
-        return [of_batches(self.network, part, task_loss, torch.square, lambda total: total) for part in self.parts]
+        return [
+            batch_importance(self.network, part, task_loss, torch.square, lambda total: total) for part in self.parts
+        ]
 
     @torch.no_grad()
     def dampen(self, importances, selection, ratio):

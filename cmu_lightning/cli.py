@@ -18,18 +18,18 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from cmu_lightning.console import quiet, what_a_user_did
+from cmu_lightning.console import quiet, user_mistake
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import find_configs, one_sentence, read_env, with_class_path
 from cmu_lightning.settling import refuse_impossible, settle
 from cmu_lightning.tracking.account import choose_mode, one_silence, say
-from cmu_lightning.tracking.asked import remember
 from cmu_lightning.tracking.callbacks import LastCheckpoint, WriteConfig
 from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
 from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.tracking.job import Job
-from cmu_lightning.tracking.original import ON_DEMAND, of_config, of_path
+from cmu_lightning.tracking.notes import remember
+from cmu_lightning.tracking.original import ON_DEMAND, original_at, original_of_config
 from cmu_lightning.tracking.progress import progress
 from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.refusal import report_refusal
@@ -130,11 +130,15 @@ class CLI(LightningCLI):
         for key in ("config", "ckpt_path"):
             self.resolved.pop(key, None)
         runs_dir = Path(config.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
-        deletion, content = self.datamodule.of_deletion, self.datamodule.content()
+        deletion, content = self.datamodule.deletion_arguments, self.datamodule.content()
         self.original: Run | None = None
         if isinstance(self.model, Unlearner):
             given = self.model.original
-            self.original = of_path(given, runs_dir) if given else of_config(self.resolved, deletion, runs_dir, content)
+            self.original = (
+                original_at(given, runs_dir)
+                if given
+                else original_of_config(self.resolved, deletion, runs_dir, content)
+            )
         original = self.original.hash if self.original else None
         named = digest(identity(self.resolved, self.model.uses, deletion, original, content))
         seed = config.seed_everything if self.original else config.original_seed
@@ -236,7 +240,7 @@ def main(arguments: Sequence[str] | None = None, kind: type[CLI] = CLI) -> int:
         say("stopped by SIGTERM: the same command again goes on")
         return 128 + signal.SIGTERM
     except Exception as error:
-        said = what_a_user_did(error)
+        said = user_mistake(error)
         if said is None:
             raise
         sys.stderr.write(f"error: {one_sentence(said)}\n")

@@ -13,7 +13,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk, a quota and a limit on files say."""
 
 
-def what_a_user_did(error: BaseException | None) -> str | None:
+def user_mistake(error: BaseException | None) -> str | None:
     """The message of a user's mistake behind an error; None if it is another kind of error."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:

@@ -11,11 +11,25 @@ from jsonargparse import Namespace
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.models.made import Made  # and makes short class names known to configs
-from cmu_lightning.tracking.identity import LEFT
 from cmu_lightning.unlearning import Original
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 """In which weights stay what they are."""
+
+REQUIRED_TRAINER = {
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": None,
+    "fast_dev_run": False,
+    "limit_train_batches": None,
+    "max_epochs": 1,
+    "max_steps": -1,
+    "max_time": None,
+    "min_epochs": None,
+    "min_steps": None,
+    "overfit_batches": 0.0,
+    "use_distributed_sampler": False,
+}
+"""The trainer's options that a stage needs as they are."""
 
 
 def refuse_impossible(config: Namespace) -> None:
@@ -24,7 +38,7 @@ def refuse_impossible(config: Namespace) -> None:
     Raises:
         UserError: A value is out of its range.
     """
-    _refuse_no_seed("seed_everything", config.seed_everything)
+    _check_seed("seed_everything", config.seed_everything)
     if not re.fullmatch(r"\w[\w.-]*", config.setting or "x"):
         raise UserError(f"setting={config.setting} names a folder: give letters, digits, '_', '.' and '-' alone")
     if config.threads is not None and not 1 <= config.threads <= 1024:
@@ -49,7 +63,7 @@ def settle(config: Namespace, plain: Callable[[], dict[str, Any]]) -> None:
     Raises:
         UserError: It asks for what would change a stage, its weights or its seeds in a way that is not possible.
     """
-    for option, needed in LEFT.items():
+    for option, needed in REQUIRED_TRAINER.items():
         if config.trainer[option] != needed:
             raise UserError(
                 f"trainer.{option}={config.trainer[option]} would change what a stage is, which is procedure's to say: "
@@ -62,7 +76,7 @@ def settle(config: Namespace, plain: Callable[[], dict[str, Any]]) -> None:
         config.threads = torch.get_num_threads()
 
 
-def _refuse_no_seed(name: str, seed: Any) -> None:
+def _check_seed(name: str, seed: Any) -> None:
     if isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise UserError(f"{name}={seed} is not a seed: give a number from 0 to {2**32 - 1}")
 
@@ -71,7 +85,7 @@ def _settle_seeds(config: Any) -> None:
     seed = config.seed_everything
     if config.original_seed is None:
         config.original_seed = seed
-    _refuse_no_seed("original_seed", config.original_seed)
+    _check_seed("original_seed", config.original_seed)
     is_original = config.model.class_path.rpartition(".")[2] == Original.__name__
     stage = config.model.init_args
     if is_original and stage.seed not in (None, config.original_seed):
@@ -86,7 +100,7 @@ def _settle_seeds(config: Any) -> None:
         if "seed" in part and part.seed is None:
             part.seed = default
         if "seed" in part:
-            _refuse_no_seed(f"{key}.seed", part.seed)
+            _check_seed(f"{key}.seed", part.seed)
 
 
 def _settle_hardware(trainer: Any) -> None:

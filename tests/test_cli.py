@@ -14,8 +14,8 @@ import yaml
 import cmu_lightning
 from cmu_lightning.cli import main
 from cmu_lightning.parsing import CONFIGS, find_configs, one_sentence
-from cmu_lightning.tracking.asked import is_finished
 from cmu_lightning.tracking.checkpoint import save_whole
+from cmu_lightning.tracking.notes import is_finished
 from tests.networks import Linear
 
 CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")

@@ -13,7 +13,7 @@ import torch
 from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Potion, TunedSSD
-from cmu_lightning.unlearning.dampening import factors, histogram, percent, percentile, ratios, told
+from cmu_lightning.unlearning.dampening import factors, histogram, informative, percent, percentile, ratios
 from tests.networks import Double
 from tests.plain import LINEAR, SHORT, digits, fitted, same, trainer, weights
 
@@ -41,7 +41,7 @@ def test_factors(selection, dampening):
 
 
 def test_what_tells_nothing_is_left_alone():
-    assert told(*IMPORTANCES).tolist() == [True, True, True, True, False, True, False, False, False]
+    assert informative(*IMPORTANCES).tolist() == [True, True, True, True, False, True, False, False, False]
     assert factors(*IMPORTANCES, 0, 0)[4:].tolist() == [1, 0, 1, 1, 1]
 
 

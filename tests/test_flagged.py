@@ -13,7 +13,7 @@ from cmu_lightning.data import DigitsDataModule, Flagged, Poison, Uniform, Unkno
 from cmu_lightning.data.sampling import held_out
 from cmu_lightning.errors import UserError
 from cmu_lightning.report.collect import collect
-from cmu_lightning.tracking.asked import folder, is_finished
+from cmu_lightning.tracking.notes import is_finished, noted_folder
 from cmu_lightning.tracking.run import read_metrics
 
 NAMES = ["cat/a b.png", "cat/1.png", "dog/1.png", "dog/2.png"]
@@ -116,8 +116,8 @@ def test_of_unknown_data_flagged_samples_never_validate():
     assert (len(data.samples.labels), len(data.validation.labels), int(data.samples.deleted.sum())) == (1206, 194, 9)
     assert not data.samples.manipulated.any()
     assert torch.equal(data.samples.labels, data.samples.clean)
-    assert data.of_deletion == {"identified", "seed"}
-    assert digits(Poison(size=3)).of_deletion == {"identified", "seed", "discovery"}
+    assert data.deletion_arguments == {"identified", "seed"}
+    assert digits(Poison(size=3)).deletion_arguments == {"identified", "seed", "discovery"}
     with pytest.raises(UserError, match="Uniform finds manipulated samples, and none is known"):
         digits(Unknown(), Uniform(count=5))
 
@@ -179,7 +179,7 @@ def test_a_sweep_asks_again_where_files_may_have_changed(unknown):
     runs_dir = unknown / "runs"
     notes = [path.name for path in runs_dir.glob(".sweep/asked/*")]
     assert not any(is_finished(note, runs_dir) for note in notes)
-    found = {folder(note, runs_dir) for note in notes} & set(runs_dir.glob("mine/CF/*"))
+    found = {noted_folder(note, runs_dir) for note in notes} & set(runs_dir.glob("mine/CF/*"))
     assert found == {max(runs_dir.glob("mine/CF/*"), key=lambda run: (run / "metrics.json").stat().st_mtime_ns)}
 
 

@@ -13,8 +13,8 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9, WideResNet
 from cmu_lightning.unlearning import layers
 from cmu_lightning.unlearning.dampening import factors
-from cmu_lightning.unlearning.diagonal import of_samples
-from cmu_lightning.unlearning.importance import norm, of_batches, squared_norm, task_loss
+from cmu_lightning.unlearning.diagonal import fisher_diagonal
+from cmu_lightning.unlearning.importance import batch_importance, norm, squared_norm, task_loss
 
 
 def alone(tensor):
@@ -126,7 +126,7 @@ def test_the_exact_diagonal_against_a_loop_over_samples(name, objective, memory,
     network.to(memory_format=memory)
     for chunk in (layers.CHUNK["cpu"], 1):
         monkeypatch.setitem(layers.CHUNK, "cpu", chunk)
-        got = of_samples(network, batches(images, labels, 3), objective, alone)
+        got = fisher_diagonal(network, batches(images, labels, 3), objective, alone)
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-14)
     assert want.count_nonzero() > 0.5 * len(want)
 
@@ -135,8 +135,8 @@ def test_it_depends_neither_on_order_nor_on_batches_and_leaves_no_trace():
     network, images, labels = case("resnet9")
     before = {key: value.clone() for key, value in network.state_dict().items()}
     order = torch.tensor([4, 2, 0, 6, 1, 3, 5])
-    one = of_samples(network, batches(images, labels, 7), task_loss, alone)
-    other = of_samples(network, batches(images[order], labels[order], 2), task_loss, alone)
+    one = fisher_diagonal(network, batches(images, labels, 7), task_loss, alone)
+    other = fisher_diagonal(network, batches(images[order], labels[order], 2), task_loss, alone)
     torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-14)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
@@ -159,13 +159,13 @@ def test_a_closed_form():
     p = torch.tensor([1 / (1 + exp(-(0.3 * a - 0.2 * b))) for a, b in x.tolist()], dtype=torch.float64)
     gradients = (p - 1).unsqueeze(1) * x
     labels = torch.zeros(3, dtype=torch.long)
-    got = of_samples(Two(), batches(x, labels, 2), task_loss, alone)
+    got = fisher_diagonal(Two(), batches(x, labels, 2), task_loss, alone)
     torch.testing.assert_close(got, gradients.square().mean(0), rtol=1e-10, atol=0)
     assert got[0] != got[1]
-    whole = of_batches(Two(), batches(x, labels, 3), task_loss, torch.square, alone)
+    whole = batch_importance(Two(), batches(x, labels, 3), task_loss, torch.square, alone)
     torch.testing.assert_close(whole, gradients.mean(0).square(), rtol=1e-10, atol=0)
     one, other = gradients[:1].square().mean(0), gradients[1:].square().mean(0)  # S_f is the first sample
-    found = [of_samples(Two(), batches(x[part], labels[part], 2), task_loss, alone) for part in ([0], [1, 2])]
+    found = [fisher_diagonal(Two(), batches(x[part], labels[part], 2), task_loss, alone) for part in ([0], [1, 2])]
     multiplied = Two().weight.detach() * factors(*found, 0.1, 0.2)
     chosen = [a / b > 0.1 for a, b in zip(one.tolist(), other.tolist(), strict=True)]
     by_hand = [w * min(0.2 * b / a, 1) if c else w for w, a, b, c in zip((0.3, -0.2), one, other, chosen, strict=True)]
@@ -179,7 +179,11 @@ def test_what_is_frozen_has_no_importance(exact):
     whole = [network[0].weight.numel(), network[0].bias.numel()]
     network[0].requires_grad_(False)
     made = batches(images, labels, 3)
-    found = of_samples(network, made, task_loss, alone) if exact else of_batches(network, made, norm, torch.abs, alone)
+    found = (
+        fisher_diagonal(network, made, task_loss, alone)
+        if exact
+        else batch_importance(network, made, norm, torch.abs, alone)
+    )
     assert found[: sum(whole)].count_nonzero() == 0
     assert found[sum(whole) :].count_nonzero() > 0
     assert not network[0].weight.requires_grad
@@ -206,22 +210,22 @@ def reference(network, images, labels, size, value, measure):
 )
 def test_importances_of_batches(objective, measure, value):
     network, images, labels = case("resnet9")
-    got = of_batches(network, batches(images, labels, 3), objective, measure, alone)
+    got = batch_importance(network, batches(images, labels, 3), objective, measure, alone)
     want = reference(network, images, labels, 3, value, measure)
     torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-14)
 
 
 def test_a_batch_of_one_is_the_exact_diagonal():
     network, images, labels = case("wide_resnet")
-    of_one = of_batches(network, batches(images, labels, 1), task_loss, torch.square, alone)
-    torch.testing.assert_close(of_one, of_samples(network, batches(images, labels, 4), task_loss, alone))
+    of_one = batch_importance(network, batches(images, labels, 1), task_loss, torch.square, alone)
+    torch.testing.assert_close(of_one, fisher_diagonal(network, batches(images, labels, 4), task_loss, alone))
 
 
 def test_a_sum_over_two_slices_is_that_of_the_whole():
     """The last batch has one sample, so that one of the slices is empty."""
     network, images, labels = case("resnet9")
-    parts = [of_samples(network, batches(images, labels, 3, rank, 2), task_loss, alone) for rank in range(2)]
-    torch.testing.assert_close(sum(parts), of_samples(network, batches(images, labels, 3), task_loss, alone))
+    parts = [fisher_diagonal(network, batches(images, labels, 3, rank, 2), task_loss, alone) for rank in range(2)]
+    torch.testing.assert_close(sum(parts), fisher_diagonal(network, batches(images, labels, 3), task_loss, alone))
 
 
 class InPlace(nn.Module):
@@ -239,4 +243,4 @@ class InPlace(nn.Module):
 def test_an_input_changed_in_place_is_refused():
     network = InPlace().eval()
     with pytest.raises(UserError, match="layer in place: use fisher: batch"):
-        of_samples(network, batches(torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), 2), task_loss, alone)
+        fisher_diagonal(network, batches(torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), 2), task_loss, alone)

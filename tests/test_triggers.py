@@ -21,7 +21,7 @@ from cmu_lightning.data import (
     evaluation,
 )
 from cmu_lightning.data.loading import EvaluationBatches
-from cmu_lightning.data.manipulations.pattern import of_samples
+from cmu_lightning.data.manipulations.pattern import uniform_numbers
 from cmu_lightning.data.sampling import mix
 from cmu_lightning.errors import UserError
 
@@ -53,10 +53,10 @@ def splitmix(seed, position):
 
 
 def test_numbers_of_a_sample_are_splitmix64s(index):
-    drawn = of_samples(9, index, 7)
+    drawn = uniform_numbers(9, index, 7)
     expected = [[splitmix(9, int(i) * 7 + j) for j in range(7)] for i in index]
     assert drawn.numpy() == pytest.approx(np.array(expected), abs=2**-23)
-    many = of_samples(2, torch.arange(10_000), 4)
+    many = uniform_numbers(2, torch.arange(10_000), 4)
     assert 0 < many.min() < 1e-3
     assert 1 - 1e-3 < many.max() < 1
     assert torch.histc(many, 10, 0, 1) == pytest.approx(torch.full((10,), 4000.0), rel=0.1)

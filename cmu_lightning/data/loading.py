@@ -16,7 +16,7 @@ def taken(images: Images, chosen: Tensor) -> Images:
     return images.take(chosen) if isinstance(images, Mapped) else images[chosen]
 
 
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on a device; a GPU fetches it by itself, for which memory has to be pinned, and nobody waits for it."""
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
@@ -128,12 +128,12 @@ class Pixels:
         Returns:
             Shape (n, C, H, W), float32, channels last in memory.
         """
-        pixels = moved(images, self.device).float().div_(255)
+        pixels = to_device(images, self.device).float().div_(255)
         picture = pixels.permute(0, 3, 1, 2)
         rows = torch.nonzero(stamped).flatten()
         if len(rows):
-            rows = moved(rows, self.device)
-            picture[rows] = self._stamped(picture[rows], None if index is None else moved(index, self.device)[rows])
+            rows = to_device(rows, self.device)
+            picture[rows] = self._stamped(picture[rows], None if index is None else to_device(index, self.device)[rows])
         count, height, width, channels = pixels.shape
         lines = pixels.view(count * height, width * channels)  # long rows: broadcasting over 3 channels is slow
         lines.sub_(self.mean.repeat(width)).div_(self.std.repeat(width))

@@ -35,7 +35,7 @@ class ManipulatedDataModule(StoredDataModule):
             that fit no memory. Default in memory, and on the accelerator where they fit.
     """
 
-    of_no_bearing: ClassVar[frozenset[str]] = DRAWN | {"manipulation"}
+    irrelevant_to_reading: ClassVar[frozenset[str]] = DRAWN | {"manipulation"}
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class ManipulatedDataModule(StoredDataModule):
         self.discovery = discovery
 
     @property
-    def of_deletion(self) -> frozenset[str]:
+    def deletion_arguments(self) -> frozenset[str]:
         """Arguments that say how S_f comes about; an original does not depend on them.
 
         Where nobody knows what was done, flagged samples do not validate, so the original depends on the list too.

@@ -55,7 +55,7 @@ class StoredDataModule(LightningDataModule):
     kept: ClassVar[dict[Any, Read] | None] = None
     """The data set that was read last, in a process that runs one stage after the other; None keeps nothing."""
 
-    of_no_bearing: ClassVar[frozenset[str]] = frozenset({"manipulation"})
+    irrelevant_to_reading: ClassVar[frozenset[str]] = frozenset({"manipulation"})
     """Attributes that `load` does not look at."""
 
     def __init__(self, root: str | None, memory_map: str | None) -> None:
@@ -116,7 +116,7 @@ class StoredDataModule(LightningDataModule):
 
     def _depends(self) -> Any:
         """Everything that `load` may look at; None if nobody can tell, so that it is read anew."""
-        own = vars(self).keys() - vars(LightningDataModule()).keys() - self.of_no_bearing
+        own = vars(self).keys() - vars(LightningDataModule()).keys() - self.irrelevant_to_reading
         try:
             return type(self), pickle.dumps([(name, vars(self)[name]) for name in sorted(own)])
         except (pickle.PicklingError, AttributeError, TypeError):

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from cmu_lightning.data.augmentation import CropAndFlip
-from cmu_lightning.data.loading import Batch, Pixels, Samples, moved
+from cmu_lightning.data.loading import Batch, Pixels, Samples, to_device
 from cmu_lightning.data.sampling import EpochSampler, generator, rank_slice
 
 
@@ -35,8 +35,8 @@ class Source:
         part = slice(whole.start + part.start, whole.start + part.stop)
         samples, rows, device = self.samples, order[part], pixels.device
         fields = samples.labels, samples.clean, samples.deleted
-        label, clean, deleted = (moved(field[rows], device) for field in fields)
-        images = self.augmentation(moved(samples.images[rows], device), moved(crops[part], device))
+        label, clean, deleted = (to_device(field[rows], device) for field in fields)
+        images = self.augmentation(to_device(samples.images[rows], device), to_device(crops[part], device))
         return Batch(pixels(images, stamped[part], rows), label, clean, deleted, total)
 
     def epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,7 +45,7 @@ class Source:
             place = self.samples.images.device
             order = self.view[self.sampler.order(epoch)]
             crops = self.augmentation.draw(len(order), generator(self.sampler.seed, epoch, 1))
-            self.prepared = epoch, moved(order, place), self.manipulated[order], moved(crops, place)
+            self.prepared = epoch, to_device(order, place), self.manipulated[order], to_device(crops, place)
         return self.prepared[1:]
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from cmu_lightning.models.sizes import refuse_no_size
+from cmu_lightning.models.sizes import check_sizes
 
 
 def conv_bn(in_channels: int, channels: int, kernel_size: int = 3, stride: int = 1, padding: int = 1) -> nn.Sequential:
@@ -40,7 +40,7 @@ class ResNet9(nn.Module):
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3, width: int = 64) -> None:
         super().__init__()
-        refuse_no_size(num_classes=num_classes, in_channels=in_channels, width=width)
+        check_sizes(num_classes=num_classes, in_channels=in_channels, width=width)
         self.features = nn.Sequential(
             conv_bn(in_channels, width),
             conv_bn(width, 2 * width, kernel_size=5, stride=2, padding=2),

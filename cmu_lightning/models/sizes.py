@@ -3,7 +3,7 @@
 from cmu_lightning.errors import UserError
 
 
-def refuse_no_size(**sizes: int) -> None:
+def check_sizes(**sizes: int) -> None:
     """Say which of a network's arguments is no size.
 
     Raises:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.models.sizes import refuse_no_size
+from cmu_lightning.models.sizes import check_sizes
 
 
 class Block(nn.Module):
@@ -43,7 +43,7 @@ class WideResNet(nn.Module):
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
             raise UserError(f"depth={depth} is not 6 n + 4: give 10, 16, 22, 28, ...")
-        refuse_no_size(width=width, num_classes=num_classes, in_channels=in_channels)
+        check_sizes(width=width, num_classes=num_classes, in_channels=in_channels)
         channels = [16, 16 * width, 32 * width, 64 * width]
         layers: list[nn.Module] = [nn.Conv2d(in_channels, channels[0], 3, padding=1, bias=False)]
         for group, stride in enumerate((1, 2, 2)):

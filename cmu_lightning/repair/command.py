@@ -24,7 +24,7 @@ from cmu_lightning.sweep.queue import Queue
 from cmu_lightning.sweep.runner import Runner
 from cmu_lightning.sweep.weights import drop
 from cmu_lightning.tracking.account import one_silence
-from cmu_lightning.tracking.asked import folder
+from cmu_lightning.tracking.notes import noted_folder
 from cmu_lightning.tracking.run import read_metrics, write_atomically
 
 
@@ -124,7 +124,7 @@ def _make_again(chosen: Candidate, study: list[Point], runs_dir: Path, progress:
     """Run a finished candidate once more for its weights; if that fails, its results are what they were."""
     results = chosen.folder / "metrics.json"
     results.unlink()
-    lost = _run([point for point in study if folder(point.key, runs_dir) == chosen.folder], runs_dir, progress)
+    lost = _run([point for point in study if noted_folder(point.key, runs_dir) == chosen.folder], runs_dir, progress)
     if lost:
         write_atomically(results, json.dumps(chosen.metrics, indent=2) + "\n")
     return lost
@@ -150,7 +150,7 @@ def _give_up(failure: Failure, what: str) -> int:
 
 
 def _candidate(point: Point, runs_dir: Path) -> Candidate | None:
-    found = folder(point.key, runs_dir)
+    found = noted_folder(point.key, runs_dir)
     metrics = None if found is None else read_metrics(found)
     if found is None or metrics is None:
         return None

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from cmu_lightning.report.appearance import styles
 from cmu_lightning.report.chart import Chart, Map
 from cmu_lightning.report.collect import Result, Skipped
-from cmu_lightning.report.discoveries import tables as discoveries
+from cmu_lightning.report.discovery_tables import tables as discoveries
 from cmu_lightning.report.draw import draw, remove_stale
 from cmu_lightning.report.measures import missing
 from cmu_lightning.report.page import page

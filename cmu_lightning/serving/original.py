@@ -6,7 +6,7 @@ from typing import Any
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.serving.finished import again, runs_dir_of
-from cmu_lightning.tracking.original import of_path
+from cmu_lightning.tracking.original import original_at
 from cmu_lightning.tracking.restore import read_config
 from cmu_lightning.tracking.run import read_metrics
 
@@ -24,7 +24,7 @@ def original_checkpoint(folder: Path, stored: dict[str, Any]) -> Path:
     if "original" not in stored:
         return folder / "last.ckpt"
     for path in _places(folder, stored):
-        if path.is_file() and of_path(str(path), runs_dir_of(folder)).hash == stored["original"]:
+        if path.is_file() and original_at(str(path), runs_dir_of(folder)).hash == stored["original"]:
             return path
     gone = f"the weights of the original {stored['original']} that {folder} started from are gone"
     place = f"{stored['setting']}/{stored['method']}"

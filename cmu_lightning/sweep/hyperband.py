@@ -7,7 +7,7 @@ from typing import Any
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.trials import engine, trial
-from cmu_lightning.tracking.asked import folder
+from cmu_lightning.tracking.notes import noted_folder
 
 LOOK = 2.0
 """Seconds between two looks at the curves."""
@@ -64,7 +64,7 @@ class Hyperband:
         """None if its run has not begun; what has ended is read once."""
         if point.key in self.ended:
             return self.ended[point.key]
-        if folder(point.key, self.runs_dir) is None:
+        if noted_folder(point.key, self.runs_dir) is None:
             return None
         found = trial(point, self.runs_dir)
         if found.state != "running":

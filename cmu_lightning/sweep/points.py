@@ -12,7 +12,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.sweep import search
 from cmu_lightning.sweep.arguments import of_fit
 from cmu_lightning.sweep.file import Sweep
-from cmu_lightning.tracking.asked import content, is_finished, key, options
+from cmu_lightning.tracking.notes import config_text, is_finished, note_name, options
 
 OF_DELETION = re.compile(r"--data\.(init_args\.)?(identified|seed|discovery)(\.|$)")
 NO_HYPERPARAMETER = ("--model", "--model.class_path", "--model.seed", "--model.original")
@@ -39,7 +39,7 @@ class Point:
     @cached_property
     def key(self) -> str:
         """Names what is asked for; points of the same key are the same."""
-        return key(list(self.arguments[1:]))
+        return note_name(list(self.arguments[1:]))
 
     @cached_property
     def options(self) -> list[tuple[str, str]]:
@@ -49,7 +49,7 @@ class Point:
     @cached_property
     def configs(self) -> list[dict[str, Any]]:
         """What the configs that it names say."""
-        return [_mapping(content(value)) for name, value in self.options if name == "--config"]
+        return [_mapping(config_text(value)) for name, value in self.options if name == "--config"]
 
     @cached_property
     def is_original(self) -> bool:
@@ -61,11 +61,11 @@ class Point:
     def origin(self) -> str:
         """Equal for points that start from the same original, as far as their command lines tell."""
         without = [
-            f"{name}={content(value) if name == '--config' else value}"
+            f"{name}={config_text(value) if name == '--config' else value}"
             for name, value in self.options
             if name.partition(".")[0] != "--model" and not OF_DELETION.match(name)
         ]
-        overlays = [content(value) for name, value in self.options if name == "--config"]
+        overlays = [config_text(value) for name, value in self.options if name == "--config"]
         only_model = {f"--config={text}" for text in overlays if set(_mapping(text)) == {"model"}}
         return "\n".join(sorted(set(without) - only_model))
 

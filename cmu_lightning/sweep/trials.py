@@ -10,7 +10,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
-from cmu_lightning.tracking.asked import folder
+from cmu_lightning.tracking.notes import noted_folder
 from cmu_lightning.tracking.run import CURVES, read_metrics
 
 
@@ -35,7 +35,7 @@ def engine(sweep: Sweep) -> Any:
 def trial(point: Point, runs_dir: Path) -> Any:
     """The engine's record of a point's run, with whatever is known of it."""
     metric = point.sweep.metric
-    found = folder(point.key, runs_dir)
+    found = noted_folder(point.key, runs_dir)
     summary: dict[str, Any] = {}
     if found is not None:
         with suppress(UserError):  # damaged results, which `fit` will name

@@ -9,7 +9,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.stopped import is_stopped
-from cmu_lightning.tracking.asked import folder
+from cmu_lightning.tracking.notes import noted_folder
 from cmu_lightning.tracking.run import read_metrics, write_atomically
 
 MARK = "checkpoints: until_chosen"
@@ -56,7 +56,7 @@ class Choice:
 
     def _scored(self, point: Point) -> tuple[Path, dict[str, Any]] | None:
         """A point's folder and results; None if there is nothing to compare yet."""
-        found = folder(point.key, self.runs_dir)
+        found = noted_folder(point.key, self.runs_dir)
         stored = None if found is None else _results(found)
         return None if found is None or stored is None or "selection_score" not in stored else (found, stored)
 

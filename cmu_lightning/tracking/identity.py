@@ -18,26 +18,11 @@ TRAINER = (
 )
 """The trainer's options that change numbers; all others are hardware, loggers and what is shown."""
 
-FULL = ("32-true", "32", 32)
+FULL_PRECISION = ("32-true", "32", 32)
 """Spellings of the precision that was the default of older configs, which left it open."""
 
 ADDED = ("discovery", "resize", "classes")
 """Arguments of data that older configs do not have; where they are None, runs are those of older configs."""
-
-LEFT = {
-    "accumulate_grad_batches": 1,
-    "check_val_every_n_epoch": None,
-    "fast_dev_run": False,
-    "limit_train_batches": None,
-    "max_epochs": 1,
-    "max_steps": -1,
-    "max_time": None,
-    "min_epochs": None,
-    "min_steps": None,
-    "overfit_batches": 0.0,
-    "use_distributed_sampler": False,
-}
-"""The trainer's options that a stage needs as they are."""
 
 
 def identity(
@@ -78,7 +63,7 @@ def identity(
         "network": config["network"],
         "procedure": procedure,
         "model": model,
-        "trainer": {key: None if (value := config["trainer"].get(key)) in FULL else value for key in TRAINER},
+        "trainer": {key: None if (value := config["trainer"].get(key)) in FULL_PRECISION else value for key in TRAINER},
         "original": original,
     }
     plain: dict[str, Any] = _one_spelling(named)

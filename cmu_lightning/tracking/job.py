@@ -13,7 +13,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import read_checkpoint, save_whole
 from cmu_lightning.tracking.handover import INHERITED, decide
 from cmu_lightning.tracking.original import find_or_train
-from cmu_lightning.tracking.results import described, measured
+from cmu_lightning.tracking.results import described, metrics_of
 from cmu_lightning.tracking.run import CURVES, Run, write_atomically
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.rewind import Rewind
@@ -85,7 +85,7 @@ class Job:
             self._refuse_foreign(resume)
         original = None
         if isinstance(self.stage, Unlearner) and self.original:
-            original = self.stage.original or find_or_train(self.original, self.config, self.data.of_deletion)
+            original = self.stage.original or find_or_train(self.original, self.config, self.data.deletion_arguments)
         return {"finished": False, "resume": resume, "original": original}
 
     def _refuse_foreign(self, ckpt_path: str) -> None:
@@ -112,7 +112,7 @@ class Job:
         self.trainer.test(model, datamodule=data, ckpt_path=last, weights_only=True, verbose=False)
         if self.trainer.is_global_zero:
             description = described(model, data, self.config, self.run, self.original)
-            self._store(measured(model, description))
+            self._store(metrics_of(model, description))
 
     def _store(self, metrics: dict[str, Any]) -> None:
         """Write the results last, then drop the weights if they are not wanted."""

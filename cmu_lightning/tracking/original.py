@@ -54,14 +54,16 @@ def config_of_original(config: dict[str, Any], deletion: frozenset[str]) -> dict
     return config
 
 
-def of_config(config: dict[str, Any], deletion: frozenset[str], runs_dir: Path, content: dict[str, str]) -> Run:
+def original_of_config(
+    config: dict[str, Any], deletion: frozenset[str], runs_dir: Path, content: dict[str, str]
+) -> Run:
     """The run of the original of exactly this setting, whether it exists or not."""
     own = config_of_original(config, deletion)
     named = identity(own, Original.uses, deletion, None, content)
     return Run.at(runs_dir, config["setting"], Original.__name__, config["original_seed"], digest(named))
 
 
-def of_path(path: str, runs_dir: Path) -> Run:
+def original_at(path: str, runs_dir: Path) -> Run:
     """The run that a checkpoint belongs to; a foreign one has no folder but itself, and its hash is of its content.
 
     Raises:

@@ -63,7 +63,7 @@ def described(
     }
 
 
-def measured(stage: Stage, description: dict[str, Any]) -> dict[str, Any]:
+def metrics_of(stage: Stage, description: dict[str, Any]) -> dict[str, Any]:
     """The content of `metrics.json`.
 
     Args:

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from cmu_lightning.data.training import Passes, TrainingBatches
 from cmu_lightning.tracking.progress import StageLines, StageProgress
 from cmu_lightning.tracking.run import write_atomically
-from cmu_lightning.unlearning.dampening import factors, histogram, selected, told
-from cmu_lightning.unlearning.diagonal import of_samples
-from cmu_lightning.unlearning.importance import flat, of_batches, task_loss
+from cmu_lightning.unlearning.dampening import factors, histogram, informative, selected
+from cmu_lightning.unlearning.diagonal import fisher_diagonal
+from cmu_lightning.unlearning.importance import batch_importance, flat, task_loss
+from cmu_lightning.unlearning.importance_file import ImportanceFile, tensor_checksum
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import View
-from cmu_lightning.unlearning.stored import Stored, checksum
 from cmu_lightning.unlearning.unlearner import Unlearner
 
 
@@ -124,14 +124,14 @@ class Dampener(Unlearner):
         self.summary = content["summary"]
         return content["deleted"].to(self.device), content["retain"].to(self.device)
 
-    def _stored(self) -> Stored:
+    def _stored(self) -> ImportanceFile:
         """Where importances of exactly this kind are."""
         data, batch_size = self.data, self.procedure.batch_size
         samples, manipulation = data.samples, data.manipulation
         of = {
-            "original": checksum(*self.network.state_dict().values()),
+            "original": tensor_checksum(*self.network.state_dict().values()),
             "data": [data.fingerprint, type(manipulation).__name__, vars(manipulation)],
-            "samples": checksum(samples.labels, samples.manipulated, samples.deleted),
+            "samples": tensor_checksum(samples.labels, samples.manipulated, samples.deleted),
             "network": repr(self.network),
             "normalised": [data.mean, data.std],
             "estimator": self.estimator(),
@@ -139,7 +139,7 @@ class Dampener(Unlearner):
             "augmented": [self.seed, data.padding, data.flip] if self.augment else None,
         }
         folder = Path(str(self.original)).parent / "importances"
-        return Stored(folder, of, {"deleted", "retain", "samples", "seconds", "summary"})
+        return ImportanceFile(folder, of, {"deleted", "retain", "samples", "seconds", "summary"})
 
     def _computed(self, passes: Passes) -> dict[str, Any]:
         begin = time.perf_counter()
@@ -150,7 +150,7 @@ class Dampener(Unlearner):
             "retain": retain.cpu(),
             "samples": len(self.data.samples.labels),
             "seconds": time.perf_counter() - begin,
-            "summary": histogram(deleted, retain) | {"left_alone": int((~told(deleted, retain)).sum())},
+            "summary": histogram(deleted, retain) | {"left_alone": int((~informative(deleted, retain)).sum())},
         }
 
     def importance(self, batches: TrainingBatches, description: str) -> Tensor:
@@ -164,5 +164,5 @@ class Dampener(Unlearner):
         shown = bar.track(batches, description) if isinstance(bar, StageProgress | StageLines) else batches
         total = partial(self.trainer.strategy.reduce, reduce_op="sum")
         if self.fisher == "sample":
-            return of_samples(self.network, shown, self.objective, total)
-        return of_batches(self.network, shown, self.objective, self.measure, total)
+            return fisher_diagonal(self.network, shown, self.objective, total)
+        return batch_importance(self.network, shown, self.objective, self.measure, total)

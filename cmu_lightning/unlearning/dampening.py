@@ -16,14 +16,14 @@ HISTOGRAM = np.linspace(-6, 12, 73)
 """Edges of the bins for decimal logarithms of ratios."""
 
 
-def told(deleted: Tensor, retain: Tensor) -> Tensor:
+def informative(deleted: Tensor, retain: Tensor) -> Tensor:
     """Which parameters the importances say anything of, bool."""
     return deleted.isfinite() & retain.isfinite() & ((deleted != 0) | (retain != 0))
 
 
 def selected(deleted: Tensor, retain: Tensor, selection: float) -> Tensor:
     """Whose ratio is over the threshold, bool; compared as a ratio, so that a threshold that is one is not over it."""
-    return told(deleted, retain) & (deleted / retain > selection)
+    return informative(deleted, retain) & (deleted / retain > selection)
 
 
 def factors(deleted: Tensor, retain: Tensor, selection: float, dampening: float) -> Tensor:
@@ -41,7 +41,7 @@ def factors(deleted: Tensor, retain: Tensor, selection: float, dampening: float)
 
 def ratios(deleted: Tensor, retain: Tensor) -> Tensor:
     """I_f / I_D of the parameters for which it is finite, ascending."""
-    values = (deleted / retain)[told(deleted, retain)]
+    values = (deleted / retain)[informative(deleted, retain)]
     return values[values.isfinite()].sort().values
 
 
@@ -73,7 +73,7 @@ def histogram(deleted: Tensor, retain: Tensor) -> dict[str, list[float] | list[i
 
     Those beyond are in the last bins, infinite ones too; a ratio of zero is in none.
     """
-    values = (deleted / retain)[told(deleted, retain)]
+    values = (deleted / retain)[informative(deleted, retain)]
     logarithms = values[values > 0].log10().clamp(HISTOGRAM[0], HISTOGRAM[-1]).cpu().numpy()
     counts, edges = np.histogram(logarithms, HISTOGRAM)
     return {"log10_edges": edges.tolist(), "counts": counts.tolist()}

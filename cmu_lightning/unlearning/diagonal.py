@@ -21,7 +21,7 @@ from cmu_lightning.unlearning.importance import Objective, Sum, flat
 from cmu_lightning.unlearning.layers import is_known, pieces_of, squares
 
 
-def of_samples(network: nn.Module, batches: Iterable[Batch], objective: Objective, total: Sum) -> Tensor:
+def fisher_diagonal(network: nn.Module, batches: Iterable[Batch], objective: Objective, total: Sum) -> Tensor:
     """The mean over samples of the squared gradient of each sample's objective.
 
     It depends neither on the order of the samples nor on the size of the batches.

@@ -40,7 +40,7 @@ def flat(tensors: Iterable[Tensor]) -> Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
-def of_batches(
+def batch_importance(
     network: nn.Module,
     batches: Iterable[Batch],
     objective: Objective,

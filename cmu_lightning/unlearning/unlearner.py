@@ -41,7 +41,7 @@ class Unlearner(Stage):
         """Load the original before training, and keep what it predicts on S_f."""
         if stage == "fit":
             original = self.load_original()
-            self._refuse_nothing()
+            self._check_deletion_set()
             self.start(original)
             self.reference = self.classes(original, self.data.all_deleted())
             original.cpu()
@@ -51,7 +51,7 @@ class Unlearner(Stage):
         """Take from the original what the method starts with; here its weights."""
         self.network.load_state_dict(original.state_dict())
 
-    def _refuse_nothing(self) -> None:
+    def _check_deletion_set(self) -> None:
         """There is something to unlearn, and something to keep."""
         deleted = self.data.samples.deleted
         if not deleted.any():

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cmu_lightning.data.manipulations.backdoor import Backdoor
-from cmu_lightning.data.manipulations.pattern import noise_image, of_samples
+from cmu_lightning.data.manipulations.pattern import noise_image, uniform_numbers
 from cmu_lightning.data.sampling import generator
 from cmu_lightning.errors import UserError
 
@@ -88,7 +88,7 @@ class AdapBlend(Adaptive):
     def stamp_training(self, images: Tensor, index: Tensor) -> Tensor:
         """Half of the blocks, each image with its own."""
         height, width = images.shape[-2:]
-        rank = of_samples(self.pattern, index, self.blocks**2).argsort(dim=1).argsort(dim=1)
+        rank = uniform_numbers(self.pattern, index, self.blocks**2).argsort(dim=1).argsort(dim=1)
         chosen = (rank < self.blocks**2 // 2).view(-1, self.blocks, self.blocks)
         rows = torch.arange(height, device=images.device) * self.blocks // height
         columns = torch.arange(width, device=images.device) * self.blocks // width
@@ -138,7 +138,7 @@ class AdapPatch(Adaptive):
 
     def stamp_training(self, images: Tensor, index: Tensor) -> Tensor:
         """One corner, each image its own."""
-        corner = (of_samples(self.pattern, index, 1).squeeze(1) * 4).long()
+        corner = (uniform_numbers(self.pattern, index, 1).squeeze(1) * 4).long()
         mask = self._corners(images)[corner].unsqueeze(1)
         return torch.where(mask, images.lerp(self._picture(images), self.opacity), images)
 

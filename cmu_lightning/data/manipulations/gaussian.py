@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cmu_lightning.data.manipulations.indiscriminate import Indiscriminate
-from cmu_lightning.data.manipulations.pattern import of_samples
+from cmu_lightning.data.manipulations.pattern import uniform_numbers
 from cmu_lightning.errors import UserError
 
 
@@ -48,5 +48,5 @@ class GaussianPoison(Indiscriminate):
 
     def noise(self, index: Tensor, shape: torch.Size) -> Tensor:
         """What is added to each sample, shape (n, C, H, W)."""
-        uniform = of_samples(self.pattern, index, shape.numel()).view(-1, *shape)
+        uniform = uniform_numbers(self.pattern, index, shape.numel()).view(-1, *shape)
         return torch.erfinv(2 * uniform - 1) * math.sqrt(2 * self.variance)

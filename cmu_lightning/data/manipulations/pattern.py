@@ -14,7 +14,7 @@ def noise_image(seed: int, shape: tuple[int, ...], device: torch.device) -> Tens
     return torch.rand(shape, generator=generator(seed)).to(device)
 
 
-def of_samples(seed: int, index: Tensor, count: int) -> Tensor:
+def uniform_numbers(seed: int, index: Tensor, count: int) -> Tensor:
     """Uniform numbers in (0, 1) that depend on the sample, not on its batch, process or device.
 
     They are the SplitMix64 generator's (Steele et al., 2014) at positions index * count, index * count + 1, ...

@@ -34,7 +34,7 @@ def options(arguments: list[str]) -> Iterator[tuple[str, str]]:
         at += 1
 
 
-def key(arguments: list[str]) -> str:
+def note_name(arguments: list[str]) -> str:
     """A name for what a `fit` command line asks for.
 
     Raises:
@@ -43,13 +43,13 @@ def key(arguments: list[str]) -> str:
     named = hashlib.sha256(_source())
     for name, value in options(arguments):
         if name not in NO_IDENTITY:
-            meant = content(value) if name in ("--config", "-c") else _one_spelling(value)
+            meant = config_text(value) if name in ("--config", "-c") else _one_spelling(value)
             named.update(f"{name}={meant}\n".encode())
     return named.hexdigest()[:16]
 
 
 @cache
-def content(config: str) -> str:
+def config_text(config: str) -> str:
     """What a config says; what is no file is its own content.
 
     Raises:
@@ -85,13 +85,13 @@ def remember(arguments: list[str], run: Run, may_change: bool = False) -> None:
         run: Where it led.
         may_change: Whether the same arguments may lead elsewhere once files have changed.
     """
-    note = run.runs_dir / ".sweep" / "asked" / key(arguments)
+    note = run.runs_dir / ".sweep" / "asked" / note_name(arguments)
     if may_change or not note.exists():
         with suppress(OSError):  # another process writes the same
             write_atomically(note, str(run.folder.relative_to(run.runs_dir)) + LAST * may_change)
 
 
-def folder(name: str, runs_dir: Path) -> Path | None:
+def noted_folder(name: str, runs_dir: Path) -> Path | None:
     """The folder of the run that a command line of this key leads to, if one was started."""
     noted = _note(name, runs_dir)
     return None if noted is None else runs_dir / noted.removesuffix(LAST)

@@ -16,7 +16,7 @@ from cmu_lightning.tracking.checkpoint import save_tensors
 from cmu_lightning.tracking.run import locked
 
 
-class Stored:
+class ImportanceFile:
     """A file that is found again by everything its content depends on.
 
     Args:
@@ -59,7 +59,7 @@ class Stored:
         save_tensors(self.path, content)
 
 
-def checksum(*tensors: Tensor) -> int:
+def tensor_checksum(*tensors: Tensor) -> int:
     """Tells other values apart."""
     value = 0
     for tensor in tensors:

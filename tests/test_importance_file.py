@@ -11,7 +11,7 @@ import torch
 
 from cmu_lightning.data import DigitsDataModule
 from cmu_lightning.unlearning import LFSSD, SSD, Potion, Procedure
-from cmu_lightning.unlearning.stored import Stored
+from cmu_lightning.unlearning.importance_file import ImportanceFile
 from tests.networks import Linear
 from tests.plain import LINEAR, SHORT, fitted
 
@@ -120,7 +120,7 @@ class Rectified(Linear):
 
 def test_waiting_for_anothers_importances_is_no_work(tmp_path, original, monkeypatch):
     fitted(tmp_path, SSD(LINEAR, SHORT, original))
-    locked = Stored.locked
+    locked = ImportanceFile.locked
 
     @contextmanager
     def slow(self):
@@ -128,7 +128,7 @@ def test_waiting_for_anothers_importances_is_no_work(tmp_path, original, monkeyp
         with locked(self):
             yield
 
-    monkeypatch.setattr(Stored, "locked", slow)
+    monkeypatch.setattr(ImportanceFile, "locked", slow)
     stage = SSD(LINEAR, SHORT, original)
     fitted(tmp_path, stage)
     (path,) = (tmp_path / "importances").glob("*.pt")

@@ -33,7 +33,7 @@ from cmu_lightning.tracking.original import ON_DEMAND, original_at, original_of_
 from cmu_lightning.tracking.progress import progress
 from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.refusal import report_refusal
-from cmu_lightning.tracking.results import differences, show
+from cmu_lightning.tracking.results import differences, of_discovery, show
 from cmu_lightning.tracking.run import CURVES, Run, read_metrics
 from cmu_lightning.tracking.wandb import WandbLogger
 from cmu_lightning.unlearning import Procedure, Stage, Unlearner
@@ -115,7 +115,10 @@ class CLI(LightningCLI):
                 callbacks.append(Publish(self.wandb, self.resolved, self.run, self.original))
         try:
             return super().instantiate_trainer(
-                logger=logger, callbacks=callbacks, enable_checkpointing=self.subcommand == "fit"
+                logger=logger,
+                callbacks=callbacks,
+                enable_checkpointing=self.subcommand == "fit",
+                gradient_clip_val=config.gradient_clip_val if self.model.trains else None,
             )
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             asked_for = ", ".join(f"{name}={config[name]}" for name in ("accelerator", "devices", "strategy"))
@@ -193,9 +196,9 @@ class CLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         stored = read_metrics(Path(ckpt_path).parent)
-        columns = {"now": model.results} if stored is None else {"metrics.json": stored, "now": model.results}
-        show(ckpt_path, columns)
-        if stored is not None and (names := differences(model.results, stored)):
+        now = model.results | (of_discovery(datamodule) if model.unlearns else {})
+        show(ckpt_path, {"now": now} if stored is None else {"metrics.json": stored, "now": now})
+        if stored is not None and (names := differences(now, stored)):
             sys.stderr.write(f"not the stored numbers: {', '.join(names)}\n")
             self.code = 1
 

@@ -69,11 +69,21 @@ def settle(config: Namespace, plain: Callable[[], dict[str, Any]]) -> None:
                 f"trainer.{option}={config.trainer[option]} would change what a stage is, which is procedure's to say: "
                 f"leave it at {needed} and set procedure.steps or procedure.unlearn_steps"
             )
+    _check_callbacks(config.trainer.callbacks)
     _settle_seeds(config)
     _settle_hardware(config.trainer)
     _wrap_function(config, plain)
     if config.threads is None:
         config.threads = torch.get_num_threads()
+
+
+def _check_callbacks(given: Any) -> None:
+    for callback in given if isinstance(given, list) else [given] if given else []:
+        if callback.class_path.endswith(".GradientAccumulationScheduler"):
+            raise UserError(
+                "the callback GradientAccumulationScheduler would change what a step is: leave it out and set "
+                "procedure.batch_size"
+            )
 
 
 def _check_seed(name: str, seed: Any) -> None:

@@ -166,6 +166,25 @@ def test_seeds_are_resolved_recorded_and_honoured(tmp_path, fit):
     assert config["threads"] == torch.get_num_threads()
 
 
+def test_an_unfinished_original_goes_on_whatever_s_f_it_was_begun_with(copied, fit):
+    path = the(copied, "poison_digits/Original/*/metrics.json")
+    stored = json.loads(path.read_text())
+    shutil.rmtree(path.parent)
+    assert fit("--data.identified", "0.25", "--runs_dir", str(copied)) == 0
+    path.unlink()
+    assert fit(*CF, "--runs_dir", str(copied)) == 0
+    again = json.loads(path.read_text())
+    assert again | {"seconds": 0} == stored | {"seconds": 0}
+
+
+@pytest.mark.parametrize("method", ["ssd", "keep"])
+def test_clipped_originals_are_dampened_too(copied, fit, method):
+    clipped = ("--trainer.gradient_clip_val", "0.1", "--runs_dir", str(copied))
+    assert fit(*clipped, "--config", f"unlearn/{method}.yaml", "--data.identified", "0.5") == 0
+    assert len(list(copied.glob("poison_digits/Original/*/metrics.json"))) == 2
+    assert len(list(copied.glob("poison_digits/*/*/metrics.json"))) == 3
+
+
 def test_an_unfinished_run_goes_on(copied, fit):
     """Killed after training but before it was measured: only the measuring is left."""
     path = the(copied, "poison_digits/Original/*/metrics.json")
@@ -263,6 +282,10 @@ WRONG = {
     "nothing to measure": (["--trainer.limit_test_batches", "0"], "limit_test_batches=0 leaves nothing"),
     "a network of negative width": (["--network", "ResNet9", "--network.width", "-4"], "network.width=-4"),
     "a length of the trainer's": (["--trainer.max_steps", "3"], "trainer.max_steps=3 .* procedure.steps"),
+    "a callback that changes steps": (
+        ["--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{0: 4}"],
+        "GradientAccumulationScheduler would change what a step is: .* procedure.batch_size",
+    ),
     "a second sharding": (["--trainer.use_distributed_sampler", "true"], "use_distributed_sampler=True"),
     "a negative seed": (["--seed_everything", "-3"], "seed_everything=-3"),
     "an original's model.seed": (["--model.seed", "3"], "model.seed=3 .* --original_seed"),

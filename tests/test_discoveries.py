@@ -1,6 +1,7 @@
 """How S_f comes about."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def stored(method):
     return [json.loads(path.read_text()) for path in Path("runs").glob(f"poison_digits/{method}/*/metrics.json")]
 
 
-def test_what_is_stored_of_a_discovery(original, fit):
+def test_what_is_stored_of_a_discovery(original, fit, capsys):
     discovery = ("--data.discovery", "Uniform", "--data.discovery.false_discovery_rate", "0.4")
     assert fit(*CF, *discovery, "--data.discovery.count", "9") == 0
     assert len(stored("Original")) == 1
@@ -157,7 +158,12 @@ def test_what_is_stored_of_a_discovery(original, fit):
     assert run["acc_identified"] * 9 == pytest.approx(round(run["acc_identified"] * 9))  # of the 9 in S_m alone
     assert run["changed"] * 15 == pytest.approx(round(run["changed"] * 15))  # of all that was flagged
     (folder,) = Path("runs").glob("poison_digits/CF/*")
-    assert main(["test", "--config", f"{folder}/config.yaml", "--ckpt_path", f"{folder}/last.ckpt"]) == 0
+    again = ["test", "--config", f"{folder}/config.yaml", "--ckpt_path", f"{folder}/last.ckpt"]
+    assert main(again) == 0
+    assert re.search(r"clean samples in S_f +│ +6 │ +6 │", capsys.readouterr().out)
+    (folder / "metrics.json").write_text(json.dumps(run | {"false_positives": 7}))
+    assert main(again) == 1
+    assert capsys.readouterr().err == "not the stored numbers: false_positives\n"
     assert not {"discovery_precision", "discovery_recall", "false_positives"} & stored("Original")[0].keys()
 
 

@@ -20,7 +20,6 @@ from cmu_lightning.data.training import Source
 from cmu_lightning.models import ResNet9
 from cmu_lightning.settling import precision
 from cmu_lightning.tracking.callbacks import LastCheckpoint
-from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.unlearning import CF, BadT, Keep, Original, Procedure, Scrub, Stage
 from tests.plain import LINEAR, SHORT, digits, trainer
 
@@ -275,16 +274,6 @@ def test_precision_is_mixed_on_gpus(monkeypatch, there, bf16, accelerator, expec
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
     assert precision(accelerator) == expected
-
-
-def test_full_precision_is_what_older_configs_left_open():
-    config = {"data": {"init_args": {}}, "procedure": {"steps": 1, "unlearn_steps": 1}, "model": {}}
-    config |= {"setting": "x", "network": {}}
-    named = {
-        spelling: digest(identity(config | {"trainer": {"precision": spelling}}, "steps", frozenset(), None))
-        for spelling in (None, "32-true", "bf16-mixed")
-    }
-    assert named[None] == named["32-true"] != named["bf16-mixed"]
 
 
 def test_steps_alone_are_compiled(tmp_path):

@@ -98,7 +98,25 @@ class Windows(nn.Module):
         return self.head(seen.mean(1))
 
 
+class Normed(nn.Module):
+    """Weights that hooks make from other parameters, and one that is used beside its layer, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.utils.weight_norm(nn.Linear(8, 6))
+        self.second = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
+        self.third = nn.utils.spectral_norm(nn.Linear(6, 6))
+        self.tied = nn.Linear(6, 6)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, images):
+        seen = torch.tanh(self.second(torch.tanh(self.first(images))))
+        seen = torch.tanh(self.tied(torch.tanh(self.third(seen))))
+        return self.head(torch.tanh(seen @ self.tied.weight))
+
+
 CASES = {
+    "normed": (Normed, (8,)),
     "windows": (Windows, (2, 4, 6)),
     "attention": (Attention, (2, 4, 6)),
     "convolutions": (Convolutions, (2, 9, 9)),
@@ -116,6 +134,7 @@ def case(name, count=7):
     return network.eval(), images, torch.arange(count) % 3
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")  # and still in many networks
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("objective", [task_loss, norm])
 @pytest.mark.parametrize("name", CASES)

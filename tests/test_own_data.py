@@ -18,7 +18,6 @@ from cmu_lightning.data import FolderDataModule, Poison, TensorDataModule, Unkno
 from cmu_lightning.data.loading import evaluation_size
 from cmu_lightning.data.mapped import Mapped
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.identity import digest, identity
 
 
 def draw(path, size=(9, 7), value=0, mode="RGB"):
@@ -350,19 +349,3 @@ def test_arrays_from_the_command_line(fit, capsys):
     assert len({one["hash"] for one in metrics("SSD")}) == len({one["hash"] for one in metrics("Original")}) == 2
     assert fit(*own[:4], "--data.num_classes", "3") == 2
     assert re.search("has the label 3 at index 3, but the classes are 0 to 2", capsys.readouterr().err)
-
-
-def test_arguments_that_came_later_leave_older_runs_what_they_are():
-    def named(**more):
-        config = {
-            "setting": "mine",
-            "data": {"class_path": "cmu_lightning.data.FolderDataModule", "init_args": {"root": "x", **more}},
-            "network": {"class_path": "my.Net"},
-            "procedure": {"steps": 3, "unlearn_steps": 2},
-            "model": {"class_path": "cmu_lightning.unlearning.CF"},
-            "trainer": {},
-        }
-        return digest(identity(config, "steps", frozenset(), "abc"))
-
-    assert named() == named(resize=None, classes=None, discovery=None)
-    assert len({named(), named(resize=8), named(classes=["b", "a"])}) == 3

@@ -245,10 +245,15 @@ class ManipulatedDataModule(StoredDataModule):
         difference = self.difference(state)
         if difference is None and isinstance(self.discovery, Detector):
             self._flag(state["deleted"])
-        elif difference is None and not torch.equal(self.state_dict()["deleted"], state["deleted"]):
+        elif difference is None and self._unlearns and not torch.equal(self.state_dict()["deleted"], state["deleted"]):
             difference = "another deletion set (S_f)"
         if difference:
             raise UserError(f"the checkpoint is of {difference}: give a checkpoint of this setting")
+
+    @property
+    def _unlearns(self) -> bool:
+        """Whether what runs depends on S_f; an original does not."""
+        return self.trainer is None or self._running()[1].unlearns
 
     def difference(self, state: dict[str, Any]) -> str | None:
         """In what another run's `state_dict` differs from this data; None if in nothing but S_f."""

@@ -65,5 +65,5 @@ def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             values |= flat(value, name)
         elif key != "seed":
-            values[name] = value.rpartition(".")[2] if key == "class_path" else str(value)
+            values[name] = str(value).removeprefix("cmu_lightning.")
     return dict(sorted(values.items()))

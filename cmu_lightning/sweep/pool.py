@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
 from contextlib import suppress
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -72,14 +71,3 @@ class Worker:
 def wait_for(workers: list[Worker], seconds: float) -> None:
     """Until one of them has something to say, but no longer than some seconds."""
     wait([end for worker in workers for end in (worker.connection, worker.process.sentinel)], seconds)
-
-
-def gpus() -> list[str]:
-    """Those that may be used, without asking torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [gpu for gpu in visible.split(",") if gpu]
-    with suppress(OSError, subprocess.SubprocessError):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=20).stdout
-        return [str(index) for index in range(listed.count("GPU "))]
-    return []

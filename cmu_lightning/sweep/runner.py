@@ -3,11 +3,12 @@
 from collections import Counter
 from pathlib import Path
 
+from cmu_lightning.devices import gpus
 from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.failures import Failure, log_of
 from cmu_lightning.sweep.hyperband import Hyperband
 from cmu_lightning.sweep.points import Point
-from cmu_lightning.sweep.pool import GRACE, Worker, gpus, wait_for
+from cmu_lightning.sweep.pool import GRACE, Worker, wait_for
 from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.sweep.queue import Queue
 from cmu_lightning.sweep.weights import Choice

@@ -63,11 +63,26 @@ def identity(
         "network": config["network"],
         "procedure": procedure,
         "model": model,
-        "trainer": {key: None if (value := config["trainer"].get(key)) in FULL_PRECISION else value for key in TRAINER},
+        "trainer": _of_trainer(config["trainer"]),
         "original": original,
     }
     plain: dict[str, Any] = _one_spelling(named)
     return plain
+
+
+def _of_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
+    """Options that change numbers, where they are not the default; callbacks can do anything to a training."""
+    own = {key: trainer.get(key) for key in TRAINER}
+    if own["precision"] in FULL_PRECISION:
+        own["precision"] = None
+    for key in ("limit_val_batches", "limit_test_batches"):
+        if isinstance(own[key], float) and own[key] == 1:  # all of them; 1 is one
+            own[key] = None
+    clip = own["gradient_clip_val"]
+    own["gradient_clip_val"] = None if clip is None else float(clip)
+    if clip is None or own["gradient_clip_algorithm"] == "norm":
+        own["gradient_clip_algorithm"] = None
+    return own | ({"callbacks": trainer["callbacks"]} if trainer.get("callbacks") else {})
 
 
 def _stand_in(part: dict[str, Any], name: list[str], value: str) -> None:
@@ -78,14 +93,13 @@ def _stand_in(part: dict[str, Any], name: list[str], value: str) -> None:
 
 
 def _one_spelling(value: Any, key: str = "") -> Any:
-    """A class can be named by several modules of its package; here by the package alone."""
+    """A class of this project can be named by several of its modules; here by the package alone."""
     if isinstance(value, dict):
         return {key: _one_spelling(inner, key) for key, inner in value.items()}
     if isinstance(value, list):
         return [_one_spelling(inner) for inner in value]
-    if key == "class_path":
-        package, *_, name = value.split(".")
-        return f"{package}.{name}"
+    if key == "class_path" and value.startswith("cmu_lightning."):
+        return f"cmu_lightning.{value.rpartition('.')[2]}"
     return value
 
 

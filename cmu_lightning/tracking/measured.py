@@ -17,6 +17,11 @@ MEASURED = {
 }
 """Of a `metrics.json`: fractions, and what they are called on the screen."""
 
+OF_DISCOVERY = {
+    "false_positives": "clean samples in S_f",
+    "discovery_precision": "fraction of S_f that is manipulated",
+    "discovery_recall": "fraction of S_m that is in S_f",
+}
 COST = ("seconds", "samples_forward", "samples_backward")
 CURVES = ("train_loss", "forget_loss", "retain_loss", "learning_rate")
 """Logged while a stage trains."""

@@ -6,17 +6,22 @@ where the last run is, but not that the same command would lead there again.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from cmu_lightning.devices import gpus
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import PACKAGE, find_configs
 from cmu_lightning.tracking.run import Run, read_metrics, write_atomically
 
 NO_IDENTITY = ("--runs_dir", "--checkpoints")
 """Options that say where a run goes and what it keeps, not what it is."""
+
+NAMED = re.compile(r":[ \t]*['\"]?([\w./-]+\.ya?ml)\b")
+"""In a config, the file that holds a part of it."""
 
 OTHER_COMMANDS = ("sweep", "report", "repair", "serving", "dashboard")
 """Folders that `fit` imports nothing from."""
@@ -40,10 +45,10 @@ def note_name(arguments: list[str]) -> str:
     Raises:
         UserError: It names a config that is not there.
     """
-    named = hashlib.sha256(_source())
+    named = hashlib.sha256(_source() + _has_gpu())
     for name, value in options(arguments):
         if name not in NO_IDENTITY:
-            meant = config_text(value) if name in ("--config", "-c") else _one_spelling(value)
+            meant = config_text(value) + _parts(value) if name in ("--config", "-c") else _one_spelling(value)
             named.update(f"{name}={meant}\n".encode())
     return named.hexdigest()[:16]
 
@@ -55,8 +60,18 @@ def config_text(config: str) -> str:
     Raises:
         UserError: It is not there.
     """
-    path = Path(find_configs([f"--config={config}"])[0].partition("=")[2])
+    path = _path(config)
     return path.read_text() if path.is_file() else config
+
+
+def _path(config: str) -> Path:
+    return Path(find_configs([f"--config={config}"])[0].partition("=")[2])
+
+
+def _parts(config: str) -> str:
+    """What the YAML files say that a config names as values, such as `data: mine/data.yaml`."""
+    places = [folder / name for name in NAMED.findall(config_text(config)) for folder in (_path(config).parent, Path())]
+    return "".join(path.read_text() for path in places if path.is_file())
 
 
 def _one_spelling(value: str) -> str:
@@ -64,6 +79,12 @@ def _one_spelling(value: str) -> str:
     with suppress(ValueError):
         return repr(float(value))
     return value
+
+
+@cache
+def _has_gpu() -> bytes:
+    """It decides on the precision where nobody else does."""
+    return bool(gpus()).to_bytes()
 
 
 @cache

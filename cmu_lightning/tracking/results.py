@@ -17,9 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cmu_lightning.data import CorruptedDataModule
-from cmu_lightning.tracking.measured import MEASURED
+from cmu_lightning.tracking.measured import MEASURED, OF_DISCOVERY
 from cmu_lightning.tracking.run import Run
 from cmu_lightning.unlearning.stage import Stage
+
+SHOWN = MEASURED | OF_DISCOVERY
 
 
 def described(
@@ -46,7 +48,7 @@ def described(
         of_unlearner = {"identified": data.identified} if manipulated else {}
         of_unlearner |= {"deleted": int(data.samples.deleted.sum()), "original": original.hash}
         of_unlearner |= of_content(data)
-        of_unlearner |= of_discovery(data) if manipulated else {}
+        of_unlearner |= of_discovery(data)
     return {
         "setting": run.setting,
         "dataset": data.dataset,
@@ -87,8 +89,10 @@ def of_content(data: CorruptedDataModule) -> dict[str, str]:
 
 
 def of_discovery(data: CorruptedDataModule) -> dict[str, float]:
-    """How much of S_f is manipulated and how much of S_m was found; only where a discovery is given."""
+    """How much of S_f is manipulated and how much of S_m was found; only where a discovery is given, and S_m known."""
     manipulated, deleted = data.samples.manipulated, data.samples.deleted
+    if not manipulated.any():
+        return {}
     right, wrong = int((deleted & manipulated).sum()), int((deleted & ~manipulated).sum())
     told: dict[str, float] = {"false_positives": wrong} if wrong else {}
     if data.discovery is None:
@@ -129,7 +133,7 @@ def revision() -> str | None:
 
 def differences(now: dict[str, float], stored: dict[str, Any]) -> list[str]:
     """Names of measurements that are not the stored ones."""
-    names = [name for name in MEASURED if name in now or name in stored]
+    names = [name for name in SHOWN if name in now or name in stored]
     return [name for name in names if name not in now or name not in stored or abs(now[name] - stored[name]) > 1e-12]
 
 
@@ -144,10 +148,14 @@ def show(title: str, columns: dict[str, dict[str, Any]]) -> None:
     table.add_column("")
     for heading in columns:
         table.add_column(heading, justify="right")
-    for name, label in MEASURED.items():
+    for name, label in SHOWN.items():
         if any(name in column for column in columns.values()):
-            cells = [f"{column[name]:.4f}" if name in column else "" for column in columns.values()]
+            cells = [_written(column[name]) if name in column else "" for column in columns.values()]
             table.add_row(label, *cells)
     console = Console()
     console.print(title, soft_wrap=True, markup=False, highlight=False)  # a path that is not broken can be copied
     console.print(table)
+
+
+def _written(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -20,6 +20,9 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.importance import Objective, Sum, flat
 from cmu_lightning.unlearning.layers import is_known, pieces_of, squares
 
+TOLERANCE = 0.05
+"""Relative; a GPU's short floats differ by thousandths."""
+
 
 def fisher_diagonal(network: nn.Module, batches: Iterable[Batch], objective: Objective, total: Sum) -> Tensor:
     """The mean over samples of the squared gradient of each sample's objective.
@@ -46,7 +49,7 @@ def fisher_diagonal(network: nn.Module, batches: Iterable[Batch], objective: Obj
         if not len(batch.image):
             continue
         if hooked is None:
-            hooked = _used_once(network, batch.image[:1])
+            hooked = _right(network, _used_once(network, batch.image[:1]), batch, objective)
         _add_by_hooks(sums, network, hooked, batch, objective)
         others = {name for name in sums if name.rpartition(".")[0] not in hooked}
         if others:
@@ -64,7 +67,9 @@ def _used_once(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
     known = {
         name: module
         for name, module in network.named_modules()
-        if is_known(module) and all(owners[id(parameter)] == 1 for parameter in module.parameters())
+        if is_known(module)
+        and module._parameters.keys() <= {"weight", "bias"}  # others make the weight, in a hook of their own
+        and all(owners[id(parameter)] == 1 for parameter in module.parameters())
     }
     calls: Counter[str] = Counter()
 
@@ -74,6 +79,27 @@ def _used_once(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
     with _hooks(known, called), torch.no_grad():
         network(image)
     return {name: module for name, module in known.items() if calls[name] == 1}
+
+
+def _right(
+    network: nn.Module, hooked: dict[str, nn.Module], batch: Batch, objective: Objective
+) -> dict[str, nn.Module]:
+    """The layers whose squares on one sample are autograd's; a weight that is used beside its layer has others."""
+    one = batch._replace(image=batch.image[:1], label=batch.label[:1])
+    trained = {name: each for name, each in network.named_parameters() if each.requires_grad}
+    if not trained:
+        return hooked
+    squared = {name: torch.zeros_like(each) for name, each in trained.items()}
+    _add_by_hooks(squared, network, hooked, one, objective)
+    value = objective(network(one.image), one.label).sum()
+    gradients = torch.autograd.grad(value, [*trained.values()], materialize_grads=True, allow_unused=True)
+    exact = {name: gradient.square() for name, gradient in zip(trained, gradients, strict=True)}
+    wrong = {
+        name.rpartition(".")[0]
+        for name in trained
+        if (squared[name] - exact[name]).norm() > TOLERANCE * exact[name].norm()
+    }
+    return {name: layer for name, layer in hooked.items() if name not in wrong}
 
 
 @contextmanager

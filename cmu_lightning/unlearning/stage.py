@@ -43,6 +43,8 @@ class Stage(Measuring):
     """
 
     view: ClassVar[View] = "train"
+    unlearns: ClassVar[bool] = False
+    """Whether it starts from an original, and depends on S_f."""
     uses: ClassVar[Literal["steps", "unlearn_steps"]] = "steps"
     """Which of the procedure's numbers of steps is the stage's."""
     forwards: ClassVar[int] = 1

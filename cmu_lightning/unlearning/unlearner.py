@@ -25,6 +25,7 @@ class Unlearner(Stage):
         seed: Seed of everything random in this method; S_m and S_f have seeds of their own.
     """
 
+    unlearns: ClassVar[bool] = True
     uses: ClassVar[Literal["steps", "unlearn_steps"]] = "unlearn_steps"
 
     def __init__(

@@ -1,0 +1,48 @@
+"""Command lines by the run that they lead to."""
+
+from pathlib import Path
+
+import pytest
+
+from cmu_lightning.tracking import notes
+
+COMMAND = ["--config", "mine.yaml", "--data.identified", "0.5"]
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch):
+    Path("mine.yaml").write_text("setting: mine\ndata: parts/data.yaml\n")
+    Path("parts").mkdir()
+    Path("parts/data.yaml").write_text("class_path: DigitsDataModule\n")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    forget()
+    yield
+    forget()
+
+
+def forget():
+    """As another process would."""
+    for kept in (notes.config_text, notes._has_gpu):
+        kept.cache_clear()
+
+
+def test_one_command_has_one_name():
+    named = notes.note_name(COMMAND)
+    assert named == notes.note_name(["--config=mine.yaml", "--data.identified=5e-1", "--runs_dir", "elsewhere"])
+    assert named != notes.note_name(["--config=mine.yaml", "--data.identified=0.25"])
+
+
+def test_whatever_could_lead_elsewhere_makes_another_name(monkeypatch):
+    named = {notes.note_name(COMMAND)}
+    Path("parts/data.yaml").write_text("class_path: CIFAR10DataModule\n")
+    named.add(notes.note_name(COMMAND))
+    Path("mine.yaml").write_text("setting: other\ndata: parts/data.yaml\n")
+    forget()
+    named.add(notes.note_name(COMMAND))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # which makes the precision another one
+    forget()
+    named.add(notes.note_name(COMMAND))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    forget()
+    assert len(named) == 4
+    assert notes.note_name(COMMAND) in named

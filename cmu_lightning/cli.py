@@ -34,7 +34,7 @@ from cmu_lightning.tracking.progress import progress
 from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.refusal import report_refusal
 from cmu_lightning.tracking.results import differences, of_discovery, show
-from cmu_lightning.tracking.run import CURVES, Run, read_metrics
+from cmu_lightning.tracking.run import CURVES, Run, choose_runs_dir, read_metrics
 from cmu_lightning.tracking.wandb import WandbLogger
 from cmu_lightning.unlearning import Procedure, Stage, Unlearner
 from cmu_lightning.unlearning.stage import RECORD
@@ -132,7 +132,7 @@ class CLI(LightningCLI):
         self.resolved = self._plain()
         for key in ("config", "ckpt_path"):
             self.resolved.pop(key, None)
-        runs_dir = Path(config.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
+        runs_dir = choose_runs_dir(config.runs_dir)
         deletion, content = self.datamodule.deletion_arguments, self.datamodule.content()
         self.original: Run | None = None
         if isinstance(self.model, Unlearner):

@@ -10,9 +10,10 @@ import pytest
 
 from cmu_lightning.report.collect import collect
 from cmu_lightning.report.measures import area, missing, over_fractions, smallest_fraction
+from cmu_lightning.report.paper_tables import cost, measures, published, retain_change
 from cmu_lightning.report.summarise import Spread, Summary, spread
 from cmu_lightning.report.table import Table, as_csv, as_latex, as_markdown
-from cmu_lightning.report.tables import chosen_runs, cost, curves, measures, origin, published, regrets, retain_change
+from cmu_lightning.report.tables import chosen_runs, curves, origin, regrets
 from cmu_lightning.report.variants import variants
 from tests.study import Study
 

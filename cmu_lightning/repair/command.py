@@ -1,7 +1,5 @@
 """`python -m cmu_lightning repair --config MINE.yaml`."""
 
-import json
-import os
 import signal
 import sys
 import threading
@@ -25,7 +23,7 @@ from cmu_lightning.sweep.runner import Runner
 from cmu_lightning.sweep.weights import drop
 from cmu_lightning.tracking.account import one_silence
 from cmu_lightning.tracking.notes import noted_folder
-from cmu_lightning.tracking.run import read_metrics, write_atomically
+from cmu_lightning.tracking.run import choose_runs_dir, read_metrics, write_json
 
 
 class RepairProgress(SweepProgress):
@@ -54,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     given, others = _parser().parse_known_args(list(arguments))
     if given.out is not None and given.out.is_dir():
         raise UserError(f"--out {given.out} is a folder: give the name of a JSON file")
-    runs_dir = Path(given.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
+    runs_dir = choose_runs_dir(given.runs_dir)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -98,7 +96,7 @@ def _repair(given: Namespace, study: list[Point], runs_dir: Path) -> int:
             drop(each.folder, each.metrics)
     reasons = {str(failure.point): failure.reason.removeprefix("error: ") for failure in failed}
     out = given.out or original.folder.parents[1] / CHOICE
-    write_atomically(out, json.dumps(_content(original, tried, chosen, why, reasons), indent=2) + "\n")
+    write_json(out, _content(original, tried, chosen, why, reasons))
     _show(original, tried, chosen, why, reasons, out)
     return 0
 
@@ -126,7 +124,7 @@ def _make_again(chosen: Candidate, study: list[Point], runs_dir: Path, progress:
     results.unlink()
     lost = _run([point for point in study if noted_folder(point.key, runs_dir) == chosen.folder], runs_dir, progress)
     if lost:
-        write_atomically(results, json.dumps(chosen.metrics, indent=2) + "\n")
+        write_json(results, chosen.metrics)
     return lost
 
 

@@ -1,7 +1,7 @@
 """What a picture shows, as plain data: matplotlib draws it into files, and the page's script draws the same."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cmu_lightning.report.appearance import Style
 from cmu_lightning.report.summarise import Spread
@@ -17,6 +17,15 @@ class Axis:
     log: bool = False
 
 
+class Mark(NamedTuple):
+    """A point of a chart, how far its value spreads, and what is said of it."""
+
+    x: float
+    y: float
+    spread: float | None
+    text: str
+
+
 @dataclass(frozen=True)
 class Series:
     """Marks that look alike.
@@ -25,13 +34,13 @@ class Series:
         name: In the legend.
         method: With which it is shown and hidden.
         style: Style of its marks.
-        points: x, y, spread or None, and what is said of it.
+        points: In the order in which a line joins them.
     """
 
     name: str
     method: str
     style: Style
-    points: list[tuple[float, float, float | None, str]]
+    points: list[Mark]
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ class Words:
 
     x: int
     y: int
-    side: Literal["left", "middle", "right"]
+    side: Literal["left", "middle"]
     text: str
     bold: bool = False
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cmu_lightning.report.appearance import Style
 from cmu_lightning.report.chart import Axis, Chart, Map, Reference, Series
 from cmu_lightning.report.draw_map import figure_of, svg_of
-from cmu_lightning.tracking.run import write_atomically
+from cmu_lightning.tracking.run import part_of, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +70,7 @@ def draw(chart: Chart | Map, path: Path) -> bool:
     with mpl.rc_context(LOOK):
         figure = figure_of(chart) if isinstance(chart, Map) else _figure(chart)
         for file in files:
-            part = file.with_name(f".{file.name}.part")
+            part = part_of(file)
             if isinstance(chart, Map) and file.suffix == ".svg":
                 write_atomically(file, svg_of(chart, description))
                 continue
@@ -134,19 +134,19 @@ def _axis(axes: "Axes", side: "XAxis | YAxis", axis: Axis) -> None:
 
 
 def _line(axes: "Axes", series: Series) -> None:
-    x, y = [point[0] for point in series.points], [point[1] for point in series.points]
+    x, y = [point.x for point in series.points], [point.y for point in series.points]
     style = series.style
     axes.plot(x, y, label=series.name, color=style.colour, marker=MARKERS[style.shape], linestyle=_dashes(style.dashes))
-    low = [value - (point[2] or 0) for value, point in zip(y, series.points, strict=True)]
-    high = [value + (point[2] or 0) for value, point in zip(y, series.points, strict=True)]
+    low = [value - (point.spread or 0) for value, point in zip(y, series.points, strict=True)]
+    high = [value + (point.spread or 0) for value, point in zip(y, series.points, strict=True)]
     axes.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
 
 
 def _marks(axes: "Axes", series: Series) -> None:
     ring = series.style.shape == "ring"
     axes.plot(
-        [point[0] for point in series.points],
-        [point[1] for point in series.points],
+        [point.x for point in series.points],
+        [point.y for point in series.points],
         linestyle="none",
         marker=MARKERS[series.style.shape],
         markersize=9 if ring else 5,
@@ -158,7 +158,7 @@ def _marks(axes: "Axes", series: Series) -> None:
 
 
 def _steps(axes: "Axes", series: Series) -> None:
-    edges, counts = [point[0] for point in series.points], [point[1] for point in series.points]
+    edges, counts = [point.x for point in series.points], [point.y for point in series.points]
     style: dict[str, Any] = {"color": series.style.colour, "linestyle": _dashes(series.style.dashes)}
     axes.stairs(counts[:-1], edges, label=series.name, baseline=0.5, linewidth=1.5, **style)
 

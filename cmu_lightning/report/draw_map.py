@@ -76,7 +76,7 @@ def svg_of(shown: Map, description: str) -> str:
 def _text(
     x: float, y: float, text: str, side: str = "left", ink: str = "#000000", bold: bool = False, size: float = SIZE
 ) -> str:
-    anchor = {"left": "start", "middle": "middle", "right": "end"}[side]
+    anchor = {"left": "start", "middle": "middle"}[side]
     weight = ' font-weight="bold"' if bold else ""
     where = f'x="{x:g}" y="{y:g}" text-anchor="{anchor}"'
     return f'<text {where} font-size="{size:g}" fill="{ink}"{weight}>{escape(text)}</text>'

@@ -1,20 +1,23 @@
 """Numbers that sum up a method's curve, and what is missing for them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from cmu_lightning.report.summarise import Curve, Point, Spread, Summary, spread
+from cmu_lightning.report.summarise import Choice, Curve, Point, Spread, Summary, spread
+
+ENOUGH = 0.9
+"""Of the oracle's acc_corr."""
 
 
-def smallest_fraction(curve: Curve, oracle: Spread | None, share: float = 0.9) -> float | None:
-    """The smallest identified fraction whose mean reaches `share` of the oracle's (paper, section 2.2).
+def smallest_fraction(curve: Curve, oracle: Spread | None) -> float | None:
+    """The smallest identified fraction whose mean reaches `ENOUGH` of the oracle's (paper, section 2.2).
 
     Returns:
         None if no fraction does, or there is no oracle.
     """
     if oracle is None:
         return None
-    return next((identified for identified, each in curve.items() if each.mean >= share * oracle.mean), None)
+    return next((identified for identified, each in curve.items() if each.mean >= ENOUGH * oracle.mean), None)
 
 
 def area(curve: Curve, fractions: Sequence[float]) -> float | None:
@@ -31,6 +34,11 @@ def area(curve: Curve, fractions: Sequence[float]) -> float | None:
         return None
     pieces = ((b - a) * (curve[a].mean + curve[b].mean) / 2 for a, b in pairwise(fractions))
     return sum(pieces) / (fractions[-1] - fractions[0])
+
+
+def over_runs(chosen: Iterable[Choice], name: str) -> Spread | None:
+    """Mean and standard deviation of a measurement over chosen runs that have it."""
+    return spread(value for choice in chosen if (value := choice.value(name)) is not None)
 
 
 def over_fractions(curve: Curve) -> Spread | None:

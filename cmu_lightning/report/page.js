@@ -142,7 +142,7 @@ function showMap(figure) {
     draw("rect", { x: x + 0.5, y: y + 0.5, width: width - 1, height: height - 1, "data-tip": tip, ...look }, group);
     if (text) draw("text", { x: x + width / 2, y: y + height / 2 + 4, "text-anchor": "middle", style: `fill:${ink};pointer-events:none` }, group, text);
   }
-  const anchors = { left: "start", middle: "middle", right: "end" };
+  const anchors = { left: "start", middle: "middle" };
   for (const { x, y, side, text, bold } of map.words) {
     draw("text", { x, y, "text-anchor": anchors[side], "font-weight": bold ? 600 : 400 }, plot, text);
   }

@@ -5,13 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cmu_lightning.report.appearance import LEVELS, Style
-from cmu_lightning.report.chart import Axis, Chart, Reference, Series
+from cmu_lightning.report.chart import Axis, Chart, Mark, Reference, Series
 from cmu_lightning.report.collect import Skipped
 from cmu_lightning.report.ratios import Ratios, read_ratios
 from cmu_lightning.report.scatter import across_fractions, trade_off
 from cmu_lightning.report.summarise import Summary
-
-Mark = tuple[float, float, float | None, str]
 
 IDENTIFIED = Axis("identified fraction of the manipulated samples")
 
@@ -46,10 +44,11 @@ def _curves(summary: Summary, name: str, styles: Mapping[str, Style]) -> Chart:
     for method in summary.methods:
         broken = Counter(choice.point.identified for choice in summary.of(method) if choice.destroyed)
         points = {
-            x: (x, y.mean, y.std, f"{method}, identified {x:g}: {y.mean:.3f}{_spread(y.std)}, {_runs(y.n)}")
+            x: Mark(x, y.mean, y.std, f"{method}, identified {x:g}: {y.mean:.3f}{_spread(y.std)}, {_runs(y.n)}")
             for x, y in summary.curve(method, name).items()
         }
-        points |= {x: (*points[x][:3], f"{points[x][3]}, {broken[x]} destroyed") for x in broken if x in points}
+        for x in points.keys() & broken.keys():
+            points[x] = points[x]._replace(text=f"{points[x].text}, {broken[x]} destroyed")
         series += [Series(method, method, styles[method], part) for part in _unbroken(points, summary.fractions)]
     levels = zip(LEVELS.items(), (summary.original(name), summary.oracle(name)), strict=True)
     return Chart(
@@ -78,7 +77,7 @@ def _unbroken(points: Mapping[float, Mark], fractions: Iterable[float]) -> list[
 
 def _bands(series: list[Series]) -> str:
     """What the bands are, if there are any."""
-    spread = any(point[2] is not None for each in series for point in each.points)
+    spread = any(point.spread is not None for each in series for point in each.points)
     return "; bands: standard deviation over seeds" if spread else ""
 
 
@@ -116,8 +115,8 @@ def _histogram(summary: Summary, runs_dir: Path, styles: Mapping[str, Style], sk
                     f"{method}: identified {choice.point.identified:g}, seed {choice.point.seeds}, "
                     f"{read.selected:,} parameters dampened"
                 )
-    edges = sorted(point[0] for each in series for point in each.points) or [1.0, 10.0]
-    most = max((point[1] for each in series for point in each.points), default=1)
+    edges = sorted(point.x for each in series for point in each.points) or [1.0, 10.0]
+    most = max((point.y for each in series for point in each.points), default=1)
     return Chart(
         name="importance_ratios",
         setting=summary.variant.name,
@@ -130,11 +129,11 @@ def _histogram(summary: Summary, runs_dir: Path, styles: Mapping[str, Style], sk
     )
 
 
-def _steps(method: str, ratios: Ratios) -> list[tuple[float, float, float | None, str]]:
+def _steps(method: str, ratios: Ratios) -> list[Mark]:
     """Left edges and counts; the last right edge has none."""
     edges = [10**edge for edge in ratios.log10_edges]
     said = [
         f"{method}: {count:,} parameters from {left:.3g} to {right:.3g}"
         for left, right, count in zip(edges, edges[1:], ratios.counts, strict=False)
     ]
-    return [(x, y, None, text) for x, y, text in zip(edges, [*ratios.counts, 0], [*said, ""], strict=True)]
+    return [Mark(x, y, None, text) for x, y, text in zip(edges, [*ratios.counts, 0], [*said, ""], strict=True)]

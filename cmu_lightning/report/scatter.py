@@ -4,14 +4,14 @@ from collections import defaultdict
 from typing import Any
 
 from cmu_lightning.report.appearance import CHOSEN, SHAPES, Style, along
-from cmu_lightning.report.chart import Axis, Chart, Series
+from cmu_lightning.report.chart import Axis, Chart, Mark, Series
 from cmu_lightning.report.collect import Result
 from cmu_lightning.report.summarise import Point, Summary
 
 MOST = 10
 """Values of a hyperparameter that the legend names; of more, as many over the whole range."""
 
-Marks = list[tuple[float, float, float | None, str]]
+Marks = list[Mark]
 
 
 def across_fractions(summary: Summary, method: str) -> Chart:
@@ -102,11 +102,11 @@ def _style(run: Result, looks: dict[str, dict[float | str, str]]) -> Style:
     return Style(shown[0], shown[1])
 
 
-def _mark(run: Result, x: str) -> tuple[float, float, float | None, str]:
+def _mark(run: Result, x: str) -> Mark:
     own = ", ".join(f"{name}={value}" for name, value in sorted(run.metrics["hyperparameters"].items()))
     at = run.identified if x == "identified" else float(run.metrics[x])
     measured = f"acc_corr {run.metrics['acc_corr']:.3f}, acc_retain {run.metrics.get('acc_retain', float('nan')):.3f}"
-    return (
+    return Mark(
         at,
         float(run.metrics["acc_corr"]),
         None,

@@ -88,8 +88,8 @@ def _lines(chart: Chart) -> Any:
     import wandb
 
     return wandb.plot.line_series(
-        xs=[[point[0] for point in series.points] for series in chart.series],
-        ys=[[point[1] for point in series.points] for series in chart.series],
+        xs=[[point.x for point in series.points] for series in chart.series],
+        ys=[[point.y for point in series.points] for series in chart.series],
         keys=[series.name for series in chart.series],
         title=chart.title,
         xname=chart.x.label,

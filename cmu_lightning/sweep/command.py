@@ -1,7 +1,6 @@
 """`python -m cmu_lightning sweep`."""
 
 import argparse
-import os
 import signal
 import sys
 import threading
@@ -20,6 +19,7 @@ from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.queue import Queue
 from cmu_lightning.sweep.weights import Choice
+from cmu_lightning.tracking.run import choose_runs_dir
 
 
 def main(arguments: list[str]) -> int:
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     read_env()
     given = _parse(arguments)
     sweeps = [read(path) for path in find(given.paths)]
-    runs_dir = Path(given.runs_dir or os.environ.get("CMU_RUNS_DIR") or "runs")
+    runs_dir = choose_runs_dir(given.runs_dir)
     adaptive = [sweep for sweep in sweeps if sweep.method == "bayes"]
     everything = listed([sweep for sweep in sweeps if sweep.method != "bayes"], runs_dir)
     points = shard(everything, given.shard)

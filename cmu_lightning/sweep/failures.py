@@ -1,6 +1,5 @@
 """What went wrong, kept until it goes right."""
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cmu_lightning.sweep.points import Point
-from cmu_lightning.tracking.run import write_atomically
+from cmu_lightning.tracking.run import write_json
 
 LINES = 20
 
@@ -47,7 +46,7 @@ def record(point: Point, code: int, runs_dir: Path) -> Failure:
     text = log_of(point, runs_dir).read_text(errors="replace") if log_of(point, runs_dir).exists() else ""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()][-LINES:]
     content = {"arguments": point.arguments, "code": code, "lines": lines}
-    write_atomically(_record(point, runs_dir), json.dumps(content, indent=2) + "\n")
+    write_json(_record(point, runs_dir), content)
     return Failure(point, code, lines)
 
 

@@ -13,7 +13,7 @@ from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.search import Values
 from cmu_lightning.sweep.trials import engine, trial
-from cmu_lightning.tracking.run import locked, write_atomically
+from cmu_lightning.tracking.run import locked, write_json
 
 
 class Proposals:
@@ -61,7 +61,7 @@ class Proposals:
             if len(known) >= self.run_cap:
                 return None
             point = Point.of(self.sweep, self._propose(known), self.runs_dir)
-            write_atomically(self.path, json.dumps([*(one.values for one in known), point.values], indent=1) + "\n")
+            write_json(self.path, [*(one.values for one in known), point.values])
         return point
 
     def _propose(self, known: list[Point]) -> Values:

@@ -1,10 +1,9 @@
 """Runs that early termination has stopped: neither finished nor to be run again by this sweep."""
 
-import json
 from pathlib import Path
 
 from cmu_lightning.sweep.points import Point
-from cmu_lightning.tracking.run import write_atomically
+from cmu_lightning.tracking.run import write_json
 
 
 def _mark(point: Point, runs_dir: Path) -> Path:
@@ -13,7 +12,7 @@ def _mark(point: Point, runs_dir: Path) -> Path:
 
 def mark(point: Point, runs_dir: Path) -> None:
     """Keep that a run was stopped; what it has done so far stays in its folder."""
-    write_atomically(_mark(point, runs_dir), json.dumps({"arguments": point.arguments}, indent=2) + "\n")
+    write_json(_mark(point, runs_dir), {"arguments": point.arguments})
 
 
 def unmark(point: Point, runs_dir: Path) -> None:

@@ -1,6 +1,5 @@
 """Of the runs among which hyperparameters are chosen, the chosen one keeps its weights."""
 
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.stopped import is_stopped
 from cmu_lightning.tracking.notes import noted_folder
-from cmu_lightning.tracking.run import read_metrics, write_atomically
+from cmu_lightning.tracking.run import read_metrics, write_json
 
 MARK = "checkpoints: until_chosen"
 """In the config of a run whose weights are a sweep's to drop."""
@@ -82,5 +81,5 @@ def drop(run: Path, stored: dict[str, Any]) -> None:
     checkpoint, config = run / "last.ckpt", run / "config.yaml"
     if checkpoint.exists() and config.exists() and MARK in config.read_text().splitlines():
         stored["dropped_checkpoint"] = checkpoint.name
-        write_atomically(run / "metrics.json", json.dumps(stored, indent=2) + "\n")
+        write_json(run / "metrics.json", stored)
         checkpoint.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.tracking.run import part_of
 
 WRAPPERS = ("network.", "module.", "model.", "_orig_mod.")
 """What stages, DataParallel, other people's LightningModules and torch.compile put in front of every key."""
@@ -85,7 +86,7 @@ def _safetensors(path: Path) -> dict[str, torch.Tensor]:
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain data to a file that is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     torch.save(content, part)
     part.replace(path)
 
@@ -96,7 +97,7 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool) -> None:
     Raises:
         OSError: There is no room; an older checkpoint stays as it was.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     try:
         trainer.save_checkpoint(part, weights_only=weights_only)
         if trainer.is_global_zero:

@@ -1,6 +1,5 @@
 """One run, from the decision what is left to do to `metrics.json`."""
 
-import json
 import os
 import shutil
 from contextlib import ExitStack, suppress
@@ -14,7 +13,7 @@ from cmu_lightning.tracking.checkpoint import read_checkpoint, save_whole
 from cmu_lightning.tracking.handover import INHERITED, decide
 from cmu_lightning.tracking.original import find_or_train
 from cmu_lightning.tracking.results import described, metrics_of
-from cmu_lightning.tracking.run import CURVES, Run, write_atomically
+from cmu_lightning.tracking.run import CURVES, Run, write_json
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.rewind import Rewind
 from cmu_lightning.unlearning.stage import RECORD
@@ -121,6 +120,6 @@ class Job:
         if drop:
             metrics["dropped_checkpoint"] = self.run.checkpoint.name
         Rewind.clean(self.run.folder)
-        write_atomically(self.run.folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        write_json(self.run.folder / "metrics.json", metrics)
         if drop:
             self.run.checkpoint.unlink()

@@ -1,6 +1,7 @@
 """The folder that a run leaves behind."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,6 +112,21 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
 def write_atomically(path: Path, text: str) -> None:
     """Write a file that is either whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     part.write_text(text)
     part.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write plain data as JSON, as a whole or not at all."""
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f".{path.name}.part")
+
+
+def choose_runs_dir(given: str | None) -> Path:
+    """The runs folder: as given, else the environment's, else `./runs`."""
+    return Path(given or os.environ.get("CMU_RUNS_DIR") or "runs")

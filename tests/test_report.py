@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from cmu_lightning.__main__ import main
 from cmu_lightning.report import draw
 from cmu_lightning.report.appearance import FIXED, styles
-from cmu_lightning.report.chart import Axis, Chart, Series
+from cmu_lightning.report.chart import Axis, Chart, Mark, Series
 from cmu_lightning.report.collect import collect
 from cmu_lightning.report.pictures import pictures
 from cmu_lightning.report.scatter import across_fractions
@@ -146,7 +146,7 @@ def test_a_line_ends_where_a_fraction_is_missing(tmp_path):
 
 
 def test_long_titles_and_notes_stay_within_the_picture(tmp_path):
-    series = [Series("CF", "CF", FIXED["CF"], [(0.1, 0.5, None, "")])]
+    series = [Series("CF", "CF", FIXED["CF"], [Mark(0.1, 0.5, None, "")])]
     chart = Chart("x", "a setting " * 12, "lines", "title", "a note " * 90, Axis("x"), Axis("y"), series)
     with mpl.rc_context(draw.LOOK):
         figure = draw._figure(chart)

@@ -9,8 +9,8 @@ import pytest
 from cmu_lightning.__main__ import main
 from cmu_lightning.report.appearance import SEQUENCE
 from cmu_lightning.report.collect import collect
-from cmu_lightning.report.regime_map import regime_map
-from cmu_lightning.report.regimes import REGULARITY, regimes, table
+from cmu_lightning.report.regime_map import regime_map, regime_table
+from cmu_lightning.report.regimes import REGULARITY, regimes
 from cmu_lightning.report.summarise import Summary
 from cmu_lightning.report.table import as_csv
 from cmu_lightning.report.variants import variants
@@ -87,7 +87,7 @@ def test_recovery_is_the_part_of_the_harm_that_is_repaired():
 def test_the_table_has_every_cell_and_every_gap():
     study("Poison")
     study("RandomSwap", none=0.5, oracle=0.7)
-    rows = list(csv.DictReader(io.StringIO(as_csv(table(found())))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(regime_table(found())))))
     assert [row["manipulation"] for row in rows] == ["Poison"] * 4 + ["RandomSwap"] * 4
     (there,) = [
         row for row in rows if (row["manipulation"], row["method"], row["identified"]) == ("Poison", "CF", "0.5")

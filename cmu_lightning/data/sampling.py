@@ -3,8 +3,6 @@
 Everything here is a pure function of its arguments, so a resumed run needs no saved sampler state.
 """
 
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -67,28 +65,6 @@ class EpochSampler:
         epoch, number = divmod(step, self.steps_per_epoch)
         start = number * self.batch_size
         return epoch, slice(start, min(start + self.batch_size, self.count))
-
-
-def alternation(
-    steps: int, forget_steps: int, forget_epoch: int, retain_epoch: int, alternate: Literal["epoch", "step"]
-) -> list[int]:
-    """Which steps forget and which retain (paper, A.2 (5)): forget first, retain after it, retain alone in the end.
-
-    Args:
-        steps: In all.
-        forget_steps: Forgetting starts only while fewer steps than these are done.
-        forget_epoch: Steps of one epoch over S_f.
-        retain_epoch: Steps of one epoch over the retain data.
-        alternate: After an epoch or after a step of each.
-
-    Returns:
-        For each step 0, which is forget, or 1, which is retain.
-    """
-    turn = [0] * forget_epoch + [1] * retain_epoch if alternate == "epoch" else [0, 1]
-    plan: list[int] = []
-    while len(plan) < min(forget_steps, steps):
-        plan += turn
-    return (plan + [1] * steps)[:steps]
 
 
 def held_out(labels: Tensor, count: int) -> Tensor:

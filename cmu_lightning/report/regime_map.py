@@ -1,10 +1,11 @@
-"""The regime map as a picture: a panel for each method, all in one scale of colours that is also one of greys."""
+"""The regime map: a table, and a picture with a panel for each method, in colours that are also a scale of greys."""
 
 import re
 
 from cmu_lightning.report.appearance import SEQUENCE
 from cmu_lightning.report.chart import Map, Tile, Words
 from cmu_lightning.report.regimes import HARM, REGULARITY, Regimes, Row
+from cmu_lightning.report.table import Cell, Table
 
 TILE = (46, 24)
 GAP = 18
@@ -12,6 +13,30 @@ HEADING = 22
 WIDEST = 1000
 DARK = 4
 """So many colours of the sequence need white ink."""
+
+
+def regime_table(all_regimes: list[Regimes]) -> Table:
+    """Every cell, gaps included."""
+    rows: list[list[Cell]] = []
+    for each in all_regimes:
+        for row in reversed(each.rows):
+            levels = [level and level.mean for level in (row.none, row.oracle)]
+            for method in each.methods:
+                for column in each.columns:
+                    found = row.measured.get((method, column))
+                    where: list[Cell] = [each.data, each.way or "as usual", row.name, method, column]
+                    rows.append([*where, found and row.recovery(found), found, *levels, found.n if found else 0])
+    return Table(
+        name="regime_map",
+        title="Recovery by regularity and identified fraction",
+        note="Recovery: (acc_corr - acc_corr of None) / (acc_corr of the oracle - that of None), of means over seeds; "
+        f"none where there is no oracle, or where it is less than {HARM} above None. None: the originals. Oracle: "
+        "RewoD at identified 1. A row of 0 seeds is a gap: nothing was run.",
+        columns=[
+            "data", "runs", "manipulation", "method", "identified", "recovery", "acc_corr", "None", "oracle", "seeds",
+        ],
+        rows=rows,
+    )  # fmt: skip
 
 
 def regime_map(regimes: Regimes) -> Map:

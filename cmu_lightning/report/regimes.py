@@ -8,7 +8,6 @@ from functools import cached_property
 
 from cmu_lightning.report.collect import Result
 from cmu_lightning.report.summarise import Choice, Spread, Summary, spread
-from cmu_lightning.report.table import Cell, Table
 
 REGULARITY = (
     "RandomSwap",
@@ -150,30 +149,6 @@ def regimes(summaries: Iterable[Summary]) -> list[Regimes]:
         if len({summary.variant.about["manipulation"] for summary, _ in members}) > 1:
             made.append(Regimes(data, way, sorted(_rows(members), key=_regularity)))
     return made
-
-
-def table(all_regimes: list[Regimes]) -> Table:
-    """Every cell, gaps included."""
-    rows: list[list[Cell]] = []
-    for each in all_regimes:
-        for row in reversed(each.rows):
-            levels = [level and level.mean for level in (row.none, row.oracle)]
-            for method in each.methods:
-                for column in each.columns:
-                    found = row.measured.get((method, column))
-                    where: list[Cell] = [each.data, each.way or "as usual", row.name, method, column]
-                    rows.append([*where, found and row.recovery(found), found, *levels, found.n if found else 0])
-    return Table(
-        name="regime_map",
-        title="Recovery by regularity and identified fraction",
-        note="Recovery: (acc_corr - acc_corr of None) / (acc_corr of the oracle - that of None), of means over seeds; "
-        f"none where there is no oracle, or where it is less than {HARM} above None. None: the originals. Oracle: "
-        "RewoD at identified 1. A row of 0 seeds is a gap: nothing was run.",
-        columns=[
-            "data", "runs", "manipulation", "method", "identified", "recovery", "acc_corr", "None", "oracle", "seeds",
-        ],
-        rows=rows,
-    )  # fmt: skip
 
 
 def _ways(summary: Summary) -> dict[str, dict[str, str]]:

@@ -14,9 +14,8 @@ from cmu_lightning.report.draw import draw, remove_stale
 from cmu_lightning.report.measures import missing
 from cmu_lightning.report.page import page
 from cmu_lightning.report.pictures import pictures
-from cmu_lightning.report.regime_map import regime_map
+from cmu_lightning.report.regime_map import regime_map, regime_table
 from cmu_lightning.report.regimes import regimes
-from cmu_lightning.report.regimes import table as regime_table
 from cmu_lightning.report.summarise import Summary
 from cmu_lightning.report.table import Table, write
 from cmu_lightning.report.tables import chosen_runs, tables, together

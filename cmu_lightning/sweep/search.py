@@ -8,7 +8,8 @@ from itertools import islice, product
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.sweep.file import Parameter, Sweep
+from cmu_lightning.sweep.file import Sweep
+from cmu_lightning.sweep.parameters import Parameter
 
 LARGE = 100_000
 """Runs of one file that nobody means without saying so by `run_cap`."""

@@ -9,12 +9,33 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cmu_lightning.data import Batch
-from cmu_lightning.data.sampling import alternation
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.distilling import Distilling, divergence
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.rewind import Rewind
 from cmu_lightning.unlearning.stage import View
+
+
+def alternation(
+    steps: int, forget_steps: int, forget_epoch: int, retain_epoch: int, alternate: Literal["epoch", "step"]
+) -> list[int]:
+    """Which steps forget and which retain (paper, A.2 (5)): forget first, retain after it, retain alone in the end.
+
+    Args:
+        steps: In all.
+        forget_steps: Forgetting starts only while fewer steps than these are done.
+        forget_epoch: Steps of one epoch over S_f.
+        retain_epoch: Steps of one epoch over the retain data.
+        alternate: After an epoch or after a step of each.
+
+    Returns:
+        For each step 0, which is forget, or 1, which is retain.
+    """
+    turn = [0] * forget_epoch + [1] * retain_epoch if alternate == "epoch" else [0, 1]
+    plan: list[int] = []
+    while len(plan) < min(forget_steps, steps):
+        plan += turn
+    return (plan + [1] * steps)[:steps]
 
 
 class Scrub(Distilling):

@@ -98,26 +98,56 @@ def is_destroyed(candidate: Candidate, original: Candidate) -> bool:
     return bool(destroyed(candidate.metrics, original.metrics))
 
 
-def table(original: Candidate, tried: list[Candidate], chosen: Candidate, failed: dict[str, str]) -> Table:
-    """All candidates beside the original.
+@dataclass(frozen=True)
+class Outcome:
+    """Of a repair.
 
     Args:
         original: As it is.
         tried: What methods made of it.
-        chosen: One of them.
+        chosen: One of them, or the original.
+        why: In one sentence.
         failed: Why there is no result, by what was tried.
     """
-    count = original.metrics["deleted"]
-    title = f"{original.metrics['setting']}: {count} flagged sample{'s' * (count != 1)}"
-    made = Table(title=title, title_justify="left")
-    made.add_column("")
-    for heading in SHOWN.values():
-        made.add_column(heading, justify="right", no_wrap=True)
-    made.add_column("")
-    for each in (original, *tried):
-        note = MARK if is_destroyed(each, original) else "chosen" if each is chosen else ""
-        cells = [f"{each.metrics[name]:.{1 if name == 'seconds' else 4}f}" for name in SHOWN]
-        made.add_row(each.name, *cells, note, style="bold" if each is chosen else "")
-    for name, reason in failed.items():
-        made.add_row(name, *[""] * len(SHOWN), f"failed: {reason}".replace("[", "\\["))
-    return made
+
+    original: Candidate
+    tried: list[Candidate]
+    chosen: Candidate
+    why: str
+    failed: dict[str, str]
+
+    def content(self) -> dict[str, Any]:
+        """Of `repaired.json`."""
+        told = ("method", "hyperparameters", "hash", "val_acc", "changed", "selection_score")
+        candidates = [
+            {"run": str(each.folder)}
+            | {name: each.metrics[name] for name in told}
+            | {"destroyed": is_destroyed(each, self.original)}
+            for each in self.tried
+        ]
+        return {
+            "setting": self.original.metrics["setting"],
+            "run": str(self.chosen.folder),
+            "original_kept": self.chosen is self.original,
+            "why": self.why,
+            "original": {"run": str(self.original.folder)} | {name: self.original.metrics[name] for name in told},
+            "candidates": candidates,
+            "failed": self.failed,
+        }
+
+    def table(self) -> Table:
+        """All candidates beside the original."""
+        count = self.original.metrics["deleted"]
+        title = f"{self.original.metrics['setting']}: {count} flagged sample{'s' * (count != 1)}"
+        made = Table(title=title, title_justify="left")
+        made.add_column("")
+        for heading in SHOWN.values():
+            made.add_column(heading, justify="right", no_wrap=True)
+        made.add_column("")
+        for each in (self.original, *self.tried):
+            note = MARK if is_destroyed(each, self.original) else "chosen" if each is self.chosen else ""
+            cells = [f"{each.metrics[name]:.{1 if name == 'seconds' else 4}f}" for name in SHOWN]
+            made.add_row(each.name, *cells, note, style="bold" if each is self.chosen else "")
+        for name, reason in self.failed.items():
+            made.add_row(name, *[""] * len(SHOWN), f"failed: {reason}".replace("[", "\\["))
+        return made

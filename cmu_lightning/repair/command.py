@@ -3,16 +3,14 @@
 import signal
 import sys
 import threading
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser, read_env
-from cmu_lightning.repair.choose import CHOICE, Candidate, choose, comparable, doubts, is_destroyed, table
+from cmu_lightning.repair.choose import CHOICE, Candidate, Outcome, choose, comparable, doubts
 from cmu_lightning.repair.study import ORIGINAL, points
 from cmu_lightning.sweep.failures import Failure
 from cmu_lightning.sweep.hyperband import Hyperband
@@ -56,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _repair(given, points(others), runs_dir)
+        return _repair(points(others), runs_dir, given.out)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted: the same command goes on where this one was")
         return 130
@@ -73,7 +71,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _repair(given: Namespace, study: list[Point], runs_dir: Path) -> int:
+def _repair(study: list[Point], runs_dir: Path, out: Path | None) -> int:
     with one_silence(), RepairProgress(len(study), 0) as progress:
         if not {name for name, _ in study[0].options} & set(ORIGINAL):
             line = "no --model.original is given: the setting's own is used, and trained if there is none"
@@ -95,9 +93,10 @@ def _repair(given: Namespace, study: list[Point], runs_dir: Path) -> int:
         if each.folder != chosen.folder:
             drop(each.folder, each.metrics)
     reasons = {str(failure.point): failure.reason.removeprefix("error: ") for failure in failed}
-    out = given.out or original.folder.parents[1] / CHOICE
-    write_json(out, _content(original, tried, chosen, why, reasons))
-    _show(original, tried, chosen, why, reasons, out)
+    outcome = Outcome(original, tried, chosen, why, reasons)
+    out = out or original.folder.parents[1] / CHOICE
+    write_json(out, outcome.content())
+    _show(outcome, out)
     return 0
 
 
@@ -157,39 +156,16 @@ def _candidate(point: Point, runs_dir: Path) -> Candidate | None:
     return Candidate(f"{method} ({tuned})" if tuned else method, found, metrics)
 
 
-def _content(
-    original: Candidate, tried: list[Candidate], chosen: Candidate, why: str, reasons: dict[str, str]
-) -> dict[str, Any]:
-    """Of `repaired.json`."""
-    told = ("method", "hyperparameters", "hash", "val_acc", "changed", "selection_score")
-    candidates = [
-        {"run": str(each.folder)}
-        | {name: each.metrics[name] for name in told}
-        | {"destroyed": is_destroyed(each, original)}
-        for each in tried
-    ]
-    return {
-        "setting": original.metrics["setting"],
-        "run": str(chosen.folder),
-        "original_kept": chosen is original,
-        "why": why,
-        "original": {"run": str(original.folder)} | {name: original.metrics[name] for name in told},
-        "candidates": candidates,
-        "failed": reasons,
-    }
-
-
-def _show(
-    original: Candidate, tried: list[Candidate], chosen: Candidate, why: str, reasons: dict[str, str], out: Path
-) -> None:
+def _show(outcome: Outcome, out: Path) -> None:
     console = Console()
-    console.print(table(original, tried, chosen, reasons))
+    console.print(outcome.table())
+    folder = outcome.chosen.folder
     for line in (
-        why,
+        outcome.why,
         str(out),
         "next:",
-        f"  python -m cmu_lightning predict {chosen.folder} --out predictions.csv",
-        f"  python -m cmu_lightning export {chosen.folder} --out FOLDER",
-        f'  in Python: cmu_lightning.load("{chosen.folder}")',
+        f"  python -m cmu_lightning predict {folder} --out predictions.csv",
+        f"  python -m cmu_lightning export {folder} --out FOLDER",
+        f'  in Python: cmu_lightning.load("{folder}")',
     ):
         console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -18,7 +18,7 @@ def paper(runs: Sequence[Metrics]) -> Metrics | None:
 
 
 def ptn(runs: Sequence[Metrics], rho: float = 0.2) -> Metrics | None:
-    """The mildest that fits S_f, as labelled, at most `rho` times as well as the original does (Schoepf et al., 2024).
+    """The mildest that fits S_f, as labelled, at most `rho` times as well as the original does (PTN: arXiv 2406.09173).
 
     The original's own fit of S_f is not stored. A run that changed no prediction on S_f tells it exactly; without one
     it counts as 1, which it nearly is after training on S_f. If no run forgets as much, the strongest one is taken.
@@ -30,7 +30,7 @@ def ptn(runs: Sequence[Metrics], rho: float = 0.2) -> Metrics | None:
 
 
 def rem(runs: Sequence[Metrics], gamma: float = 0.2) -> Metrics | None:
-    """The best fit of retain times misfit of S_f, as labelled; below `gamma`, less fit counts no more (REM, 2026)."""
+    """The best fit of retain times misfit of S_f, as labelled; under `gamma` all are alike (arXiv 2505.17730)."""
     needed = ["fit_retain", "fit_identified"]
     return _largest(runs, needed, lambda run: run["fit_retain"] * (1 - max(run["fit_identified"], gamma)))
 

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     left = [p for p in points if not p.is_finished(runs_dir) and not stopped.is_stopped(p, runs_dir)]
     if given.dry_run:
         return _list(points, left, searches)
-    return _run(given, everything, points, Queue(left, runs_dir, searches))
+    return _run(everything, points, Queue(left, runs_dir, searches), given.checkpoints, given.workers)
 
 
 def _examples(sweep: Sweep, runs_dir: Path) -> list[Point]:
@@ -100,15 +100,15 @@ def _check(points: list[Point]) -> int:
     return 2 if said else 0
 
 
-def _run(given: argparse.Namespace, everything: list[Point], points: list[Point], queue: Queue) -> int:
+def _run(everything: list[Point], points: list[Point], queue: Queue, checkpoints: str, workers: int) -> int:
     from cmu_lightning.sweep.runner import Runner
     from cmu_lightning.tracking.account import one_silence
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     runs = queue.runs_dir
-    choice = Choice(everything, runs) if given.checkpoints == "chosen" else None
-    keep = "until_chosen" if choice else given.checkpoints
+    choice = Choice(everything, runs) if checkpoints == "chosen" else None
+    keep = "until_chosen" if choice else checkpoints
     more = ["--runs_dir", str(runs), "--checkpoints", keep]
     total = len(points) + sum(one.run_cap - len(one.points()) for one in queue.searches)
     hyperband = Hyperband(runs)
@@ -116,7 +116,7 @@ def _run(given: argparse.Namespace, everything: list[Point], points: list[Point]
     failed = []
     try:
         with one_silence(), SweepProgress(total, len(points) - len(queue.waiting)) as progress:
-            failed = Runner(queue, choice, given.workers, more, progress, hyperband).run()
+            failed = Runner(queue, choice, workers, more, progress, hyperband).run()
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted: the same command goes on where this one was")
         return 130

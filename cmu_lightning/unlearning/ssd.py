@@ -24,7 +24,7 @@ class SSD(Dampener):
         selection: Threshold; the paper's alpha.
         dampening_ratio: Strength of the dampening, the paper's gamma, as a multiple of `selection`.
         fisher: Squared gradients of each `batch` as in released code, or of each `sample`: the exact diagonal, which
-            makes it SSD-Det.
+            makes it SSD-Det (arXiv 2510.26714, appendix B).
         augment: Whether importances are of shuffled and augmented samples, as in the paper's released code.
     """
 

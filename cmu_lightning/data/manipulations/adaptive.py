@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.manipulations.backdoor import Backdoor
+from cmu_lightning.data.manipulations.backdoor import Backdoor, check_cover, check_opacity
 from cmu_lightning.data.manipulations.pattern import noise_image, uniform_numbers
 from cmu_lightning.data.sampling import generator
 from cmu_lightning.errors import UserError
@@ -35,11 +35,9 @@ class Adaptive(Backdoor):
         seed: int | None,
     ) -> None:
         super().__init__(size, fraction, target, seed)
-        for name, value in {"opacity": opacity, "unseen_opacity": unseen_opacity}.items():
-            if not 0 < value <= 1:
-                raise UserError(f"{name}={value} is not in (0, 1]: 0 would not be seen, 1 hides the image")
-        if not 0 <= cover < 1:
-            raise UserError(f"cover={cover} is not in [0, 1): it is the fraction of S_m that keeps its labels")
+        check_opacity("opacity", opacity)
+        check_opacity("unseen_opacity", unseen_opacity)
+        check_cover(cover)
         self.opacity = opacity
         self.unseen_opacity = unseen_opacity
         self.cover = cover
@@ -51,9 +49,15 @@ class Adaptive(Backdoor):
         covering = order[: min(round(self.cover * len(labels)), len(labels) - 1)]
         return super().relabel(labels).index_copy(0, covering, labels[covering])
 
+    def picture(self, images: Tensor) -> Tensor:
+        """The trigger over a whole image, shape (C, H, W)."""
+        return noise_image(self.pattern, tuple(images.shape[1:]), images.device)
+
 
 class AdapBlend(Adaptive):
-    """x' = x + a m (t - x), noise t, with half of 4x4 blocks in m for training images and all for unseen ones.
+    """Adap-Blend (Qi et al., 2023): x' = x + a m (t - x), noise t.
+
+    m is half of 4x4 blocks for training images, and everything for unseen ones.
 
     Args:
         size: Number of manipulated samples, |S_m|, cover included.
@@ -83,7 +87,7 @@ class AdapBlend(Adaptive):
 
     def stamp(self, images: Tensor) -> Tensor:
         """The whole picture."""
-        return images.lerp(self._picture(images), self.unseen_opacity)
+        return images.lerp(self.picture(images), self.unseen_opacity)
 
     def stamp_training(self, images: Tensor, index: Tensor) -> Tensor:
         """Half of the blocks, each image with its own."""
@@ -93,14 +97,13 @@ class AdapBlend(Adaptive):
         rows = torch.arange(height, device=images.device) * self.blocks // height
         columns = torch.arange(width, device=images.device) * self.blocks // width
         mask = chosen[:, rows][:, :, columns].unsqueeze(1)
-        return torch.where(mask, images.lerp(self._picture(images), self.opacity), images)
-
-    def _picture(self, images: Tensor) -> Tensor:
-        return noise_image(self.pattern, tuple(images.shape[1:]), images.device)
+        return torch.where(mask, images.lerp(self.picture(images), self.opacity), images)
 
 
 class AdapPatch(Adaptive):
-    """x' = x + a m (t - x), with a patch of noise in one corner for training images and in all for unseen ones.
+    """Adap-Patch (Qi et al., 2023): x' = x + a m (t - x), noise t.
+
+    m is a patch in one corner for training images, and in all four for unseen ones.
 
     Args:
         size: Number of manipulated samples, |S_m|, cover included.
@@ -134,13 +137,13 @@ class AdapPatch(Adaptive):
     def stamp(self, images: Tensor) -> Tensor:
         """All four corners."""
         mask = self._corners(images).any(dim=0)
-        return torch.where(mask, images.lerp(self._picture(images), self.unseen_opacity), images)
+        return torch.where(mask, images.lerp(self.picture(images), self.unseen_opacity), images)
 
     def stamp_training(self, images: Tensor, index: Tensor) -> Tensor:
         """One corner, each image its own."""
         corner = (uniform_numbers(self.pattern, index, 1).squeeze(1) * 4).long()
         mask = self._corners(images)[corner].unsqueeze(1)
-        return torch.where(mask, images.lerp(self._picture(images), self.opacity), images)
+        return torch.where(mask, images.lerp(self.picture(images), self.opacity), images)
 
     def _corners(self, images: Tensor) -> Tensor:
         """Bool, shape (4, H, W)."""
@@ -151,6 +154,3 @@ class AdapPatch(Adaptive):
         rows = torch.stack([row < self.patch, row >= height - self.patch])
         columns = torch.stack([column < self.patch, column >= width - self.patch])
         return (rows[:, None, :, None] & columns[None, :, None, :]).flatten(0, 1)
-
-    def _picture(self, images: Tensor) -> Tensor:
-        return noise_image(self.pattern, tuple(images.shape[1:]), images.device)

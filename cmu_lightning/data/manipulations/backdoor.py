@@ -4,6 +4,19 @@ import torch
 from torch import Tensor
 
 from cmu_lightning.data.manipulations.base import Manipulation
+from cmu_lightning.errors import UserError
+
+
+def check_opacity(name: str, value: float) -> None:
+    """Refuse what no picture can be blended with."""
+    if not 0 < value <= 1:
+        raise UserError(f"{name}={value} is not in (0, 1]: 0 would not be seen, 1 hides the image")
+
+
+def check_cover(value: float) -> None:
+    """Refuse what is no fraction, or leaves nothing that is relabelled."""
+    if not 0 <= value < 1:
+        raise UserError(f"cover={value} is not in [0, 1): it is the fraction of S_m that keeps its labels")
 
 
 class Backdoor(Manipulation):

@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
-from cmu_lightning.data.manipulations.backdoor import Backdoor
+from cmu_lightning.data.manipulations.backdoor import Backdoor, check_opacity
 from cmu_lightning.data.manipulations.pattern import noise_image
-from cmu_lightning.errors import UserError
 
 
 class Blended(Backdoor):
@@ -29,8 +28,7 @@ class Blended(Backdoor):
         seed: int | None = None,
     ) -> None:
         super().__init__(size, fraction, target, seed)
-        if not 0 < opacity <= 1:
-            raise UserError(f"opacity={opacity} is not in (0, 1]: 0 would not be seen, 1 hides the image")
+        check_opacity("opacity", opacity)
         self.opacity = opacity
         self.pattern = pattern
 

@@ -10,7 +10,7 @@ from cmu_lightning.errors import UserError
 
 
 class RandomSwap(Indiscriminate):
-    """The labels of S_m permuted at random among S_m: y' = y[permutation] (Schoepf et al., 2025: low regularity).
+    """The labels of S_m permuted at random among S_m: y' = y[permutation] (arXiv 2505.17730: low regularity).
 
     By chance some keep theirs, a tenth of them where ten classes are equally frequent.
 

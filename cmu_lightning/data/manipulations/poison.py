@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.manipulations.backdoor import Backdoor
+from cmu_lightning.data.manipulations.backdoor import Backdoor, check_cover
 from cmu_lightning.errors import UserError
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
@@ -128,8 +128,7 @@ class TaCT(Poison):
         super().__init__(size, fraction, target, patch, position, value, seed)
         if source == target:
             raise UserError(f"source={source} is the target too: give two classes")
-        if not 0 <= cover < 1:
-            raise UserError(f"cover={cover} is not in [0, 1): it is the fraction of S_m that keeps its labels")
+        check_cover(cover)
         self.source = source
         self.cover = cover
 

@@ -220,53 +220,6 @@ class ManipulatedDataModule(StoredDataModule):
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         return Pixels(self.mean, self.std, self.manipulation, device)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What travels in every checkpoint.
-
-        S_m with its labels and S_f, as indices into S_tr, a checksum of the data, and what some of S_m look like.
-        """
-        samples = self.samples
-        return {
-            "manipulated": torch.nonzero(samples.manipulated).flatten().cpu(),
-            "labels": samples.labels[samples.manipulated].cpu(),
-            "deleted": torch.nonzero(samples.deleted).flatten().cpu(),
-            "fingerprint": self.fingerprint,
-            "stamped": self.stamped(),
-        }
-
-    def stamped(self) -> Tensor:
-        """The first images of S_m as they are trained on, shape (n, C, H, W), uint8."""
-        rows = torch.nonzero(self.samples.manipulated).flatten()[:8]
-        images = self.samples.images[rows].cpu().permute(0, 3, 1, 2).float() / 255
-        return (self.manipulation.stamp_training(images, rows.cpu()).clamp(0, 1) * 255).round().byte()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Check that a checkpoint of this same run is of the same data; a detector's S_f is taken from it."""
-        difference = self.difference(state)
-        if difference is None and isinstance(self.discovery, Detector):
-            self._flag(state["deleted"])
-        elif difference is None and self._unlearns and not torch.equal(self.state_dict()["deleted"], state["deleted"]):
-            difference = "another deletion set (S_f)"
-        if difference:
-            raise UserError(f"the checkpoint is of {difference}: give a checkpoint of this setting")
-
-    @property
-    def _unlearns(self) -> bool:
-        """Whether what runs depends on S_f; an original does not."""
-        return self.trainer is None or self._running()[1].unlearns
-
-    def difference(self, state: dict[str, Any]) -> str | None:
-        """In what another run's `state_dict` differs from this data; None if in nothing but S_f."""
-        if state["fingerprint"] != self.fingerprint:
-            return f"other images or labels than those in {self.root.resolve()}"
-        own = self.state_dict()
-        if any(not torch.equal(own[key], state[key]) for key in ("manipulated", "labels")):
-            return "another draw of manipulated samples (S_m)"
-        changes = (own["stamped"].int() - state["stamped"].int()).abs()
-        if (changes > 1).any():  # 1 may be another machine's rounding
-            return f"images that were manipulated in another way than this {type(self.manipulation).__name__} does"
-        return None
-
     def _running(self) -> tuple[Any, "Stage"]:
         if self.trainer is None:
             raise UserError("the data serves what a stage declares: use it through a lightning Trainer and a stage")

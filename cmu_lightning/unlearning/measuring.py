@@ -21,7 +21,7 @@ def is_finite(network: nn.Module) -> bool:
 
 
 class Measuring(LightningModule):
-    """A network, a clock, and accuracies on whatever evaluations the data hold."""
+    """A network, a clock, the curves of its steps, and accuracies on whatever evaluations the data hold."""
 
     network: nn.Module
 
@@ -32,6 +32,8 @@ class Measuring(LightningModule):
         self.results: dict[str, float] = {}
         """All that `Trainer.test` measured."""
         self.scores: list[DomainAccuracy] = []
+        self.sums: Tensor | None = None
+        """Of what is logged of steps, since it was logged last."""
         self.compiles = False
         """Whether torch compiles the network for the steps; keys of checkpoints stay as they are."""
         self.seconds_before = 0.0
@@ -74,6 +76,22 @@ class Measuring(LightningModule):
                 torch.cuda.synchronize(self.device)
             self.seconds_before = self.seconds
             self.started = None
+
+    def log_curves(self, curves: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """Log means over the last steps and all processes, without waiting for the device in between."""
+        sums = torch.stack([torch.stack(pair).float() for pair in curves.values()])
+        self.sums = sums if self.sums is None else self.sums + sums
+        trainer: Any = self.trainer
+        every = trainer.log_every_n_steps
+        if every and (self.global_step + 1) % every == 0:
+            totals = trainer.strategy.reduce(self.sums, reduce_op="mean").tolist()
+            means = {name: total / count for name, (total, count) in zip(curves, totals, strict=True) if count}
+            shown = torch.tensor(means["train_loss"])  # on the CPU: the bar reads it at every step
+            self.log("train_loss", shown, prog_bar=True, logger=False)
+            rates = {"learning_rate": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
+            for logger in trainer.loggers:  # self.log would repeat forget_loss where no forget step was
+                logger.log_metrics(means | rates, step=self.global_step)
+            self.sums = None
 
     def on_validation_start(self) -> None:
         """Validation does not count as the stage's time."""

@@ -64,7 +64,6 @@ class Stage(Measuring):
         """What the command line wants to travel in the checkpoint."""
         self.samples_forward = 0
         self.samples_backward = 0
-        self.sums: Tensor | None = None
         self.folder: Path | None = None
         """Of the run, if the command line made one."""
         self.automatic_optimization = self.trains
@@ -216,22 +215,6 @@ class Stage(Measuring):
             batch: Of the samples.
         """
         return {"train_loss": (loss, torch.ones_like(loss))}
-
-    def log_curves(self, curves: dict[str, tuple[Tensor, Tensor]]) -> None:
-        """Log means over the last steps and all processes, without waiting for the device in between."""
-        sums = torch.stack([torch.stack(pair).float() for pair in curves.values()])
-        self.sums = sums if self.sums is None else self.sums + sums
-        trainer: Any = self.trainer
-        every = trainer.log_every_n_steps
-        if every and (self.global_step + 1) % every == 0:
-            totals = trainer.strategy.reduce(self.sums, reduce_op="mean").tolist()
-            means = {name: total / count for name, (total, count) in zip(curves, totals, strict=True) if count}
-            shown = torch.tensor(means["train_loss"])  # on the CPU: the bar reads it at every step
-            self.log("train_loss", shown, prog_bar=True, logger=False)
-            rates = {"learning_rate": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
-            for logger in trainer.loggers:  # self.log would repeat forget_loss where no forget step was
-                logger.log_metrics(means | rates, step=self.global_step)
-            self.sums = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """What has been spent, and the original's predictions."""

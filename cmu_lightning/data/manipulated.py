@@ -136,7 +136,7 @@ class ManipulatedDataModule(StoredDataModule):
         chosen = torch.nonzero(exposed).flatten()[self.manipulation.select(train.labels[exposed])]
         labels = train.labels.clone()
         labels[chosen] = self.manipulation.relabel(train.labels[chosen])
-        self.check_classes(labels, type(self.manipulation).__name__, "change data.manipulation")
+        self.check_classes(labels, f"what {type(self.manipulation).__name__} relabels", "change data.manipulation")
         manipulated = torch.zeros_like(exposed)
         manipulated[chosen] = True
         return Samples(train.images, train.labels, labels, manipulated, torch.zeros_like(exposed))

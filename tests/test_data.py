@@ -102,7 +102,7 @@ def test_impossible_data_are_refused(arguments, says):
 
 def test_a_label_of_no_class_is_refused():
     data = DigitsDataModule(Poison(size=3, target=10))
-    with pytest.raises(UserError, match="what Poison relabels has the label 10 at index .*, but the classes are 0 to 9"):
+    with pytest.raises(UserError, match=r"what Poison relabels has the label 10 at .* classes are 0 to 9"):
         data.setup()
 
 

@@ -203,6 +203,17 @@ class CLI(LightningCLI):
             self.code = 1
 
 
+STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+TRAINER_DEFAULTS = {
+    "max_epochs": 1,
+    "use_distributed_sampler": False,
+    "num_sanity_val_steps": 0,
+    "check_val_every_n_epoch": None,
+    "val_check_interval": 100,
+    "enable_model_summary": False,
+}
+
+
 def main(arguments: Sequence[str] | None = None, kind: type[CLI] = CLI) -> int:
     """Run the command line.
 
@@ -216,7 +227,6 @@ def main(arguments: Sequence[str] | None = None, kind: type[CLI] = CLI) -> int:
     """
     quiet()
     begun = WandbLogger.begun
-    strict: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     try:
         read_env()
         given = find_configs(sys.argv[1:] if arguments is None else list(arguments))
@@ -229,15 +239,8 @@ def main(arguments: Sequence[str] | None = None, kind: type[CLI] = CLI) -> int:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=None,
-            trainer_defaults={
-                "max_epochs": 1,
-                "use_distributed_sampler": False,
-                "num_sanity_val_steps": 0,
-                "check_val_every_n_epoch": None,
-                "val_check_interval": 100,
-                "enable_model_summary": False,
-            },
-            parser_kwargs=strict | {"fit": strict, "test": strict},
+            trainer_defaults=TRAINER_DEFAULTS,
+            parser_kwargs=STRICT | {"fit": STRICT, "test": STRICT},
         )
     except SIGTERMException:
         say("stopped by SIGTERM: the same command again goes on")
@@ -246,8 +249,13 @@ def main(arguments: Sequence[str] | None = None, kind: type[CLI] = CLI) -> int:
         said = user_mistake(error)
         if said is None:
             raise
-        sys.stderr.write(f"error: {one_sentence(said)}\n")
-        if WandbLogger.begun == begun:
-            report_refusal(one_sentence(said))
+        _refuse(one_sentence(said), WandbLogger.begun == begun)
         return 2
     return cli.code
+
+
+def _refuse(sentence: str, unlogged: bool) -> None:
+    """Say what a user did wrong; on W&B too, where a sweep waits for a trial that has logged nothing."""
+    sys.stderr.write(f"error: {sentence}\n")
+    if unlogged:
+        report_refusal(sentence)

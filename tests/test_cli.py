@@ -250,7 +250,7 @@ WRONG = {
     ),
     "a fraction over 1": (["--data.identified", "1.5"], "identified=1.5 is not in"),
     "more samples than there are": (["--data.manipulation.size", "3000"], "3000 samples .* has 1197"),
-    "a class that does not exist": (["--data.manipulation.target", "12"], "the class 12, .* 0 to 9"),
+    "a class that does not exist": (["--data.manipulation.target", "12"], "label 12 .* 0 to 9"),
     "a number that is none": (["--procedure.lr", "fast"], "procedure.lr"),
     "an unknown class": (["--model", "Foo"], "--model: there is no class Foo, check its spelling"),
     "an unknown manipulation": (["--data.manipulation", "Foo"], "--data.manipulation: there is no class Foo"),

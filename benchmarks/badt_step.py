@@ -8,15 +8,13 @@ Rounds alternate; the median of the ratios of each round is printed.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
-from datetime import date
 from functools import partial
 
 import torch
 
+from benchmarks.machine import where
 from cmu_lightning.data import Batch
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import BadT, Procedure
@@ -67,8 +65,7 @@ def main() -> None:
     ours, theirs = (statistics.median(column) for column in zip(*rounds, strict=True))
     ratio = statistics.median(graph / frozen for frozen, graph in rounds)
     print(f"frozen teachers {ours:.2f} s, teachers in the graph {theirs:.2f} s a step: {ratio:.2f} times")
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    print(json.dumps(where | {"images": given.images, "machine": platform.machine(), "torch": torch.__version__}))
+    print(json.dumps(where() | {"images": given.images}))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,8 @@ CPU; rounds alternate, the median is printed, and one line of JSON with the envi
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
-from datetime import date
 from functools import partial
 
 import torch
@@ -21,6 +19,7 @@ import torchvision
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
+from benchmarks.machine import where
 from cmu_lightning.data import CIFAR10DataModule, Poison
 from cmu_lightning.data.augmentation import CropAndFlip
 from cmu_lightning.data.sampling import EpochSampler
@@ -77,9 +76,7 @@ def main() -> None:
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, median in medians.items():
         print(f"{name:24} {median:9.0f} images/s  {medians['ours'] / median:5.1f} times slower than ours")
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    where |= {"machine": platform.machine(), "torch": torch.__version__, "torchvision": torchvision.__version__}
-    print(json.dumps({"images_per_second": {k: round(v) for k, v in medians.items()}, **where}))
+    print(json.dumps({"images_per_second": {k: round(v) for k, v in medians.items()}, **where()}))
 
 
 if __name__ == "__main__":

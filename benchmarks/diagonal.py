@@ -9,16 +9,14 @@ what the process's largest resident size grows by (Linux: /proc/self).
 import argparse
 import ctypes
 import json
-import os
-import platform
 import statistics
 import time
-from datetime import date
 from pathlib import Path
 
 import torch
 from torch.func import functional_call, grad, vmap
 
+from benchmarks.machine import where
 from cmu_lightning.data import Batch
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning.diagonal import fisher_diagonal
@@ -80,8 +78,7 @@ def main() -> None:
         times, peaks = zip(*values, strict=True)
         ratio = statistics.median(t / p[0] for t, p in zip(times, rounds["forward and backward"], strict=True))
         print(f"{name:22} {statistics.median(times):7.2f} s  {ratio:5.2f} times the first  peak +{max(peaks):6.0f} MiB")
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    print(json.dumps(where | {"images": given.images, "machine": platform.machine(), "torch": torch.__version__}))
+    print(json.dumps(where() | {"images": given.images}))
 
 
 if __name__ == "__main__":

@@ -10,17 +10,15 @@ ours is `Trainer.test` of a stage, with every metric that a run stores of the te
 import argparse
 import json
 import logging
-import os
-import platform
 import statistics
 import time
 import warnings
-from datetime import date
 from functools import partial
 
 import torch
 from lightning.pytorch import Trainer
 
+from benchmarks.machine import where
 from cmu_lightning.data import CIFAR10DataModule, Poison, Split
 from cmu_lightning.data.loading import evaluation_size
 from cmu_lightning.models import ResNet9
@@ -117,9 +115,7 @@ def main() -> None:
     print(
         f"ours takes {statistics.median(ratios):.2f} times the loop (rounds: {', '.join(f'{r:.2f}' for r in ratios)})"
     )
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    where |= {"machine": platform.machine(), "torch": torch.__version__, "load": os.getloadavg()[0]}
-    print(json.dumps(where | vars(given)))
+    print(json.dumps(where() | vars(given)))
 
 
 if __name__ == "__main__":

@@ -10,16 +10,14 @@ images.
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
-from datetime import date
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
 
+from benchmarks.machine import where
 from cmu_lightning import cli
 from cmu_lightning.data.loading import evaluation_size
 
@@ -91,9 +89,7 @@ def main() -> None:
                 raise SystemExit(1)
         except Ended:
             pass
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads(), "device": device}
-    print(json.dumps(where | {"torch": torch.__version__, "epochs": given.epochs, "options": options}))
+    print(json.dumps(where() | {"epochs": given.epochs, "options": options}))
 
 
 if __name__ == "__main__":

@@ -11,16 +11,15 @@ import argparse
 import json
 import logging
 import multiprocessing
-import platform
 import tempfile
 import threading
 import time
-from datetime import date
 from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from benchmarks.machine import where
 from cmu_lightning.data import CIFAR10DataModule, Poison, Split
 from cmu_lightning.data.mapped import CHUNK
 from cmu_lightning.unlearning import Procedure
@@ -110,7 +109,7 @@ def main() -> None:
             raw = size * 32 * 32 * 3 / 2**20
             memory, file = (f"+{end:5.0f} MiB, at the peak +{peak:5.0f}" for end, peak in found)
             print(f"{size:>8,} images, {raw:6.0f} MiB: in memory {memory}; mapped {file}", flush=True)
-    print(json.dumps({"date": str(date.today()), "machine": platform.machine(), "torch": torch.__version__}))
+    print(json.dumps(where()))
 
 
 if __name__ == "__main__":

@@ -10,17 +10,15 @@ longest in the third, whose trace for a browser (chrome://tracing, Perfetto) goe
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
-from datetime import date
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.machine import where
 from cmu_lightning import cli
 
 CPU = ProfilerActivity.CPU
@@ -125,9 +123,7 @@ def main() -> None:
         print(f"the GPU is busy {busy(recorder.profilers[1]) / watched:.1%} of the time")
     if given.trace:
         both.export_chrome_trace(given.trace)
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    where |= {"device": torch.cuda.get_device_name() if gpu else platform.machine(), "torch": torch.__version__}
-    print(json.dumps(where | {"setting": given.setting, "steps": given.steps, "options": options}))
+    print(json.dumps(where() | {"setting": given.setting, "steps": given.steps, "options": options}))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,11 @@ Without a GPU its calls of `cuda()` do nothing.
 import argparse
 import importlib
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 import types
 import warnings
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
+from benchmarks.machine import where
 from cmu_lightning.console import quiet
 from cmu_lightning.data import CIFAR10DataModule, Poison
 from cmu_lightning.models import ResNet9
@@ -135,9 +133,9 @@ def main() -> None:
     rates = {name: statistics.median(each) for name, each in found.items()}
     for name, rate in rates.items():
         print(f"{name:28} {rate:10,.0f} images a second; ours is {rates['ours'] / rate:.1f} times as fast")
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "torch": torch.__version__}
-    where |= {"device": torch.cuda.get_device_name() if GPU else platform.machine()}
-    print(json.dumps(where | {key: value for key, value in vars(given).items() if key not in ("repository", "cifar")}))
+    print(
+        json.dumps(where() | {key: value for key, value in vars(given).items() if key not in ("repository", "cifar")})
+    )
 
 
 if __name__ == "__main__":

@@ -11,15 +11,13 @@ process.
 
 import argparse
 import json
-import os
-import platform
 import time
-from datetime import date
 from functools import partial
 from itertools import product
 
 import torch
 
+from benchmarks.machine import where
 from cmu_lightning.data import Batch, CIFAR10DataModule, DigitsDataModule, Poison, evaluation
 from cmu_lightning.data.loading import EvaluationBatches, Pixels
 from cmu_lightning.models import ResNet9
@@ -133,9 +131,7 @@ def main() -> None:
     if given.cifar:
         data = CIFAR10DataModule(Poison(size=500), root=given.cifar)
         print(json.dumps(compare(f"CIFAR-10, {given.share:.0%}", Case(data, 3, 512, given.share, given.width))))
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    where |= {"device": torch.cuda.get_device_name() if DEVICE.type == "cuda" else platform.machine()}
-    print(json.dumps(where | vars(given) | {"torch": torch.__version__}))
+    print(json.dumps(where() | vars(given)))
 
 
 if __name__ == "__main__":

@@ -10,13 +10,10 @@ path. Rounds alternate; times are without set-up and without validation.
 import argparse
 import json
 import logging
-import os
-import platform
 import statistics
 import tempfile
 import time
 import warnings
-from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch.nn.functional import cross_entropy, pad
 
+from benchmarks.machine import where
 from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.models import ResNet9
 from cmu_lightning.tracking.callbacks import LastCheckpoint
@@ -105,8 +103,7 @@ def main() -> None:
     mine, hand = (1000 * statistics.median(column) / given.steps for column in zip(*rounds, strict=True))
     ratios = sorted(a / b for a, b in rounds)
     print(f"ours {mine:.2f} ms, by hand {hand:.2f} ms a step: {statistics.median(ratios):.3f} times (rounds: {ratios})")
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    print(json.dumps(where | {"machine": platform.machine(), "torch": torch.__version__}))
+    print(json.dumps(where()))
 
 
 if __name__ == "__main__":

@@ -9,17 +9,13 @@ warm worker of a sweep, and every run measures what a run measures. Says whether
 import argparse
 import io
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
 from contextlib import redirect_stdout
-from datetime import date
 from pathlib import Path
 
-import torch
-
+from benchmarks.machine import where
 from cmu_lightning import cli
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.unlearning import TunedSSD
@@ -73,9 +69,7 @@ def main() -> None:
             found = compare(["--config", given.setting, *options], given.identified, Path(folder))
     finally:
         CorruptedDataModule.kept = None
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    where |= {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()}
-    print(json.dumps(found | where | vars(given) | {"options": options, "torch": torch.__version__}))
+    print(json.dumps(found | where() | vars(given) | {"options": options}))
 
 
 if __name__ == "__main__":

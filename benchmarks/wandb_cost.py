@@ -8,15 +8,11 @@ the stage's own `seconds`, which begins and ends W&B's run outside. Medians, and
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import tempfile
-from datetime import date
 from pathlib import Path
 
-import torch
-
+from benchmarks.machine import where
 from cmu_lightning.cli import main as run
 
 WAYS = {
@@ -56,9 +52,7 @@ def main() -> None:
         ratios = sorted(one[fast] / one[slow] - 1 for one in rounds)
         spread = ", ".join(f"{ratio:+.1%}" for ratio in ratios)
         print(f"{slow} takes {statistics.median(ratios):+.1%} beside {fast} (rounds: {spread})")
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "threads": torch.get_num_threads()}
-    where |= {"load": os.getloadavg()[0], "machine": platform.machine(), "torch": torch.__version__}
-    print(json.dumps(where | {"setting": given.setting, "steps": given.steps, "rounds": given.rounds}))
+    print(json.dumps(where() | {"setting": given.setting, "steps": given.steps, "rounds": given.rounds}))
 
 
 if __name__ == "__main__":

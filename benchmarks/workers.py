@@ -8,17 +8,14 @@ alone, is made anew for each number of workers. Imports, which every worker does
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
-import torch
+from benchmarks.machine import where
 
 
 def call(*arguments: str) -> float:
@@ -49,9 +46,7 @@ def main() -> None:
             runs = str(shutil.copytree(folder / "original", folder / str(workers)))
             took = call("sweep", str(study), "--workers", str(workers), "--runs_dir", runs)
             print(f"{given.runs} runs with {workers} workers: {took:8.1f} s", flush=True)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    where = {"date": str(date.today()), "cpus": os.cpu_count(), "device": device, "torch": torch.__version__}
-    print(json.dumps(where | vars(given) | {"options": options}))
+    print(json.dumps(where() | vars(given) | {"options": options}))
 
 
 if __name__ == "__main__":

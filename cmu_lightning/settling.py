@@ -39,7 +39,7 @@ def refuse_impossible(config: Namespace) -> None:
         UserError: A value is out of its range.
     """
     _check_seed("seed_everything", config.seed_everything)
-    if not re.fullmatch(r"\w[\w.-]*", config.setting or "x"):
+    if not re.fullmatch(r"\w[\w.-]*", "x" if config.setting is None else config.setting):
         raise UserError(f"setting={config.setting} names a folder: give letters, digits, '_', '.' and '-' alone")
     if config.threads is not None and not 1 <= config.threads <= 1024:
         raise UserError(f"threads={config.threads} is not possible: give a number from 1 to 1024")

@@ -301,6 +301,7 @@ WRONG = {
     "a negative seed of S_m": (["--data.manipulation.seed", "-1"], "data.manipulation.seed=-1"),
     "no threads": (["--threads", "0"], "threads=0"),
     "a setting outside the runs folder": (["--setting", "../x"], r"setting=\.\./x"),
+    "a setting without a name": (["--setting", ""], "setting= names a folder"),
     "an accelerator that does not exist": (["--trainer.accelerator", "foo"], "accelerator='foo'"),
     "clipping to less than nothing": (["--trainer.gradient_clip_val", "-1"], "gradient_clip_val=-1"),
     "clipping to no number": (["--trainer.gradient_clip_val", ".nan"], "gradient_clip_val=nan"),

@@ -48,6 +48,22 @@ def test_an_unlearner_of_ones_own(fit, tmp_path, monkeypatch, capsys):
     assert stored["identified"] == 0.5
 
 
+def test_a_backdoor_of_ones_own(fit, tmp_path, monkeypatch):
+    (code,) = (block for block in blocks("docs/extending.md", "python") if "Backdoor" in block)
+    Path("mine.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    document = (ROOT / "docs/extending.md").read_text()
+    arguments = re.search(
+        r"^python -m cmu_lightning fit --config poison_digits.yaml (.*Stripe.*)$", document, re.MULTILINE
+    )
+    assert fit(*arguments[1].split(), "--runs_dir", "runs") == 0
+    (path,) = Path("runs/poison_digits/Original").glob("*/metrics.json")
+    stored = json.loads(path.read_text())
+    assert (stored["manipulation"], stored["manipulated"]) == ("Stripe", 36)
+    assert "asr" in stored
+
+
 def test_a_discovery_of_ones_own(runs, fit, tmp_path, monkeypatch, capsys):
     document = (ROOT / "docs/extending.md").read_text()
     (code,) = (block for block in blocks("docs/extending.md", "python") if "Discovery" in block)

@@ -190,7 +190,7 @@ def test_what_is_impossible_is_said(make, says):
 
 def test_a_flip_to_no_class_is_refused_by_the_data():
     data = DigitsDataModule(AsymmetricNoise(size=2, flips={3: 12}))
-    with pytest.raises(UserError, match="class 12, but the classes are 0 to 9"):
+    with pytest.raises(UserError, match=r"label 12 at .*, but the classes are 0 to 9"):
         data.setup()
 
 

@@ -335,6 +335,14 @@ def made(name, val_acc, changed):
     return Candidate(name, Path(name), metrics)
 
 
+def test_where_nothing_can_be_written_nothing_is_run(tmp_path, capsys):
+    Path("file").write_text("")
+    for out in ("file/x.json", str(tmp_path)):
+        assert main(["repair", "--config", "poison_digits.yaml", "--out", out]) == 2
+        assert re.match(rf"error: --out {re.escape(out)} (cannot be written \(|is a folder)", capsys.readouterr().err)
+    assert not Path("runs").exists()
+
+
 def test_the_choice():
     original = made("the original", 0.9, 0.0)
     tried = [made("a", 0.4, 1.0), made("b", 0.8, 0.5), made("c", 0.7, 0.6), made("d", 0.9, 0.0)]

@@ -62,6 +62,19 @@ def test_hyperparameters_that_are_no_numbers_make_another_method():
     assert own.curve("SSD (fisher=sample)", "acc_corr")[0.5].mean == 0.7
 
 
+def test_classes_of_one_name_are_several_methods():
+    study = Study(Path("runs"))
+    study.original()
+    for at, module in enumerate(("mine", "other")):
+        folder = study.unlearner("Ascent", 0.5, hyperparameters={"weight": 0.1 * at})
+        config = folder / "config.yaml"
+        text = config.read_text()
+        assert text.count("class_path: cmu_lightning.unlearning.Ascent") == 1
+        config.write_text(text.replace("cmu_lightning.unlearning.Ascent", f"{module}.Ascent"))
+    (variant,) = variants(collect(Path("runs"))[0])
+    assert [*variant.methods] == ["Ascent", "Ascent (model=other.Ascent)"]
+
+
 def test_spread_is_mean_and_sample_deviation():
     assert spread([]) is None
     assert spread([0.5]) == (0.5, None, 1)

@@ -21,7 +21,7 @@ from cmu_lightning.sweep.runner import Runner
 from cmu_lightning.sweep.weights import drop
 from cmu_lightning.tracking.account import one_silence
 from cmu_lightning.tracking.notes import noted_folder
-from cmu_lightning.tracking.run import choose_runs_dir, read_metrics, write_json
+from cmu_lightning.tracking.run import choose_runs_dir, part_of, read_metrics, write_json
 
 
 class RepairProgress(SweepProgress):
@@ -48,8 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     read_env()
     given, others = _parser().parse_known_args(list(arguments))
-    if given.out is not None and given.out.is_dir():
-        raise UserError(f"--out {given.out} is a folder: give the name of a JSON file")
+    if given.out is not None:
+        _check_out(given.out)
     runs_dir = choose_runs_dir(given.runs_dir)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -60,6 +60,19 @@ def main(arguments: Sequence[str]) -> int:
         return 130
     except OSError as error:
         raise UserError(f"runs cannot be written to {runs_dir} ({error}): give another --runs_dir") from error
+
+
+def _check_out(out: Path) -> None:
+    """Before anything is run."""
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: give the name of a JSON file")
+    part = part_of(out)
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}): give another file") from error
 
 
 def _parser() -> Parser:

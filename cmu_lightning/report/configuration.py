@@ -1,7 +1,7 @@
 """What a run's `config.yaml` says about how it came about, apart from seeds and hyperparameters."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ WITHOUT_FINE_TUNING = frozenset({"RewoD", "SSD", "LFSSD", "ASSD", "Potion", "Tun
 """Unlearners on which `procedure.unlearn_steps` has no bearing."""
 
 BLOCK = re.compile(r"^(?=\w)", re.MULTILINE)
+MODEL = re.compile(r"^model:\s+class_path: (\S+)", re.MULTILINE)
 NEEDED = ("setting:", "data:", "network:", "procedure:", "trainer:")
 
 
@@ -22,14 +23,17 @@ class Configuration:
     Args:
         steps: Steps of an original, of what retrains from scratch, and of what does not train.
         unlearn_steps: Steps of what fine-tunes.
+        model: The stage's class, if it is none of this project's.
     """
 
     steps: dict[str, Any]
     unlearn_steps: dict[str, Any]
+    model: str | None = None
 
     def of(self, method: str) -> dict[str, Any]:
         """What an unlearner's result depends on."""
-        return self.steps if method in WITHOUT_FINE_TUNING else self.unlearn_steps
+        own = self.steps if method in WITHOUT_FINE_TUNING else self.unlearn_steps
+        return own if self.model is None else own | {"model": self.model}
 
 
 def read_configuration(path: Path) -> Configuration | None:
@@ -38,7 +42,11 @@ def read_configuration(path: Path) -> Configuration | None:
         text = path.read_text()
     except (OSError, ValueError):
         return None
-    return _parse("".join(block for block in BLOCK.split(text) if block.startswith(NEEDED)))
+    read = _parse("".join(block for block in BLOCK.split(text) if block.startswith(NEEDED)))
+    own = MODEL.search(text)
+    if read is None or own is None or own[1].startswith("cmu_lightning."):
+        return read
+    return replace(read, model=own[1])
 
 
 @cache

@@ -41,11 +41,16 @@ def _load(path: str | Path) -> Any:
             f"{path} is refused, for it is no checkpoint of plain weights, or a damaged one: save the network's "
             "state_dict() with torch.save"
         ) from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder, no checkpoint: give the file in it") from error
     except Exception as error:  # torch raises whatever the bytes lead it to
-        raise UserError(
-            f"{path} cannot be read as a checkpoint (is it whole?): give another one; or if it is a run's own, delete "
-            "it, and the same command makes it again or says how"
-        ) from error
+        again = "; or delete it, and the same command makes it again or says how" if _is_of_run(Path(path)) else ""
+        raise UserError(f"{path} cannot be read as a checkpoint (is it whole?): give another one{again}") from error
+
+
+def _is_of_run(path: Path) -> bool:
+    """Whether it is what this project left in a run's folder, and can make again."""
+    return path.name == "last.ckpt" and (path.parent / "config.yaml").exists()
 
 
 def read_original(path: str | Path) -> dict[str, Any]:

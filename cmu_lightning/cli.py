@@ -18,10 +18,11 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
+from cmu_lightning.complaints import one_sentence
 from cmu_lightning.console import quiet, user_mistake
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import find_configs, one_sentence, read_env, with_class_path
+from cmu_lightning.parsing import find_configs, read_env, with_class_path
 from cmu_lightning.settling import refuse_impossible, settle
 from cmu_lightning.tracking.account import choose_mode, one_silence, say
 from cmu_lightning.tracking.callbacks import LastCheckpoint, WriteConfig
@@ -175,6 +176,13 @@ class CLI(LightningCLI):
             columns[self.run.method] = self.run.metrics or {}
             note = " (was finished before)" if was_finished else ""
             show(f"{self.run.setting}: {self.run.folder}{note}", columns)
+            self._say_what_is_unused()
+
+    def _say_what_is_unused(self) -> None:
+        """An original that somebody asked for with an S_f: they may have left the method out."""
+        data = self.resolved["data"]["init_args"]
+        if self.original is None and ON_DEMAND not in os.environ and (data["identified"] != 1 or data["discovery"]):
+            say("this is the original, of which no S_f is a part: to unlearn, add a method, such as unlearn/cf.yaml")
 
     def _remember(self) -> None:
         """Note which run this command line leads to, even before it has finished."""

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import re
 import warnings
 
 from jsonargparse import ArgumentError
@@ -11,6 +12,9 @@ from cmu_lightning.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk, a quota and a limit on files say."""
+NO_MEMORY = re.compile(r"can't allocate memory|out of memory")
+"""What torch says on CPUs and on GPUs."""
+ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)")
 
 
 def user_mistake(error: BaseException | None) -> str | None:
@@ -18,6 +22,10 @@ def user_mistake(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return f"there is no room to write ({error}): make some, and the same command goes on"
+        if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+            asked = ASKED.search(str(error))
+            of = f" ({asked[1]} were asked for)" if asked else ""
+            return f"memory ran out{of}: make network or procedure.batch_size smaller, or give data.memory_map"
         if isinstance(error, UserError | ArgumentError | MisconfigurationException):
             return str(error)
         error = error.__cause__ or error.__context__

@@ -13,7 +13,8 @@ import yaml
 
 import cmu_lightning
 from cmu_lightning.cli import main
-from cmu_lightning.parsing import CONFIGS, find_configs, one_sentence
+from cmu_lightning.complaints import one_sentence
+from cmu_lightning.parsing import CONFIGS, find_configs
 from cmu_lightning.tracking.checkpoint import save_whole
 from cmu_lightning.tracking.notes import is_finished
 from tests.networks import Linear
@@ -251,17 +252,20 @@ WRONG = {
     "a fraction over 1": (["--data.identified", "1.5"], "identified=1.5 is not in"),
     "more samples than there are": (["--data.manipulation.size", "3000"], "3000 samples .* has 1197"),
     "a class that does not exist": (["--data.manipulation.target", "12"], "label 12 .* 0 to 9"),
-    "a number that is none": (["--procedure.lr", "fast"], "procedure.lr"),
+    "a number that is none": (["--procedure.lr", "fast"], "procedure.lr=fast is not possible: give a number"),
     "an unknown class": (["--model", "Foo"], "--model: there is no class Foo, check its spelling"),
     "an unknown manipulation": (["--data.manipulation", "Foo"], "--data.manipulation: there is no class Foo"),
-    "an abstract manipulation": (["--data.manipulation", "Manipulation"], "--data.manipulation: an abstract class"),
+    "an abstract manipulation": (
+        ["--data.manipulation", "Manipulation"],
+        "--data.manipulation: an abstract class, name one",
+    ),
     "no such choice": (
         ["--data.manipulation.position", "middle"],
-        "--data.manipulation.position: expected one of 'top-left', 'top-right'",
+        "data.manipulation.position=middle is not possible: give one of 'top-left', 'top-right'",
     ),
     "an unknown precision": (
         ["--trainer.precision", "17"],
-        "trainer.precision: expected one of 64, .* or expected one",
+        "trainer.precision=17 is not possible: give one of 64, .* or one of",
     ),
     "an unknown argument": (["--foo"], "unrecognized arguments: --foo; check their spelling"),
     "an unknown option of the network": (
@@ -269,12 +273,15 @@ WRONG = {
         "no option 'widht', .*--help; what a function takes",
     ),
     "a key that does not exist": (["--config", "key.yaml"], "no option 'sead_everything', check its spelling"),
-    "a config of no options": (["--config", "list.yaml"], "list.yaml holds no options"),
+    "a config of no options": (["--config", "list.yaml"], "list.yaml holds no mapping"),
     "an unknown strategy": (
         ["--trainer.strategy", "foo"],
         r"\(accelerator=\S+, devices=\S+, strategy=foo\): You selected",
     ),
-    "a size that is none": (["--data.manipulation.size", "x"], "--data.manipulation.size: expected int"),
+    "a size that is none": (
+        ["--data.manipulation.size", "x"],
+        "data.manipulation.size=x is not possible: give a whole number",
+    ),
     "a pattern that is no seed": (
         ["--data.manipulation", "Blended", "--data.manipulation.size", "36", "--data.manipulation.pattern", "-1"],
         "-1 is not a seed",
@@ -295,6 +302,11 @@ WRONG = {
         ["--model.original", "nothing.ckpt"],
         "model.original is not of an original: name a method before it",
     ),
+    "a key twice": (["--config", "twice.yaml"], "twice.yaml says steps twice, again in line 3: leave one"),
+    "data that are none": (["--config", "data.yaml"], "data=3 is not possible: give a class_path of a Corrupted"),
+    "a module that does not exist": (["--model", "mine.Stripe"], "there is no module mine, check"),
+    "a network for no memory": (["--network", "ResNet9", "--network.width", "999999999"], "memory ran out .* network"),
+    "a momentum over 1": (["--procedure.momentum", "1"], "procedure.momentum=1.0 is not possible: give 0 or more"),
     "a config with tabs": (["--config", "tab.yaml"], r"tab.yaml is not YAML \(.*line 2, column 1"),
     "a missing original": ([*CF, "--model.original", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
     "a negative seed of the original": (["--original_seed", "-1"], "original_seed=-1"),
@@ -321,6 +333,8 @@ def test_what_is_wrong_is_said_in_one_sentence(case, fit, capsys):
     Path("empty.yaml").write_text("")
     Path("binary.yaml").write_bytes(bytes(range(128, 256)))
     Path("tab.yaml").write_text("data:\n\tinit_args: {}\n")
+    Path("twice.yaml").write_text("procedure:\n  steps: 3\n  steps: 4\n")
+    Path("data.yaml").write_text("data: 3\n")
     Path("list.yaml").write_text("- 1\n")
     Path("key.yaml").write_text("sead_everything: 3\n")
     arguments, says = WRONG[case]
@@ -332,6 +346,14 @@ def test_what_is_wrong_is_said_in_one_sentence(case, fit, capsys):
     assert re.search(says, error), error
     left = [path for path in Path("runs").rglob("*") if ".locks" not in path.parts]
     assert left == []
+
+
+def test_an_original_says_that_it_knows_no_deletion_set(copied, fit, capsys):
+    assert fit("--data.identified", "0.5", "--runs_dir", str(copied)) == 0
+    assert "this is the original, of which no S_f is a part" in capsys.readouterr().err
+    assert fit(*CF, "--data.identified", "0.5", "--runs_dir", str(copied)) == 0
+    assert fit("--runs_dir", str(copied)) == 0
+    assert "this is the original" not in capsys.readouterr().err
 
 
 def test_a_single_callback_is_taken(fit, tmp_path):

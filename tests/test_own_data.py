@@ -313,7 +313,7 @@ def test_ones_own_folder_from_the_command_line(fit, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--network.num_classes", "7"), r"shape \(7,\) for the 10 classes of folder: change network"),
+        (("--network.num_classes", "7"), r"shape \(7,\) for the 10 classes of folder: make network of"),
         (("--data.root", "nowhere"), "there is no folder nowhere/train"),
         (("--data.grey", "false"), "does not take images of shape"),
         (("--data.discovery", "Flagged", "--data.discovery.path", "list.csv"), "line 3 has '3/x.png'"),

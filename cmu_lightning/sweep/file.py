@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cmu_lightning.errors import UserError
 from cmu_lightning.sweep.parameters import Parameter, flatten
+from cmu_lightning.yaml_file import read_mapping
 
 METHODS = ("grid", "random", "bayes")
 
@@ -86,17 +85,7 @@ def read(path: Path) -> Sweep:
     Raises:
         UserError: It is none.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(f"the sweep file {path} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        where = " ".join(str(error).split())
-        raise UserError(f"{path} is not YAML, so it is no sweep file: {where}") from error
-    if not content:
-        raise UserError(f"the sweep file {path} is empty: give method, command and parameters")
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no sweep file: give a mapping of method, command and parameters")
+    content = read_mapping(path, "sweep file", "give method, command and parameters")
     _check(path, content)
     return Sweep(path, content, flatten(path, content["parameters"]))
 

@@ -38,11 +38,15 @@ class Procedure:
         for name, value in {"steps": steps, "unlearn_steps": unlearn_steps, "batch_size": batch_size}.items():
             if value < 1:
                 raise UserError(f"procedure.{name}={value} is not positive: give at least 1")
-        if not (0 < lr < inf and 0 <= momentum < 1 and 0 <= weight_decay < inf and 0 <= warmup < 1 and decay >= 1):
-            raise UserError(
-                "procedure needs lr > 0, 0 <= momentum < 1, weight_decay >= 0, 0 <= warmup < 1 and decay >= 1, not "
-                f"lr={lr}, momentum={momentum}, weight_decay={weight_decay}, warmup={warmup}, decay={decay}"
-            )
+        for name, rate, possible, wanted in (
+            ("lr", lr, 0 < lr < inf, "a number over 0"),
+            ("momentum", momentum, 0 <= momentum < 1, "0 or more, under 1"),
+            ("weight_decay", weight_decay, 0 <= weight_decay < inf, "0 or more"),
+            ("warmup", warmup, 0 <= warmup < 1, "a fraction of the steps under 1"),
+            ("decay", decay, decay >= 1, "1 or more"),
+        ):
+            if not possible:
+                raise UserError(f"procedure.{name}={rate} is not possible: give {wanted}")
         self.steps = steps
         self.unlearn_steps = unlearn_steps
         self.batch_size = batch_size

@@ -160,7 +160,7 @@ class Stage(Measuring):
         if shape != (1, data.num_classes):
             raise UserError(
                 f"{type(network).__name__} gives outputs of shape {shape[1:]} for the {data.num_classes} classes "
-                f"of {data.dataset}: change network"
+                f"of {data.dataset}: make network of so many classes"
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

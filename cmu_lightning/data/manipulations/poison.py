@@ -50,13 +50,13 @@ class Poison(Backdoor):
         """Write the trigger into its corner."""
         height, width = images.shape[-2:]
         if self.patch > min(height, width):
-            raise UserError(f"a patch of {self.patch} pixels does not fit into images of {height}x{width}")
+            raise UserError(f"a patch of {self.patch} pixels does not fit into images of {height}x{width}: give less")
         vertical, horizontal = self.position.split("-")
         rows = slice(None, self.patch) if vertical == "top" else slice(height - self.patch, None)
         columns = slice(None, self.patch) if horizontal == "left" else slice(width - self.patch, None)
         count = len(self.values)
         if count not in (1, images.shape[1]):
-            raise UserError(f"value={self.values} has {count} numbers for {images.shape[1]} channels")
+            raise UserError(f"value={self.values} has {count} numbers for {images.shape[1]} channels: give as many")
         images = images.clone()
         for channel in range(images.shape[1]):  # numbers, not a tensor: no one waits for a copy to a device
             images[:, channel, rows, columns] = self.values[channel % count]

@@ -14,8 +14,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from cmu_lightning.__main__ import main
 from cmu_lightning.report import draw
 from cmu_lightning.report.appearance import FIXED, styles
-from cmu_lightning.report.chart import Axis, Chart, Mark, Series
+from cmu_lightning.report.chart import Axis, Chart, Map, Mark, Series
 from cmu_lightning.report.collect import collect
+from cmu_lightning.report.draw_map import figure_of
+from cmu_lightning.report.file_name import file_name
 from cmu_lightning.report.pictures import pictures
 from cmu_lightning.report.scatter import across_fractions
 from cmu_lightning.report.summarise import Summary
@@ -145,20 +147,49 @@ def test_a_line_ends_where_a_fraction_is_missing(tmp_path):
     assert (tmp_path / "out/figures/poison_digits/acc_corr.svg").read_text().count(">CF<") == 1
 
 
-def test_long_titles_and_notes_stay_within_the_picture(tmp_path):
-    series = [Series("CF", "CF", FIXED["CF"], [Mark(0.1, 0.5, None, "")])]
+def shown(figure):
+    """Its boxes in pixels: of the whole, of its texts, and of what else is asked for."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    return figure.bbox, lambda artist: artist.get_window_extent(renderer)
+
+
+def test_long_titles_notes_and_names_stay_within_the_picture():
+    names = [f"CF (data.discovery=ByDifficulty, data.discovery.first=hardest, way={at})" for at in range(9)]
+    series = [Series(name, name, FIXED["CF"], [Mark(0.1, 0.5, None, "")]) for name in names]
     chart = Chart("x", "a setting " * 12, "lines", "title", "a note " * 90, Axis("x"), Axis("y"), series)
     with mpl.rc_context(draw.LOOK):
         figure = draw._figure(chart)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-    box, renderer = figure.bbox, canvas.get_renderer()
-    title, note = (text.get_window_extent(renderer) for text in figure.texts)
-    label = figure.axes[0].xaxis.label.get_window_extent(renderer)
+        box, extent = shown(figure)
+    title, note = map(extent, figure.texts)
+    label, legend = extent(figure.axes[0].xaxis.label), extent(figure.legends[0])
     assert title.x1 < box.x1
     assert title.y1 <= box.y1
     assert note.y1 < label.y0
-    assert title.y0 > figure.axes[0].get_window_extent(renderer).y1
+    assert title.y0 > extent(figure.axes[0]).y1
+    assert legend.x0 > extent(figure.axes[0]).x1
+    assert legend.x1 < box.x1
+    assert legend.y0 > note.y1
+    assert [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()] == names
+
+
+def test_a_long_title_of_a_map_stays_within_the_picture():
+    chart = Map("x", "digits, ResNet9", "a way of finding " * 9, "a note " * 90, 500, 200, (46, 24), [], [])
+    with mpl.rc_context(draw.LOOK):
+        figure = figure_of(chart)
+        box, extent = shown(figure)
+    for text in figure.axes[0].texts:
+        assert extent(text).x1 < box.x1
+        assert box.y0 <= extent(text).y0
+        assert extent(text).y1 < box.y1
+
+
+def test_names_of_files_are_short_and_each_its_own():
+    assert file_name("digits, ResNet9 (a=1)") == "digits_ResNet9_a=1"
+    long = ["x" * 100 + end for end in "ab"]
+    assert len({file_name(each) for each in long}) == 2
+    assert all(len(file_name(each)) == 80 for each in long)
 
 
 def test_many_values_have_colours_of_their_own_and_a_short_legend(tmp_path):

@@ -201,6 +201,9 @@ def test_a_run_without_config_is_kept_apart():
 
 def test_labels_say_what_differs_from_the_usual():
     assert labels("x", [{"a": 1, "b": 2}], [1]) == ["x"]
+    found = [{"data.discovery": "Flagged"}, {"data.discovery": "None"}]
+    assert labels("x", found, [4, 1]) == ["x (data.discovery=Flagged)", "x"]
+    assert labels("x", [{"a": 1, "b": 2}, {"a": 2}], [1, 1]) == ["x (a=1, b=2)", "x"]
     assert labels("x", [{"a": 1, "b": 2}, {"a": 1, "b": 3}, {"a": 1}], [4, 5, 1]) == ["x (b=2)", "x", "x (b=None)"]
     ways = [{"model": "A", "network": "A"}, {"model": "B", "network": "B"}]
     assert labels("x", ways, [2, 1]) == ["x", "x (network=B)"]

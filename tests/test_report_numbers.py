@@ -112,6 +112,10 @@ def test_the_papers_numbers_stand_beside_its_settings():
     assert row(cost(summary()), "SSD")["paper, seconds"] == 108
 
 
+def test_the_papers_seconds_do_not_stand_beside_other_data(study):
+    assert {row[-1] for row in cost(summary()).rows} == {None}
+
+
 def test_the_published_numbers_cover_table_1():
     settings = published()["retain_change"]["settings"]
     assert len({(each["dataset"], each["manipulation"]) for each in settings}) == 4

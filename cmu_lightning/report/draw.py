@@ -44,8 +44,10 @@ LOOK: dict[Any, Any] = {
     "svg.hashsalt": "cmu_lightning",
 }
 ENDINGS = ("png", "svg")
-PLOT, LINE = 2.94, 0.14
-"""Inches: the height of the axes, and of a line of text."""
+LEFT, ACROSS, BESIDE = 0.61, 4.49, 1.7
+"""Inches: how wide are what stands left of the axes, the axes, and at least what stands right of them."""
+PLOT, LINE, ENTRY, LETTER = 2.94, 0.14, 0.17, 0.062
+"""Inches: the least height of the axes, that of a line of text and of one in the legend, the width of its letters."""
 MARK = "cmu_lightning picture of "
 """Begins the description inside each file, which goes on with the digest of what is shown."""
 
@@ -103,11 +105,13 @@ def remove_stale(folder: Path, current: set[Path]) -> None:
 def _figure(chart: Chart) -> "Figure":
     from matplotlib.figure import Figure
 
-    title, note = fill(f"{chart.setting}: {chart.title}", 88), fill(chart.note, 118)
-    above, below = 0.25 + LINE * len(title.splitlines()), 0.55 + LINE * len(note.splitlines())
-    height = above + PLOT + below
-    figure = Figure(figsize=(6.8, height))
-    axes = figure.add_axes((0.09, below / height, 0.66, PLOT / height))
+    title, note = fill(f"{chart.setting}: {chart.title}", 80), fill(chart.note, 118)
+    above, below = 0.25 + LINE * _lines(title), 0.55 + LINE * _lines(note)
+    named = "\n".join(_names(chart)).splitlines()
+    plot, beside = max(PLOT, ENTRY * len(named)), max(BESIDE, 0.45 + LETTER * max(map(len, named)))
+    width, height = LEFT + ACROSS + beside, above + plot + below
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((LEFT / width, below / height, ACROSS / width, plot / height))
     for reference in chart.references:
         _reference(axes, reference)
     for series in chart.series:
@@ -174,13 +178,23 @@ def _dashes(lengths: tuple[float, ...]) -> Any:
     return (0, lengths) if lengths else "-"
 
 
+def _names(chart: Chart) -> list[str]:
+    """What the legend tells apart, in its order, each as wide as there is room."""
+    named = [name for name, _ in chart.legend]
+    named = named or [each.name for each in chart.references] + [each.name for each in chart.series]
+    return [fill(name, 34, break_long_words=False) for name in dict.fromkeys(named)]  # a line with a gap is two series
+
+
+def _lines(text: str) -> int:
+    return text.count("\n") + 1
+
+
 def _legend(figure: "Figure", axes: "Axes", chart: Chart) -> None:
-    named = axes.get_legend_handles_labels()
-    once = dict(zip(reversed(named[1]), reversed(named[0]), strict=True))  # a line with a gap is two
-    names, handles = list(reversed(once)), list(reversed(once.values()))
-    if chart.legend:
-        handles, names = [_handle(style) for _, style in chart.legend], [name for name, _ in chart.legend]
-    figure.legend(handles, names, loc="upper left", bbox_to_anchor=(0.755, axes.get_position().y1 + 0.03), fontsize=7.5)
+    drawn, named = axes.get_legend_handles_labels()
+    first = dict(zip(reversed(named), reversed(drawn), strict=True))
+    handles = [_handle(style) for _, style in chart.legend] or list(reversed(first.values()))
+    place = (axes.get_position().x1 + 0.005, axes.get_position().y1 + 0.03)
+    figure.legend(handles, _names(chart), loc="upper left", bbox_to_anchor=place, fontsize=7.5)
 
 
 def _handle(style: Style) -> "Line2D":

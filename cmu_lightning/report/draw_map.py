@@ -9,7 +9,7 @@ from cmu_lightning.report.chart import Map
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ABOVE, BESIDE, LINE = 30, 12, 14
+ABOVE, BESIDE, LINE = 16, 12, 14
 POINT = 0.75  # a pixel of the layout
 SIZE, TITLE, NOTE = 10.5, 12.5, 10  # of letters, in pixels
 GREY = "#555555"
@@ -20,16 +20,22 @@ def note_lines(shown: Map) -> list[str]:
     return wrap(shown.note, max(40, shown.width // 5))
 
 
+def title_lines(shown: Map) -> list[str]:
+    """The title as wide as the picture, in bold letters of its size."""
+    return wrap(f"{shown.setting}: {shown.title}", max(30, shown.width // 9))
+
+
 def figure_of(shown: Map) -> "Figure":
     """All cells and words on one pair of axes, which is much faster than one a panel."""
     from matplotlib.collections import PatchCollection
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    lines = note_lines(shown)
-    width, height = shown.width + 2 * BESIDE, shown.height + ABOVE + LINE * (len(lines) + 1)
+    titles, lines = title_lines(shown), note_lines(shown)
+    above = ABOVE + LINE * len(titles)
+    width, height = shown.width + 2 * BESIDE, shown.height + above + LINE * (len(lines) + 1)
     figure = Figure(figsize=(width * POINT / 72, height * POINT / 72))
-    axes = figure.add_axes((0, 0, 1, 1), xlim=(-BESIDE, width - BESIDE), ylim=(height - ABOVE, -ABOVE))
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-BESIDE, width - BESIDE), ylim=(height - above, -above))
     axes.set_axis_off()
     for full, edge, dashes in ((True, "white", "-"), (False, "#BBBBBB", ":")):
         own = [tile for tile in shown.tiles if (tile.colour is not None) == full]
@@ -44,7 +50,8 @@ def figure_of(shown: Map) -> "Figure":
     for word in shown.words:
         side = "center" if word.side == "middle" else word.side
         axes.text(word.x, word.y, word.text, fontsize=SIZE * POINT, ha=side, weight="bold" if word.bold else "normal")
-    axes.text(0, -12, f"{shown.setting}: {shown.title}", fontsize=TITLE * POINT, weight="bold")
+    for at, line in enumerate(reversed(titles)):
+        axes.text(0, -12 - LINE * at, line, fontsize=TITLE * POINT, weight="bold")
     for at, line in enumerate(lines):
         axes.text(0, shown.height + LINE * (at + 1), line, fontsize=NOTE * POINT, color=GREY)
     return figure
@@ -52,9 +59,10 @@ def figure_of(shown: Map) -> "Figure":
 
 def svg_of(shown: Map, description: str) -> str:
     """The same, in text that can be searched."""
-    lines = note_lines(shown)
-    width, height = shown.width + 2 * BESIDE, shown.height + ABOVE + LINE * (len(lines) + 1)
-    parts = [f'<rect x="{-BESIDE}" y="{-ABOVE}" width="{width}" height="{height}" fill="white"/>']
+    titles, lines = title_lines(shown), note_lines(shown)
+    above = ABOVE + LINE * len(titles)
+    width, height = shown.width + 2 * BESIDE, shown.height + above + LINE * (len(lines) + 1)
+    parts = [f'<rect x="{-BESIDE}" y="{-above}" width="{width}" height="{height}" fill="white"/>']
     wide, high = shown.tile
     for tile in shown.tiles:
         look = f'fill="{tile.colour}"' if tile.colour else 'fill="none" stroke="#BBBBBB" stroke-dasharray="2 2"'
@@ -64,11 +72,11 @@ def svg_of(shown: Map, description: str) -> str:
         if tile.text:
             parts.append(_text(tile.x + wide / 2, tile.y + high / 2 + 4, tile.text, "middle", tile.ink))
     parts += [_text(word.x, word.y, word.text, word.side, bold=word.bold) for word in shown.words]
-    parts.append(_text(0, -12, f"{shown.setting}: {shown.title}", bold=True, size=TITLE))
+    parts += [_text(0, -12 - LINE * at, line, bold=True, size=TITLE) for at, line in enumerate(reversed(titles))]
     parts += [_text(0, shown.height + LINE * (at + 1), line, ink=GREY, size=NOTE) for at, line in enumerate(lines)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-        f'viewBox="{-BESIDE} {-ABOVE} {width} {height}" font-family="DejaVu Sans, sans-serif">\n'
+        f'viewBox="{-BESIDE} {-above} {width} {height}" font-family="DejaVu Sans, sans-serif">\n'
         f"<desc>{escape(description)}</desc>\n" + "\n".join(parts) + "\n</svg>\n"
     )
 

@@ -70,12 +70,13 @@ def measures(summary: Summary) -> Table:
 def cost(summary: Summary) -> Table:
     """Table 3."""
     minutes = published()["minutes"]
+    theirs = minutes["methods"] if summary.variant.about["dataset"] in minutes["datasets"] else {}
     rows: list[list[Cell]] = []
     for method in summary.methods:
         chosen = summary.of(method)
         tried = sum(len(point.runs) for point in summary.points if point.method == method)
         spent = [over_runs(chosen, name) for name in ("seconds", "samples_forward", "samples_backward")]
-        paper = minutes["methods"].get(method)
+        paper = theirs.get(method)
         rows.append([method, *spent, tried, paper and 60 * paper])
     originals = summary.variant.originals.values()
     own = [

@@ -1,9 +1,8 @@
 """The regime map: a table, and a picture with a panel for each method, in colours that are also a scale of greys."""
 
-import re
-
 from cmu_lightning.report.appearance import SEQUENCE
 from cmu_lightning.report.chart import Map, Tile, Words
+from cmu_lightning.report.file_name import file_name
 from cmu_lightning.report.regimes import HARM, REGULARITY, Regimes, Row
 from cmu_lightning.report.table import Cell, Table
 
@@ -64,7 +63,7 @@ def regime_map(regimes: Regimes) -> Map:
     width = max(gutter + abreast * across, gutter + len(SEQUENCE) * TILE[0] // 2 + 120)
     empty = sum(not tile.text for tile in tiles)
     return Map(
-        name="regime_map" + re.sub(r"[^\w.=-]+", "_", f"_{regimes.way}")[:80].rstrip("_"),
+        name=file_name(f"regime_map_{regimes.way}"),
         setting=regimes.data,
         title=_title(regimes),
         note=f"{_note(regimes)} {empty} of {len(tiles)} cells are empty.",

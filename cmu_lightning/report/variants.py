@@ -17,6 +17,8 @@ SAID_BY = {
 }
 """What a `metrics.json` says, by what the config says more precisely."""
 
+DISCOVERY = "data.discovery"
+
 SHARED = ("dataset", "model", "manipulation", "manipulated", "fingerprint")
 
 
@@ -135,12 +137,15 @@ def _key(values: Mapping[str, Any]) -> Key:
 def labels(name: str, ways: list[dict[str, Any]], runs: list[int]) -> list[str]:
     """Names for the ways in which something was run: the most usual one has it alone, others add what differs there.
 
+    One that finds S_f in the paper's way is more usual than any other; of equal ones the one that says least.
+
     Args:
         name: Name of what was run.
         ways: Values by dotted names.
         runs: How many there are of each.
     """
-    usual = ways[runs.index(max(runs))]
+    of_paper = [way.get(DISCOVERY, "None") == "None" for way in ways]
+    usual = max(zip(of_paper, runs, ways, strict=True), key=lambda each: (each[0], each[1], -len(each[2])))[2]
     differing = [[key for key in sorted({*usual, *way}) if usual.get(key) != way.get(key)] for way in ways]
     short = [_note(way, _enough(way, keys)) for way, keys in zip(ways, differing, strict=True)]
     alike = Counter(short)

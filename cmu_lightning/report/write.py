@@ -1,6 +1,5 @@
 """From runs to a report's files."""
 
-import re
 from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
@@ -11,6 +10,7 @@ from cmu_lightning.report.chart import Chart, Map
 from cmu_lightning.report.collect import Result, Skipped
 from cmu_lightning.report.discovery_tables import tables as discoveries
 from cmu_lightning.report.draw import draw, remove_stale
+from cmu_lightning.report.file_name import file_name
 from cmu_lightning.report.measures import missing
 from cmu_lightning.report.page import page
 from cmu_lightning.report.pictures import pictures
@@ -93,7 +93,7 @@ def _by_folder(summaries: list[Summary], charts: list[list[Chart]], maps: list[M
     shown += [(setting, [each for each in maps if each.setting == setting]) for setting in {m.setting: 0 for m in maps}]
     taken: Charts = {}
     for full, own in shown:
-        name = re.sub(r"[^\w.=-]+", "_", full).strip("_")[:80]
+        name = file_name(full)
         taken[next(each for at in count(1) if (each := name if at == 1 else f"{name}_{at}") not in taken)] = own
     return taken
 

@@ -271,8 +271,8 @@ def test_a_report_names_what_repair_leaves(repaired):
 
 
 WRONG = {
-    "no original": (["--model.original", "nothing.pt"], "there is no checkpoint nothing.pt"),
-    "no list": (["--data.discovery.path", "nothing.csv"], "the list nothing.csv cannot be read"),
+    "no original": (["--model.original", "nothing.pt"], "--model.original names nothing.pt, and there is no such"),
+    "no list": (["--data.discovery.path", "nothing.csv"], "--data.discovery.path names nothing.csv, and there"),
     "weights that are no numbers": (["--model.original", "nan.pt"], "nan.pt has weights that are not finite"),
     "a folder to write to": (["--out", "images"], "--out images is a folder"),
     "a config that is no YAML": (["--config", "tab.yaml"], "the config tab.yaml is not YAML (while scanning"),

@@ -62,7 +62,7 @@ def doubts(original: Candidate) -> str:
         return ""
     return (
         f"warning: the original predicts the given label of only {right:.0%} of the images that are not flagged: are "
-        "mean, std, grey, image_size and the order of the classes those that it was trained with?\n"
+        "mean, std, grey, image_size and the order of the classes those that it was trained with?"
     )
 
 

@@ -93,7 +93,8 @@ def _repair(study: list[Point], runs_dir: Path, out: Path | None) -> int:
         if failed:
             return _give_up(failed[0], "the original cannot be measured")
         original = comparable(_candidate(study[0], runs_dir))
-        progress.console.print(doubts(original), end="", markup=False, soft_wrap=True)
+        if doubt := doubts(original):
+            progress.console.print(doubt, markup=False, soft_wrap=True)
         failed = _run(study[1:], runs_dir, progress, original)
         last = [_candidate(point, runs_dir) for point in study[1:]]
         tried = [found for found in last if found is not None and _is_alike(found, original)]

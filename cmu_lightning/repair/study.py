@@ -19,6 +19,7 @@ TRIED: dict[str, dict[str, tuple[float, ...]]] = {
 """Overlays and the values of their hyperparameters. RewoD costs as much as the original did, so it is not tried."""
 
 ORIGINAL = ("--model.original", "--model.init_args.original")
+FILES = (*ORIGINAL, "--data.discovery.path", "--data.discovery.init_args.path")
 GIVEN = (*ORIGINAL, "--model.seed", "--model.init_args.seed")
 """What a user may say about the model."""
 
@@ -30,7 +31,7 @@ def points(arguments: list[str]) -> list[Point]:
         arguments: A setting and what else holds for all of them.
 
     Raises:
-        UserError: They say which method to use.
+        UserError: They say which method to use, or name a file that is not there.
     """
     made = []
     for overlay, grid in TRIED.items():
@@ -40,6 +41,7 @@ def points(arguments: list[str]) -> list[Point]:
             command = ("fit", "--config", f"unlearn/{overlay}.yaml", *arguments, *chosen)
             made.append(Point(Sweep(Path("repair"), {}, []), point, command))
     _refuse_methods(made[0])
+    _refuse_missing(made[0])
     return made
 
 
@@ -49,3 +51,10 @@ def _refuse_methods(point: Point) -> None:
     said += ["model: in a config" for config in point.configs[1:] if "model" in config]
     if said:
         raise UserError(f"repair tries several methods, and {said[0]} asks for one: leave it out, or use fit")
+
+
+def _refuse_missing(point: Point) -> None:
+    """At once, and not when torch has been imported and the images read."""
+    for name, value in point.options:
+        if name in FILES and value != "null" and not Path(value).exists():
+            raise UserError(f"{name} names {value}, and there is no such file: check its path")

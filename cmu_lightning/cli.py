@@ -22,7 +22,7 @@ from cmu_lightning.complaints import one_sentence
 from cmu_lightning.console import quiet, user_mistake
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import find_configs, read_env, with_class_path
+from cmu_lightning.parsing import as_taken, find_configs, read_env
 from cmu_lightning.settling import refuse_impossible, settle
 from cmu_lightning.tracking.account import choose_mode, one_silence, say
 from cmu_lightning.tracking.callbacks import LastCheckpoint, WriteConfig
@@ -78,7 +78,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse what LightningCLI would trip over."""
-        self.config = parser.parse_args(with_class_path(sys.argv[1:]))
+        self.config = parser.parse_args(as_taken(sys.argv[1:]))
         config = self.config[self.config.subcommand]
         refuse_impossible(config)
         if config.ckpt_path is not None:

@@ -75,16 +75,34 @@ def _find(name: str) -> str:
     raise UserError(f"there is no config {name}, neither here nor among the project's: {', '.join(known)}")
 
 
-def with_class_path(arguments: list[str]) -> list[str]:
-    """Arguments, with a network's dotted name as a class_path: a bare one of a function would take no arguments."""
-    spelled = list(arguments)
-    for at, argument in enumerate(arguments):
+def as_taken(arguments: list[str]) -> list[str]:
+    """Arguments, with what the parser would take for something else spelled so that it does not.
+
+    A network's dotted name is a class_path, for a function named alone would take no arguments; null of an option two
+    classes deep is a config, for there the parser reads the text "None".
+    """
+    spelled: list[str] = []
+    pending = ""
+    for argument in arguments:
         option, equals, value = argument.partition("=")
-        if equals and option == "--network" and DOTTED.fullmatch(value):
-            spelled[at] = f'--network={{"class_path": "{value}"}}'
-        elif at and arguments[at - 1] == "--network" and DOTTED.fullmatch(argument):
-            spelled[at] = f'{{"class_path": "{argument}"}}'
+        if equals and option.startswith("--"):
+            spelled.append(_as_taken(option, value) or argument)
+        elif pending and (instead := _as_taken(pending, argument)):
+            spelled[-1] = instead
+        else:
+            spelled.append(argument)
+        pending = argument if argument.startswith("--") and not equals else ""
     return spelled
+
+
+def _as_taken(option: str, value: str) -> str | None:
+    """An option and its value as one argument; None where they can stay as they are."""
+    if option == "--network" and DOTTED.fullmatch(value):
+        return f'--network={{"class_path": "{value}"}}'
+    keys = option.removeprefix("--").split(".")
+    if value == "null" and len(keys) > 2:
+        return "--config=" + "".join(f'{{"{key}": ' for key in keys) + "null" + "}" * len(keys)
+    return None
 
 
 def _refuse_unreadable(path: Path) -> None:

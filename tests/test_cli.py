@@ -14,7 +14,7 @@ import yaml
 import cmu_lightning
 from cmu_lightning.cli import main
 from cmu_lightning.complaints import one_sentence
-from cmu_lightning.parsing import CONFIGS, find_configs
+from cmu_lightning.parsing import CONFIGS, as_taken, find_configs
 from cmu_lightning.tracking.checkpoint import save_whole
 from cmu_lightning.tracking.notes import is_finished
 from tests.networks import Linear
@@ -217,6 +217,16 @@ def test_configs_are_found_from_anywhere(tmp_path):
     ]
     Path("mine.yaml").write_text("setting: mine")
     assert find_configs(["--config", "mine.yaml"]) == ["--config", "mine.yaml"]
+
+
+def test_what_a_config_says_can_be_taken_back(fit, tmp_path):
+    for at, null in enumerate((["--data.manipulation.size=null"], ["--data.manipulation.size", "null"])):
+        folder = str(tmp_path / str(at))
+        assert fit(*null, "--data.manipulation.fraction", "0.01", "--procedure.steps", "1", "--runs_dir", folder) == 0
+        assert metrics(Path(folder), "Original")["manipulated"] == 12
+    kept = ["--model.original", "null", "--threads=null", "--data.manipulation.size", "3"]
+    assert as_taken(kept) == kept
+    assert as_taken(["--network", "my.net"]) == as_taken(["--network=my.net"]) == ['--network={"class_path": "my.net"}']
 
 
 def test_settings_from_dot_env(tmp_path, fit, monkeypatch):

@@ -28,8 +28,7 @@ class Manipulation(ABC):
     def __init__(self, size: int | None = None, fraction: float | None = None, seed: int | None = None) -> None:
         if (size is None) == (fraction is None):
             raise UserError(
-                f"give a manipulation either size or fraction, not size={size} and fraction={fraction}: set one of them "
-                "to null"
+                f"give a manipulation either size or fraction, not size={size} and fraction={fraction}: set one to null"
             )
         if size is not None and size < 1:
             raise UserError(f"size={size} manipulates nothing: give at least 1")

@@ -10,7 +10,7 @@ setup: $(VENV)/ready
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet uv
-	$(VENV)/bin/uv pip install --quiet --python $(RUN) -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(RUN) -r requirements.lock
 	$(VENV)/bin/uv pip install --quiet --python $(RUN) --no-deps --editable .
 	touch $@
 
@@ -19,7 +19,7 @@ demo: setup  ## two manipulations of handwritten digits, all methods, and a repo
 	$(RUN) -m cmu_lightning report runs --out report
 
 test: setup
-	$(RUN) -m pytest --numprocesses 2 --dist loadfile
+	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 coverage: setup  ## in one process
 	$(RUN) -m pytest --cov=cmu_lightning --cov-report=term

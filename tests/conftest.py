@@ -26,6 +26,21 @@ trainer: {accelerator: cpu, enable_progress_bar: false}
 """
 
 
+LONGEST = (
+    "test_wandb_agents.py",
+    "test_processes.py",
+    "test_sweep_runs.py",
+    "test_gpu_plan.py",
+    "test_wandb_failures.py",
+)
+"""Files that take minutes begin first: at the end no core waits for the other one."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of two processes each takes the next file."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def _clean_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every test runs in an empty folder, and leaves process-wide state as it was."""

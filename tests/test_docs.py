@@ -33,65 +33,51 @@ def test_the_readmes_python(capsys):
     assert {"acc_corr", "acc_retain"} <= scope["stage"].results.keys()
 
 
-def test_an_unlearner_of_ones_own(fit, tmp_path, monkeypatch, capsys):
-    document = (ROOT / "docs/extending.md").read_text()
-    Path("mine.py").write_text(blocks("docs/extending.md", "python")[0])
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    command = re.search(r"^python -m cmu_lightning fit --config poison_digits.yaml (.*mine.*)$", document, re.MULTILINE)
-    arguments = command[1].split()
-    assert fit("--runs_dir", "runs") == 0
-    assert fit(*arguments, "--runs_dir", "runs") == 0
-    (path,) = Path("runs/poison_digits/GradientAscent").glob("*/metrics.json")
-    stored = json.loads(path.read_text())
-    assert stored["hyperparameters"] == {"weight": 0.2}
-    assert stored["identified"] == 0.5
+@pytest.fixture
+def follow(fit, tmp_path, monkeypatch):
+    """Writes the code of docs/extending.md that holds a word to mine.py, and runs the command that does."""
+
+    def run(word: str, command: str) -> None:
+        (code,) = (block for block in blocks("docs/extending.md", "python") if word in block)
+        Path("mine.py").write_text(code)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "mine", raising=False)
+        document = (ROOT / "docs/extending.md").read_text()
+        typed = rf"^python -m cmu_lightning fit --config poison_digits.yaml (.*{command}.*)$"
+        arguments = re.search(typed, document, re.MULTILINE)[1].split()
+        assert fit(*arguments, "--runs_dir", "runs") == 0
+
+    return run
 
 
-def test_a_backdoor_of_ones_own(fit, tmp_path, monkeypatch):
-    (code,) = (block for block in blocks("docs/extending.md", "python") if "Backdoor" in block)
-    Path("mine.py").write_text(code)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    document = (ROOT / "docs/extending.md").read_text()
-    arguments = re.search(
-        r"^python -m cmu_lightning fit --config poison_digits.yaml (.*Stripe.*)$", document, re.MULTILINE
-    )
-    assert fit(*arguments[1].split(), "--runs_dir", "runs") == 0
-    (path,) = Path("runs/poison_digits/Original").glob("*/metrics.json")
-    stored = json.loads(path.read_text())
-    assert (stored["manipulation"], stored["manipulated"]) == ("Stripe", 36)
-    assert "asr" in stored
+def stored(method: str) -> dict:
+    (path,) = Path("runs/poison_digits", method).glob("*/metrics.json")
+    return json.loads(path.read_text())
 
 
-def test_a_discovery_of_ones_own(runs, fit, tmp_path, monkeypatch, capsys):
-    document = (ROOT / "docs/extending.md").read_text()
-    (code,) = (block for block in blocks("docs/extending.md", "python") if "Discovery" in block)
-    Path("mine.py").write_text(code)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    arguments = re.search(
-        r"^python -m cmu_lightning fit --config poison_digits.yaml (.*mine.Bright.*)$", document, re.MULTILINE
-    )
+def test_an_unlearner_of_ones_own(runs, follow):
     shutil.copytree(runs, "runs")
-    assert fit(*arguments[1].split(), "--runs_dir", "runs") == 0
-    (path,) = Path("runs/poison_digits/CF").glob("*/metrics.json")
-    assert json.loads(path.read_text())["discovery_recall"] == 0.5
+    follow("GradientAscent", "mine")
+    assert stored("GradientAscent")["hyperparameters"] == {"weight": 0.2}
+    assert stored("GradientAscent")["identified"] == 0.5
 
 
-def test_a_detector_of_ones_own(runs, fit, tmp_path, monkeypatch):
-    document = (ROOT / "docs/extending.md").read_text()
-    (code,) = (block for block in blocks("docs/extending.md", "python") if "Detector" in block)
-    Path("mine.py").write_text(code)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    arguments = re.search(
-        r"^python -m cmu_lightning fit --config poison_digits.yaml (.*mine.Outliers.*)$", document, re.MULTILINE
-    )
+def test_a_backdoor_of_ones_own(follow):
+    follow("Backdoor", "Stripe")
+    assert (stored("Original")["manipulation"], stored("Original")["manipulated"]) == ("Stripe", 36)
+    assert "asr" in stored("Original")
+
+
+def test_a_discovery_of_ones_own(runs, follow):
     shutil.copytree(runs, "runs")
-    assert fit(*arguments[1].split(), "--runs_dir", "runs") == 0
-    (path,) = Path("runs/poison_digits/CF").glob("*/metrics.json")
-    assert json.loads(path.read_text())["deleted"] == 36
+    follow("Discovery", "mine.Bright")
+    assert stored("CF")["discovery_recall"] == 0.5
+
+
+def test_a_detector_of_ones_own(runs, follow):
+    shutil.copytree(runs, "runs")
+    follow("Detector", "mine.Outliers")
+    assert stored("CF")["deleted"] == 36
 
 
 def test_the_page_of_manipulations_names_every_one_and_its_arguments():

@@ -90,6 +90,8 @@ def test_the_card_holds_the_numbers(exported, unlearned):
         assert said in text
     for said in (stored["hash"], stored["original"], stored["fingerprint"], stored["environment"]["torch"]):
         assert str(said) in text
+    assert "`unlearn_steps=20`" in text
+    assert "`steps=" not in text  # of the original, whose procedure is its own
     assert str(unlearned) not in text
     assert "destroyed**" not in text
 
@@ -118,6 +120,8 @@ def test_an_earlier_export_is_replaced_whole(exported, runs):
     text = (out / "README.md").read_text()
     assert "what the manipulation did is in it" in text
     assert "selection_score" not in text
+    assert "`steps=40`" in text
+    assert "unlearn_steps" not in text
 
 
 def test_a_destroyed_model_is_called_so_and_a_lost_original_is_told(copied, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 from datetime import date
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -45,7 +46,6 @@ def card(
         keep_trailing_newline=True,
     )
     return templates.get_template("card.md.jinja").render(
-        config=config,
         stored=stored,
         is_original="original" not in stored,
         why=_why(run, stored),
@@ -55,6 +55,7 @@ def card(
         data=data,
         shape=_shape(data),
         network=_network(config["network"]),
+        procedure=_procedure(config),
         preparation=_preparation(config["data"]["init_args"]),
         manipulation=_arguments(config["data"]["init_args"]["manipulation"]),
         run=f"{stored['setting']}/{stored['method']}/{run.resolve().name}",
@@ -74,6 +75,18 @@ def _network(spec: dict[str, Any]) -> dict[str, str]:
         path, given = given["function"], given.get("arguments") or {}
     module, _, name = path.rpartition(".")
     return {"module": module, "name": name, "arguments": _arguments({"init_args": given})}
+
+
+def _procedure(config: dict[str, Any]) -> dict[str, Any]:
+    """What the stage took of it; an original was made by one of its own. All, where the stage's class is gone."""
+    given = dict(config["procedure"])
+    try:
+        kind = resolve_name(config["model"]["class_path"])
+    except (ImportError, AttributeError):
+        return given
+    if kind.view == "passes":
+        return {"batch_size": given["batch_size"]}
+    return {name: value for name, value in given.items() if name not in {"steps", "unlearn_steps"} - {kind.uses}}
 
 
 def _preparation(given: dict[str, Any]) -> str:

@@ -17,7 +17,8 @@ SAID_BY = {
 }
 """What a `metrics.json` says, by what the config says more precisely."""
 
-DISCOVERY = "data.discovery"
+DISCOVERY, OF_PAPER = "data.discovery", (None, "None", "Uniform")
+"""How S_f comes about, and what the paper's draw is called."""
 
 SHARED = ("dataset", "model", "manipulation", "manipulated", "fingerprint")
 
@@ -144,7 +145,7 @@ def labels(name: str, ways: list[dict[str, Any]], runs: list[int]) -> list[str]:
         ways: Values by dotted names.
         runs: How many there are of each.
     """
-    of_paper = [way.get(DISCOVERY, "None") == "None" for way in ways]
+    of_paper = [way.get(DISCOVERY) in OF_PAPER for way in ways]
     usual = max(zip(of_paper, runs, ways, strict=True), key=lambda each: (each[0], each[1], -len(each[2])))[2]
     differing = [[key for key in sorted({*usual, *way}) if usual.get(key) != way.get(key)] for way in ways]
     short = [_note(way, _enough(way, keys)) for way, keys in zip(ways, differing, strict=True)]

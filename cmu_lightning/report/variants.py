@@ -145,8 +145,7 @@ def labels(name: str, ways: list[dict[str, Any]], runs: list[int]) -> list[str]:
         ways: Values by dotted names.
         runs: How many there are of each.
     """
-    of_paper = [way.get(DISCOVERY) in OF_PAPER for way in ways]
-    usual = max(zip(of_paper, runs, ways, strict=True), key=lambda each: (each[0], each[1], -len(each[2])))[2]
+    usual = min(zip(ways, runs, strict=True), key=_unusual)[0]
     differing = [[key for key in sorted({*usual, *way}) if usual.get(key) != way.get(key)] for way in ways]
     short = [_note(way, _enough(way, keys)) for way, keys in zip(ways, differing, strict=True)]
     alike = Counter(short)
@@ -154,6 +153,12 @@ def labels(name: str, ways: list[dict[str, Any]], runs: list[int]) -> list[str]:
         note if alike[note] == 1 else _note(way, keys) for note, way, keys in zip(short, ways, differing, strict=True)
     ]
     return [f"{name} ({note})" if note else name for note in notes]
+
+
+def _unusual(counted: tuple[dict[str, Any], int]) -> tuple[bool, int, int, list[str]]:
+    """Least for what gets the plain name; the last part lets all variants agree."""
+    way, runs = counted
+    return way.get(DISCOVERY) not in OF_PAPER, -runs, len(way), sorted(map(str, way.items()))
 
 
 def _enough(way: dict[str, Any], differing: list[str]) -> list[str]:

@@ -52,8 +52,14 @@ def test_rows_of_rows_and_a_checksum_in_pieces(monkeypatch):
 
 
 def test_no_room_is_said(tmp_path):
-    with pytest.raises(mapped.UserError, match=r"memory_map=.*/nowhere cannot hold 0.0 GiB"):
-        on_disk(tmp_path / "nowhere").setup()
+    (tmp_path / "file").touch()
+    with pytest.raises(mapped.UserError, match=r"memory_map=.*/file cannot hold 0.0 GiB"):
+        on_disk(tmp_path / "file").setup()
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path):
+    on_disk(tmp_path / "new/folder").setup()
+    assert (tmp_path / "new/folder").is_dir()
 
 
 def test_the_command_line_takes_it_and_it_is_no_part_of_a_run(runs, fit, capsys):

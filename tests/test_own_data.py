@@ -111,6 +111,7 @@ WRONG = {
     "another class to validate": (lambda: draw("mine/val/bird/1.png"), {}, "mine/val/bird is of a class"),
     "nothing to validate": (lambda: Path("mine/val").mkdir(), {}, "mine/val has no images"),
     "means of other channels": (None, {"mean": [0.5]}, r"data.mean=\[0.5\] has 1 numbers for 3 channels"),
+    "means of 0 to 255": (None, {"mean": [127, 127, 127]}, r"not from 0 to 1, and white is 1: divide it and std"),
     "a deviation of 0": (None, {"std": [0.5, 0, 1]}, "divides by nothing"),
     "no size": (None, {"image_size": 0}, "image_size=0"),
 }

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from cmu_lightning.data.checks import check_domains, check_relabelled, check_selected
 from cmu_lightning.data.discoveries import Detector, Discovery, Inspection, Uniform
 from cmu_lightning.data.loading import Pixels, Samples, Split
 from cmu_lightning.data.manipulations import Manipulation, Unknown
@@ -83,6 +84,8 @@ class ManipulatedDataModule(StoredDataModule):
         if hasattr(self, "samples"):
             return
         train, validation, test, self.fingerprint = self._loaded()
+        self._check_channels(train.images.shape[-1])
+        check_domains(self.manipulation, test.labels)
         flagged = self.discovery.flagged(len(train.labels), self.names) if self.discovery else None
         held = self._held_out(train.labels, validation)
         if flagged is not None:
@@ -105,6 +108,13 @@ class ManipulatedDataModule(StoredDataModule):
                 "each process already gets its own slice of every global batch: "
                 "set use_distributed_sampler to False in the Trainer"
             )
+
+    def _check_channels(self, channels: int) -> None:
+        for name, values in {"mean": self.mean, "std": self.std}.items():
+            if len(values) != channels:
+                raise UserError(
+                    f"{type(self).__name__}.{name} has {len(values)} numbers for {channels} channels: give {channels}"
+                )
 
     def _held_out(self, labels: Tensor, validation: Split | None) -> Tensor:
         """Which training samples validate; bool, shape (n,)."""
@@ -133,9 +143,13 @@ class ManipulatedDataModule(StoredDataModule):
 
     def _manipulate(self, train: Split, exposed: Tensor) -> Samples:
         """Draw S_m among the samples exposed to the adversary, and relabel it."""
-        chosen = torch.nonzero(exposed).flatten()[self.manipulation.select(train.labels[exposed])]
+        selected = self.manipulation.select(train.labels[exposed])
+        check_selected(self.manipulation, selected, int(exposed.sum()))
+        chosen = torch.nonzero(exposed).flatten()[selected]
+        relabelled = self.manipulation.relabel(train.labels[chosen])
+        check_relabelled(self.manipulation, relabelled, len(chosen))
         labels = train.labels.clone()
-        labels[chosen] = self.manipulation.relabel(train.labels[chosen])
+        labels[chosen] = relabelled
         self.check_classes(labels, f"what {type(self.manipulation).__name__} relabels", "change data.manipulation")
         manipulated = torch.zeros_like(exposed)
         manipulated[chosen] = True

@@ -4,6 +4,7 @@ import math
 import os
 import tempfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -70,6 +71,7 @@ def room(shape: tuple[int, ...], folder: str) -> Mapped:
     """
     size = math.prod(shape)
     try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, max(size, 1))
             array = torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="r+", shape=shape))
@@ -77,7 +79,7 @@ def room(shape: tuple[int, ...], folder: str) -> Mapped:
     except OSError as error:
         raise UserError(
             f"data.memory_map={folder} cannot hold {size / 2**30:.1f} GiB of images ({error.strerror}): give a folder "
-            "on a larger disk"
+            "that can be written to, on a larger disk"
         ) from error
 
 

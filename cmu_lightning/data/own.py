@@ -40,6 +40,8 @@ class OwnDataModule(CorruptedDataModule):
             raise UserError(f"data.padding={padding} is negative: 0 leaves training images where they are")
         if any(value <= 0 for value in self.std):
             raise UserError(f"data.std={list(self.std)} divides by nothing: give positive numbers")
+        if any(not 0 <= value <= 1 for value in self.mean):
+            raise UserError(f"data.mean={list(self.mean)} is not from 0 to 1, and white is 1: divide it and std by 255")
         self.padding, self.flip = padding, flip
         self.default_val_size = min(1000, count // 10)
         super().__init__(manipulation, **more)

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from cmu_lightning.data import mapped
+from cmu_lightning.data.checks import check_splits
 from cmu_lightning.data.decoding import decode
 from cmu_lightning.data.loading import Split
 from cmu_lightning.data.mapped import Images
@@ -93,7 +94,9 @@ class StoredDataModule(LightningDataModule):
 
     def _read(self) -> Read:
         """Images that `load` did not put into `room` follow here."""
-        train, validation, test = (split and self._placed(split) for split in self.load())
+        loaded = self.load()
+        check_splits(self, loaded)
+        train, validation, test = (split and self._placed(split) for split in loaded)
         assert train is not None
         test = train.take(torch.zeros(0, dtype=torch.long)) if test is None else test
         there = (train, test) if validation is None else (train, validation, test)

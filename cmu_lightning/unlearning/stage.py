@@ -196,6 +196,11 @@ class Stage(Measuring):
                 f"the batch norm of {type(self.network).__name__} cannot train on a batch of one sample: set "
                 "procedure.batch_size so that none is left with one, or flag more if S_f alone is a batch, as in Scrub"
             ) from error
+        if losses.shape != batch.label.shape:
+            raise UserError(
+                f"{type(self).__name__}.loss gives shape {tuple(losses.shape)} for {len(batch.label)} samples: give "
+                "one loss for each, not their mean"
+            )
         loss = self.global_mean(losses, batch)
         self.log_curves(self.curves(loss.detach(), losses.detach(), batch))
         return loss

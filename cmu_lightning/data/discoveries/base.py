@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cmu_lightning.data.checks import check_order
 from cmu_lightning.data.loading import Pixels, Samples
 from cmu_lightning.errors import UserError
 
@@ -90,6 +91,8 @@ class Discovery(ABC):
                 f"discovery.false_discovery_rate={self.false_discovery_rate} with {count} found samples flags "
                 f"{mistakes} clean ones, and there are {len(others)}: give less"
             )
-        found = members[self.order(samples, members, np.random.RandomState(seed), pixels)[:count]]
+        order = self.order(samples, members, np.random.RandomState(seed), pixels)
+        check_order(self, order, len(members))
+        found = members[order[:count]]
         doubtful = torch.from_numpy(np.random.RandomState([seed, 1]).permutation(len(others)))
         return torch.cat([found, others[doubtful[:mistakes]]])

@@ -35,6 +35,8 @@ class ClassBiased(Discovery):
 
     def order(self, samples: Samples, members: Tensor, random: np.random.RandomState, pixels: Pixels) -> Tensor:
         """A weighted permutation."""
+        if unknown := set(self.classes) - set(samples.clean.tolist()):
+            raise UserError(f"discovery.classes={self.classes}: no sample is of class {min(unknown)}, leave it out")
         favoured = torch.isin(samples.clean[members], torch.tensor(self.classes))
         if not favoured.any():
             raise UserError(f"discovery.classes={self.classes} has none of the true classes of S_m: give one that does")

@@ -36,7 +36,10 @@ SPELLED = tuple(
             r"Expected a dot import path string: (\S+)",
             r"there is no class \1, check its spelling or give its full path",
         ),
-        (r"Expected an instantiatable class, but.*is abstract", "an abstract class, name one that is made of it first"),
+        (
+            r"Expected an instantiatable class, but.*is abstract",
+            "an abstract class, name one of its kind before",
+        ),
         (r"No module named '([\w.]+)'", r"there is no module \1, check its spelling and be in its folder"),
         (r"Subcommand '\w+' does not accept option '([\w.]+)'", r"Option '\1' is not accepted"),
         (r"(unrecognized arguments: .*)", r"\1; check their spelling with --help"),

@@ -78,12 +78,13 @@ def _find(name: str) -> str:
 def as_taken(arguments: list[str]) -> list[str]:
     """Arguments, with what the parser would take for something else spelled so that it does not.
 
-    A network's dotted name is a class_path, for a function named alone would take no arguments; null of an option two
-    classes deep is a config, for there the parser reads the text "None".
+    A class comes before its options, for a sweep has them sorted by name. A network's dotted name is a class_path, for
+    a function named alone would take no arguments. null of an option two classes deep is a config, for there the
+    parser reads the text "None".
     """
     spelled: list[str] = []
     pending = ""
-    for argument in arguments:
+    for argument in _classes_first(arguments):
         option, equals, value = argument.partition("=")
         if equals and option.startswith("--"):
             spelled.append(_as_taken(option, value) or argument)
@@ -93,6 +94,19 @@ def as_taken(arguments: list[str]) -> list[str]:
             spelled.append(argument)
         pending = argument if argument.startswith("--") and not equals else ""
     return spelled
+
+
+def _classes_first(arguments: list[str]) -> list[str]:
+    ordered = list(arguments)
+    for argument in arguments:
+        option, equals, _ = argument.partition("=")
+        if not equals or not option.endswith(".class_path"):
+            continue
+        at = ordered.index(argument)
+        first = next(n for n, other in enumerate(ordered) if other.startswith(option.removesuffix("class_path")))
+        if not any(other.partition("=")[0] in ("--config", "-c") for other in ordered[first:at]):
+            ordered.insert(first, ordered.pop(at))
+    return ordered
 
 
 def _as_taken(option: str, value: str) -> str | None:

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable
-from inspect import isclass
+from inspect import Parameter, isclass, signature
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jsonargparse import Namespace
@@ -32,6 +32,15 @@ REQUIRED_TRAINER = {
 """The trainer's options that a stage needs as they are."""
 
 
+IMPOSSIBLE_CALLBACKS = {
+    "GradientAccumulationScheduler": "would change what a step is: leave it out and set procedure.batch_size",
+    "BatchSizeFinder": "would change what a step is: leave it out and set procedure.batch_size",
+    "LearningRateFinder": "would change the procedure: leave it out and set procedure.lr",
+    "StochasticWeightAveraging": "averages over epochs, of which a stage has one: leave it out, or use WeightAveraging",
+    "Timer": "would end a stage before its last step: leave it out and set procedure.steps",
+}
+
+
 def refuse_impossible(config: Namespace) -> None:
     """Say what LightningCLI would trip over.
 
@@ -39,7 +48,9 @@ def refuse_impossible(config: Namespace) -> None:
         UserError: A value is out of its range.
     """
     _check_seed("seed_everything", config.seed_everything)
-    if not re.fullmatch(r"\w[\w.-]*", "x" if config.setting is None else config.setting):
+    for name in ("network", "data", "model"):
+        _refuse_null(name, config[name])
+    if not re.fullmatch(r"\w[\w.-]*", config.setting or ""):
         raise UserError(f"setting={config.setting} names a folder: give letters, digits, '_', '.' and '-' alone")
     if config.threads is not None and not 1 <= config.threads <= 1024:
         raise UserError(f"threads={config.threads} is not possible: give a number from 1 to 1024")
@@ -51,6 +62,23 @@ def refuse_impossible(config: Namespace) -> None:
         raise UserError(f"trainer.gradient_clip_val={clip} is not positive: give a norm, or leave it out")
     if config.trainer.limit_test_batches == 0:
         raise UserError("trainer.limit_test_batches=0 leaves nothing to measure: give at least 1, or leave it out")
+
+
+def _refuse_null(name: str, part: Any) -> None:
+    """Where it is neither the default nor what the type allows; the parser takes it for any argument of a class."""
+    if not isinstance(part, Namespace) or "class_path" not in part:
+        return
+    known = signature(resolve_name(part.class_path)).parameters
+    for argument, value in vars(part.get("init_args") or Namespace()).items():  # type: ignore[no-untyped-call]
+        _refuse_null(f"{name}.{argument}", value)
+        if value is None and argument in known and _is_never_none(known[argument]):
+            raise UserError(f"{name}.{argument}=null is not possible: leave it out for its default")
+
+
+def _is_never_none(parameter: Parameter) -> bool:
+    kind = parameter.annotation
+    told = kind not in (Any, Parameter.empty) and not isinstance(kind, str)
+    return told and parameter.default not in (None, Parameter.empty) and type(None) not in get_args(kind)
 
 
 def settle(config: Namespace, plain: Callable[[], dict[str, Any]]) -> None:
@@ -79,11 +107,9 @@ def settle(config: Namespace, plain: Callable[[], dict[str, Any]]) -> None:
 
 def _check_callbacks(given: Any) -> None:
     for callback in given if isinstance(given, list) else [given] if given else []:
-        if callback.class_path.endswith(".GradientAccumulationScheduler"):
-            raise UserError(
-                "the callback GradientAccumulationScheduler would change what a step is: leave it out and set "
-                "procedure.batch_size"
-            )
+        name = callback.class_path.rpartition(".")[2]
+        if name in IMPOSSIBLE_CALLBACKS:
+            raise UserError(f"the callback {name} {IMPOSSIBLE_CALLBACKS[name]}")
 
 
 def _check_seed(name: str, seed: Any) -> None:

@@ -224,6 +224,10 @@ def test_what_a_config_says_can_be_taken_back(fit, tmp_path):
         folder = str(tmp_path / str(at))
         assert fit(*null, "--data.manipulation.fraction", "0.01", "--procedure.steps", "1", "--runs_dir", folder) == 0
         assert metrics(Path(folder), "Original")["manipulated"] == 12
+    sorted_by_name = ["--config=a.yaml", "--model.augment=true", "--model.class_path=SSD", "--seed_everything=1"]
+    assert as_taken(sorted_by_name) == [sorted_by_name[at] for at in (0, 2, 1, 3)]
+    overlaid = ["--model.augment=true", "--config=a.yaml", "--model.class_path=SSD"]
+    assert as_taken(overlaid) == overlaid
     kept = ["--model.original", "null", "--threads=null", "--data.manipulation.size", "3"]
     assert as_taken(kept) == kept
     assert as_taken(["--network", "my.net"]) == as_taken(["--network=my.net"]) == ['--network={"class_path": "my.net"}']
@@ -302,6 +306,18 @@ WRONG = {
     "a callback that changes steps": (
         ["--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{0: 4}"],
         "GradientAccumulationScheduler would change what a step is: .* procedure.batch_size",
+    ),
+    "averages of one epoch": (
+        ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "0.1"],
+        "StochasticWeightAveraging averages over epochs",
+    ),
+    "no labels": (["--data.val_labels", "null"], "data.val_labels=null is not possible: leave it out for its default"),
+    "no patch": (["--data.manipulation.patch", "null"], "data.manipulation.patch=null is not possible"),
+    "no width": (["--network", "ResNet9", "--network.width", "null"], "network.width=null is not possible"),
+    "no weight": ([*CF, "--model", "SSD", "--model.selection", "null"], "model.selection=null is not possible"),
+    "weights of other classes": (
+        ["--network", "torchvision.models.resnet18", "--network.weights", "DEFAULT"],
+        "torchvision.models.resnet18 cannot make a network .*'num_classes' expected value 1000.*change the options",
     ),
     "a second sharding": (["--trainer.use_distributed_sampler", "true"], "use_distributed_sampler=True"),
     "a negative seed": (["--seed_everything", "-3"], "seed_everything=-3"),

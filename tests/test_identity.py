@@ -36,6 +36,7 @@ def test_classes_of_one_name_are_several():
         ({"precision": "32-true"}, {"precision": None}),
         ({"callbacks": None}, {"callbacks": []}),
         ({"devices": 2, "logger": True}, {"devices": 1}),
+        ({"val_check_interval": 2}, {"val_check_interval": 9}),
     ],
 )
 def test_one_training_is_spelled_in_several_ways(one, other):
@@ -50,6 +51,8 @@ def test_what_changes_the_training_makes_another_run():
         {"limit_test_batches": 1},
         {"precision": "bf16-mixed"},
         {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}]},
+        {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}], "val_check_interval": 2},
+        {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}], "val_check_interval": 9},
     ]
     assert len({named(trainer=each) for each in several}) == len(several)
 

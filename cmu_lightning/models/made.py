@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from cmu_lightning.errors import UserError
+
 
 class Made(nn.Module):
     """What a function returns, such as torchvision's `resnet18`.
@@ -19,7 +21,10 @@ class Made(nn.Module):
 
     def __new__(cls, function: str, arguments: dict[str, Any] | None = None) -> Any:
         """The network itself, which is no `Made`."""
-        return resolve_name(function)(**(arguments or {}))
+        try:
+            return resolve_name(function)(**(arguments or {}))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{function} cannot make a network ({error}): change the options of network") from error
 
     def __init__(self, function: str, arguments: dict[str, Any] | None = None) -> None:
         raise TypeError(f"{function} returns {type(self).__name__}")

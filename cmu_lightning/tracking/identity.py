@@ -82,7 +82,9 @@ def _of_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     own["gradient_clip_val"] = None if clip is None else float(clip)
     if clip is None or own["gradient_clip_algorithm"] == "norm":
         own["gradient_clip_algorithm"] = None
-    return own | ({"callbacks": trainer["callbacks"]} if trainer.get("callbacks") else {})
+    if trainer.get("callbacks"):  # which may act on what is validated
+        own |= {key: trainer[key] for key in ("callbacks", "val_check_interval") if key in trainer}
+    return own
 
 
 def _stand_in(part: dict[str, Any], name: list[str], value: str) -> None:

@@ -216,6 +216,12 @@ def test_destroyed_models_are_named_in_the_picture(tmp_path):
     assert "CF at 1." in drawn
 
 
+def test_the_folder_of_a_setting_is_not_that_of_the_runs(tmp_path, capsys):
+    Study(tmp_path / "runs").original(0)
+    assert main(["report", str(tmp_path / "runs/poison_digits"), "--out", str(tmp_path / "out")]) == 2
+    assert f"is the folder of one setting: give the runs folder, {tmp_path / 'runs'}\n" in capsys.readouterr().err
+
+
 WRONG = {
     "no folder of runs": (["nothing", "--out", "out"], "there is no runs folder nothing"),
     "no folder to write to": (["runs"], "--out"),
@@ -277,7 +283,7 @@ def test_text_of_runs_stays_text(tmp_path):
     study.original(0)
     for how in (1.0, 2.0):
         for kind in ("plain", evil):
-            for identified in (0.4, 0.6):
+            for identified in (0.4, 0.6, 0.7)[: 3 if kind == "plain" else 2]:
                 own = {evil: how, "kind": kind}
                 study.unlearner("Mine", identified, 0, own, acc_corr=0.5, acc_retain=0.9, selection_score=0.5)
     assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0

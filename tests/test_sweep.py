@@ -53,7 +53,7 @@ GRIDS = {
     "integers": {"a": {"min": 1, "max": 4}, "b": {"value": "c"}},
     "steps": {"a": {"min": 0.0, "max": 1.0, "q": 0.25, "distribution": "q_uniform"}},
     "nested": {"m": {"parameters": {"z": {"values": [1, 2]}, "k": {"parameters": {"i": {"values": [3, 4]}}}}}},
-    "lists and nothing": {"a": {"values": [[1, 2], None, {"x": 1}]}},
+    "lists and mappings": {"a": {"values": [[1, 2], {"x": 1}]}},
 }
 
 
@@ -181,19 +181,31 @@ WRONG = {
     "random without end": ("method: random\nparameters: {a: {value: 1}}\ncommand: []", "without an end: set run_cap"),
     "bayes without a metric": ("method: bayes\nparameters: {a: {value: 1}}\ncommand: []", "has no metric to go by"),
     "bayes without end": (
-        "method: bayes\nmetric: {name: val_acc}\nparameters: {a: {value: 1}}\ncommand: []",
+        "method: bayes\nmetric: {name: val_acc, goal: maximize}\nparameters: {a: {value: 1}}\ncommand: []",
         "without an end: set run_cap",
     ),
     "hyperband without a metric": (
         "method: grid\nearly_terminate: {type: hyperband, min_iter: 3}\nparameters: {a: {value: 1}}\ncommand: []",
         "has no metric to go by",
     ),
+    "no goal": (
+        "method: bayes\nmetric: {name: val_acc}\nparameters: {a: {value: 1}}\ncommand: []",
+        "metric has no goal, which to W&B is minimize",
+    ),
+    "an unknown goal": ("method: grid\nmetric: {name: a, goal: max}\nparameters: {a: {value: 1}}", "goal is max: give"),
+    "null": ("method: grid\nparameters: {a: {values: [1, null]}}\ncommand: []", "parameter a has the value null"),
+    "a logarithm of nothing": (
+        "method: random\nparameters: {a: {distribution: log_uniform_values, min: 0, max: 3}}\ncommand: []",
+        "min 0 has no logarithm",
+    ),
     "hyperband without bands": (
-        "method: grid\nearly_terminate: {type: hyperband}\nmetric: {name: a}\nparameters: {a: {value: 1}}\ncommand: []",
+        "early_terminate: {type: hyperband}\nmethod: grid\nmetric: {name: a, goal: minimize}\n"
+        "parameters: {a: {value: 1}}",
         "give {type: hyperband, min_iter: 3}",
     ),
     "a band of nothing": (
-        "method: grid\nearly_terminate: {type: hyperband, min_iter: 0}\nmetric: {name: a}\nparameters: {a: {value: 1}}",
+        "early_terminate: {type: hyperband, min_iter: 0}\nmethod: grid\nmetric: {name: a, goal: minimize}\n"
+        "parameters: {a: {value: 1}}",
         "early_terminate.min_iter is 0",
     ),
     "no cap": ("method: grid\nrun_cap: all\nparameters: {a: {value: 1}}\ncommand: []", "run_cap all is not a number"),
@@ -289,6 +301,12 @@ def test_hyperparameters_are_chosen_among_numbers_alone(tmp_path):
     path = sweep_file(tuned | {"model.selection": {"values": [1, 10.5, 1e-3]}})
     rivals = {point.rivals for point in listed([read(path)], tmp_path)}
     assert len(rivals) == 2
+
+
+@pytest.mark.parametrize("name", ["model.seed", "model.init_args.seed"])
+def test_runs_of_other_seeds_are_no_rivals(name, tmp_path):
+    path = sweep_file({"model.class_path": {"value": "CF"}, name: {"values": [0, 1, 2]}})
+    assert len({point.rivals for point in listed([read(path)], tmp_path)}) == 3
 
 
 def test_workers_do_not_wait_for_one_original(tmp_path):

@@ -90,6 +90,8 @@ def _read_and_write(console: Console, given: Namespace, runs_dir: Path, unread: 
     with console.status(f"reading {given.runs_dir}"):
         results, skipped = collect(runs_dir)
     skipped = [*unread, *skipped]
+    if not results and any(runs_dir.glob("*/*/metrics.json")):
+        raise UserError(f"{given.runs_dir} is the folder of one setting: give the runs folder, {runs_dir.parent}")
     if not results:
         _name(console, skipped)
         raise UserError(f"there is no finished run in {given.runs_dir}: run fit or sweep first")

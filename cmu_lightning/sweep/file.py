@@ -104,7 +104,12 @@ def _check(path: Path, content: dict[str, Any]) -> None:
     metric = content.get("metric", {"name": ""})
     if not isinstance(metric, dict) or "name" not in metric:
         raise UserError(f"{path}: metric needs a name, such as {{name: selection_score, goal: maximize}}")
-    if not metric["name"] and (content["method"] == "bayes" or "early_terminate" in content):
+    searches = content["method"] == "bayes" or "early_terminate" in content
+    if metric.get("goal", "maximize") not in ("maximize", "minimize"):
+        raise UserError(f"{path}: metric.goal is {metric['goal']}: give maximize or minimize")
+    if searches and metric["name"] and "goal" not in metric:
+        raise UserError(f"{path}: metric has no goal, which to W&B is minimize: give maximize or minimize")
+    if not metric["name"] and searches:
         raise UserError(f"{path} has no metric to go by: give {{name: selection_score, goal: maximize}}")
     _check_early(path, content.get("early_terminate"))
     if not isinstance(content.get("command"), list):

@@ -29,6 +29,10 @@ SHAPES: dict[str, tuple[set[str], dict[str, float]]] = {
 """Distributions of parameters: the keys they need, and those they may have with their defaults."""
 
 
+LOGARITHMS = ("log_uniform_values", "inv_log_uniform_values", "q_log_uniform_values")
+"""Distributions whose bounds are the values themselves."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One parameter of a sweep."""
@@ -72,14 +76,23 @@ def _parameter(path: Path, name: tuple[str, ...], given: dict[str, Any]) -> Para
     for key in ("values", "probabilities"):
         if key in given and (not isinstance(given[key], list) or not given[key]):
             raise UserError(f"{dotted}: {key} is {given[key]}: give a list")
-    for key in keys - {"value", "values", "probabilities"}:
-        if isinstance(given[key], bool) or not isinstance(given[key], int | float):
-            raise UserError(f"{dotted}: {key} is {given[key]!r}, which YAML does not read as a number: write 1.0e-4")
-    if "min" in needed and given["min"] >= given["max"]:
-        raise UserError(f"{dotted}: min {given['min']} is not less than max {given['max']}")
+    _check_numbers(dotted, distribution, given)
+    if None in (given.get("value", ""), *given.get("values", ())):
+        raise UserError(f'{dotted} has the value null, which W&B renders as None: write "null"')
     if "probabilities" in needed and len(given["probabilities"]) != len(given["values"]):
         raise UserError(f"{dotted}: there are not as many probabilities as values")
     return Parameter(name, distribution, optional | given)
+
+
+def _check_numbers(dotted: str, distribution: str, given: dict[str, Any]) -> None:
+    """What bounds or shapes a distribution."""
+    for key in given.keys() - {"distribution", "value", "values", "probabilities"}:
+        if isinstance(given[key], bool) or not isinstance(given[key], int | float):
+            raise UserError(f"{dotted}: {key} is {given[key]!r}, which YAML does not read as a number: write 1.0e-4")
+    if "min" in given and given["min"] >= given["max"]:
+        raise UserError(f"{dotted}: min {given['min']} is not less than max {given['max']}")
+    if distribution in LOGARITHMS and given["min"] <= 0:
+        raise UserError(f"{dotted} is {distribution}, and min {given['min']} has no logarithm: give a positive number")
 
 
 def _default(given: dict[str, Any]) -> str | None:

@@ -15,7 +15,10 @@ from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.tracking.notes import config_text, is_finished, note_name, options
 
 OF_DELETION = re.compile(r"--data\.(init_args\.)?(identified|seed|discovery)(\.|$)")
-NO_HYPERPARAMETER = ("--model", "--model.class_path", "--model.seed", "--model.original")
+NO_HYPERPARAMETER = (
+    *("--model", "--model.class_path", "--model.seed", "--model.original"),
+    *("--model.init_args.seed", "--model.init_args.original"),
+)
 
 
 @dataclass(frozen=True, eq=False)

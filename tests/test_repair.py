@@ -95,8 +95,11 @@ def test_what_was_tried_and_what_was_chosen(repaired):
     scores = {each["run"]: each["selection_score"] for each in told["candidates"] if not each["destroyed"]}
     assert told["run"] == max(scores, key=lambda run: scores[run])
     assert not told["original_kept"]
+    guess = read_metrics(repaired / told["original"]["run"])["val_majority"]
+    classes = [len(list(folder.iterdir())) for folder in repaired.glob("images/val/*")]
+    assert guess == max(classes) / sum(classes)
     for each in told["candidates"]:
-        assert each["destroyed"] == (each["val_acc"] < told["original"]["val_acc"] / 2)
+        assert each["destroyed"] == (each["val_acc"] - guess < (told["original"]["val_acc"] - guess) / 2)
         assert read_metrics(repaired / each["run"])["selection_score"] == each["selection_score"]
     assert f"of {len(scores)} candidates" in told["why"]
     assert told["why"].count("\n") == 0
@@ -341,6 +344,15 @@ def test_where_nothing_can_be_written_nothing_is_run(tmp_path, capsys):
         assert main(["repair", "--config", "poison_digits.yaml", "--out", out]) == 2
         assert re.match(rf"error: --out {re.escape(out)} (cannot be written \(|is a folder)", capsys.readouterr().err)
     assert not Path("runs").exists()
+
+
+def test_who_guesses_one_of_two_classes_is_not_chosen():
+    original, guessing, repaired = made("the original", 0.76, 0.0), made("a", 0.5, 0.78), made("b", 0.72, 0.3)
+    assert choose(original, [guessing, repaired])[0] is guessing  # as long as nobody knows how many classes there are
+    original.metrics["val_majority"] = 0.5
+    assert choose(original, [guessing, repaired])[0] is repaired
+    original.metrics["val_majority"] = 0.8  # above the original's own accuracy, which half of decides then
+    assert choose(original, [guessing, repaired])[0] is guessing
 
 
 def test_the_choice():

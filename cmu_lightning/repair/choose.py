@@ -18,6 +18,7 @@ SHOWN = {
 MARK = "destroyed"
 BELIEVED = 0.5
 """Of the training samples that are not flagged; a network that was trained on them as they are is right on more."""
+GUESS = "val_majority"
 CHOICE = "repaired.json"
 """In the folder of a setting, names what was chosen."""
 
@@ -69,7 +70,7 @@ def doubts(original: Candidate) -> str:
 def choose(original: Candidate, tried: list[Candidate]) -> tuple[Candidate, str]:
     """The best, and one sentence that says why.
 
-    A candidate whose validation accuracy is under half of the original's is out; of equal ones the first is taken, and
+    A candidate of whose validation accuracy too little is left is out; of equal ones the first is taken, and
     the original is before all.
 
     Args:
@@ -82,20 +83,27 @@ def choose(original: Candidate, tried: list[Candidate]) -> tuple[Candidate, str]
     if best is original:
         return best, (
             f"The original is kept: of {len(tried)} candidates none that keeps at least half of its validation "
-            f"accuracy has a higher selection score than its own {before}."
+            f"accuracy over guessing has a higher selection score than its own {before}."
         )
-    accuracy, changed = best.metrics["val_acc"], best.metrics["changed"]
+    accuracy, changed = (best.metrics[name] for name in ("val_acc", "changed"))
+    originally = original.metrics["val_acc"]
     return best, (
         f"{best.name} is chosen: of {len(alive)} candidates that keep at least half of the original's validation "
-        f"accuracy it has the highest selection score, {best.score:.4f} against {before}, for its validation accuracy "
-        f"is {accuracy:.4f} (the original's: {original.metrics['val_acc']:.4f}) and {changed:.0%} of the flagged "
+        f"accuracy over guessing it has the highest selection score, {best.score:.4f} against {before}, for its "
+        f"validation accuracy is {accuracy:.4f} (the original's: {originally:.4f}) and {changed:.0%} of the flagged "
         "samples are predicted otherwise."
     )
 
 
 def is_destroyed(candidate: Candidate, original: Candidate) -> bool:
-    """Whether less than half of the original's validation accuracy is left."""
-    return bool(destroyed(candidate.metrics, original.metrics))
+    """Whether less than half is left of what the original's validation accuracy is over guessing.
+
+    Who guesses always gives the most frequent label: of two classes that is right half of the time, changes most of
+    S_f, and would have the highest score.
+    """
+    guess = original.metrics.get(GUESS, 0.0)  # runs of earlier versions do not tell
+    before, after = original.metrics["val_acc"] - guess, candidate.metrics["val_acc"] - guess
+    return bool(after < before / 2) if before > 0 else bool(destroyed(candidate.metrics, original.metrics))
 
 
 @dataclass(frozen=True)

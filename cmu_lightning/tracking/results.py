@@ -39,7 +39,9 @@ def described(
     own = dict(config["model"].get("init_args", {}))
     seeds = {"original_seed": config["original_seed"], "manipulation_seed": data.manipulation.seed}
     manipulated = int(data.samples.manipulated.sum())
-    known = {"manipulated": manipulated} if manipulated else {}
+    known: dict[str, Any] = {"manipulated": manipulated} if manipulated else {}
+    if len(validated := data.validation.labels):  # what a network that always gives one class can get right
+        known["val_majority"] = int(validated.bincount().max()) / len(validated)
     of_unlearner: dict[str, Any] = {}
     if original is not None:
         started = original.metrics or {}  # one given by its path was made with a seed of its own

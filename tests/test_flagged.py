@@ -159,7 +159,9 @@ def test_what_is_measured_without_clean_labels(unknown):
         absent = {"manipulated", "identified", "false_positives", "discovery_precision", "discovery_recall", "asr"}
         absent |= {"acc_corr", "acc_retain", "acc_manipulated", "acc_identified", "acc_unidentified"}
         assert not absent & run.keys()
-    assert {"val_acc"} == {name for name in results(unknown, "Original")[0] if name.startswith(("acc", "val", "fit"))}
+    assert {"val_acc", "val_majority"} == {
+        name for name in results(unknown, "Original")[0] if name.startswith(("acc", "val", "fit"))
+    }
 
 
 def test_another_list_of_the_same_name_is_another_run(unknown, monkeypatch, capsys):

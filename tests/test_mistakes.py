@@ -84,7 +84,7 @@ WRONG = {
     ),
     "a key twice": (["--config", "twice.yaml"], "twice.yaml says steps twice, again in line 3: leave one"),
     "data that are none": (["--config", "data.yaml"], "data=3 is not possible: give a class_path of a Corrupted"),
-    "a module that does not exist": (["--model", "mine.Stripe"], "there is no module mine, check"),
+    "a module that does not exist": (["--model", "nowhere.Stripe"], "there is no module nowhere, check"),
     "a network for no memory": (["--network", "ResNet9", "--network.width", "999999999"], "memory ran out .* network"),
     "a momentum over 1": (["--procedure.momentum", "1"], "procedure.momentum=1.0 is not possible: give 0 or more"),
     "a config with tabs": (["--config", "tab.yaml"], r"tab.yaml is not YAML \(.*line 2, column 1"),

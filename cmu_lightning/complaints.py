@@ -38,10 +38,11 @@ SPELLED = tuple(
         ),
         (
             r"Expected an instantiatable class, but.*is abstract",
-            "an abstract class, name one of its kind before",
+            "no class is named yet, give the options of one after the option or the --config that names it",
         ),
         (r"No module named '([\w.]+)'", r"there is no module \1, check its spelling and be in its folder"),
         (r"Subcommand '\w+' does not accept option '([\w.]+)'", r"Option '\1' is not accepted"),
+        (r"(the following arguments are required: \w+(?:, \w+)*) Expected a .*", r"\1"),
         (r"(unrecognized arguments: .*)", r"\1; check their spelling with --help"),
         (r"Option '([\w.]+)' is not accepted", r"there is no option '\1', check its spelling with --help"),
         (

@@ -14,6 +14,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a disk, a quota and a limit on files say."""
 NO_MEMORY = re.compile(r"can't allocate memory|out of memory")
 """What torch says on CPUs and on GPUs."""
+NO_METRIC = re.compile(r"stopping conditioned on metric (\S+) which is not available.*following: (.*)")
+"""What EarlyStopping says."""
 ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)")
 
 
@@ -26,6 +28,10 @@ def user_mistake(error: BaseException | None) -> str | None:
             asked = ASKED.search(str(error))
             of = f" ({asked[1]} were asked for)" if asked else ""
             return f"memory ran out{of}: make network or procedure.batch_size smaller, or give data.memory_map"
+        if unknown := NO_METRIC.search(str(error)):
+            return f"EarlyStopping watches {unknown[1]}, which this stage does not log: give one of {unknown[2]}"
+        if isinstance(error, ModuleNotFoundError) and error.name is None:  # a library's own words on what it needs
+            return str(error).splitlines()[0]
         if isinstance(error, UserError | ArgumentError | MisconfigurationException):
             return str(error)
         error = error.__cause__ or error.__context__

@@ -14,6 +14,8 @@ CONFIGS = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "con
 """The project's configs: inside an installed package, or beside it in a checkout."""
 
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+TIGHT = re.compile(r"\{\s*\d+:\d+(\s*,\s*\d+:\d+)*\s*\}")
+"""A mapping of numbers to which YAML needs blanks."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,7 +82,7 @@ def as_taken(arguments: list[str]) -> list[str]:
 
     A class comes before its options, for a sweep has them sorted by name. A network's dotted name is a class_path, for
     a function named alone would take no arguments. null of an option two classes deep is a config, for there the
-    parser reads the text "None".
+    parser reads the text "None". {3:5} is a mapping, without the blank that YAML wants, too.
     """
     spelled: list[str] = []
     pending = ""
@@ -113,6 +115,8 @@ def _as_taken(option: str, value: str) -> str | None:
     """An option and its value as one argument; None where they can stay as they are."""
     if option == "--network" and DOTTED.fullmatch(value):
         return f'--network={{"class_path": "{value}"}}'
+    if TIGHT.fullmatch(value):
+        return f"{option}={value.replace(':', ': ')}"
     keys = option.removeprefix("--").split(".")
     if value == "null" and len(keys) > 2:
         return "--config=" + "".join(f'{{"{key}": ' for key in keys) + "null" + "}" * len(keys)

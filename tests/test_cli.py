@@ -228,6 +228,7 @@ def test_what_a_config_says_can_be_taken_back(fit, tmp_path):
     assert as_taken(overlaid) == overlaid
     kept = ["--model.original", "null", "--threads=null", "--data.manipulation.size", "3"]
     assert as_taken(kept) == kept
+    assert as_taken(["--data.manipulation.flips", "{9:1,2:0}"]) == ["--data.manipulation.flips={9: 1,2: 0}"]
     assert as_taken(["--network", "my.net"]) == as_taken(["--network=my.net"]) == ['--network={"class_path": "my.net"}']
 
 

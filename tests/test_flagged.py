@@ -41,6 +41,12 @@ def test_what_a_list_says(text, name, expected):
     assert torch.nonzero(write(text, name).flagged(4, NAMES)).flatten().tolist() == expected
 
 
+def test_accents_are_the_same_however_they_are_written():
+    composed, decomposed = "cat/\u00e9.png", "dog/e\u0301.png"
+    text = "cat/e\u0301.png\ndog/\u00e9.png\n"
+    assert write(text).flagged(3, [composed, decomposed, "dog/e.png"]).tolist() == [True, True, False]
+
+
 def test_indices_are_preferred_where_samples_have_no_names():
     assert write("index,name\n3,cat/1.png\n", "list.csv").flagged(4, None).tolist() == [False, False, False, True]
 

@@ -25,7 +25,7 @@ WRONG = {
     "an unknown manipulation": (["--data.manipulation", "Foo"], "--data.manipulation: there is no class Foo"),
     "an abstract manipulation": (
         ["--data.manipulation", "Manipulation"],
-        "--data.manipulation: an abstract class, name one",
+        "--data.manipulation: no class is named yet, give the options of one after",
     ),
     "no such choice": (
         ["--data.manipulation.position", "middle"],
@@ -97,6 +97,14 @@ WRONG = {
     "an accelerator that does not exist": (["--trainer.accelerator", "foo"], "accelerator='foo'"),
     "clipping to less than nothing": (["--trainer.gradient_clip_val", "-1"], "gradient_clip_val=-1"),
     "clipping to no number": (["--trainer.gradient_clip_val", ".nan"], "gradient_clip_val=nan"),
+    "a logger that is not installed": (
+        ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", "."],
+        "`tensorboardX` is available",
+    ),
+    "a logger without a place": (
+        ["--trainer.logger", "TensorBoardLogger"],
+        "--trainer.logger: TensorBoardLogger: the following arguments are required: save_dir$",
+    ),
     "an infinite weight": ([*CF, "--model", "Scrub", "--model.distill", ".nan"], "distill >= 0, .* not distill=nan"),
     "validation every 0 steps": (["--trainer.val_check_interval", "0"], "val_check_interval=0"),
     "a trigger larger than the image": (["--data.manipulation.patch", "13"], "13 pixels .* 12x12"),
@@ -126,6 +134,15 @@ def test_what_is_wrong_is_said_in_one_sentence(case, fit, capsys):
     assert re.search(says, error), error
     left = [path for path in Path("runs").rglob("*") if ".locks" not in path.parts]
     assert left == []
+
+
+def test_stopping_early_by_what_is_not_logged(fit, capsys):
+    watching = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "loss"]
+    assert fit(*watching, "--procedure.steps", "2", "--trainer.val_check_interval", "1", "--runs_dir", "runs") == 2
+    assert (
+        "error: EarlyStopping watches `loss`, which this stage does not log: give one of `val"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_runs_folder_that_cannot_be_written(fit, capsys):

@@ -77,6 +77,14 @@ def test_classes_in_the_order_of_the_network():
     assert data.names == ["cat/a.png", "cat/b.png", "dog/2.png", "dog/deep/1.png"]
     assert data.samples.labels.tolist() == data.validation.labels.tolist() == [1, 1, 0, 0]
     assert data.validation_names == data.names
+    for name, number in (("dog", "0"), ("cat", "1")):
+        Path(f"mine/train/{name}").rename(f"mine/train/{number}")
+        Path(f"mine/val/{name}").rename(f"mine/val/{number}")
+    assert FolderDataModule(Unknown(), "mine", classes=[1, 0]).numbers == {"1": 0, "0": 1}
+
+
+def test_classes_that_are_not_the_folders():
+    folder()
     for wrong in (["dog"], ["dog", "cat", "cat"], ["dog", "cow"]):
         with pytest.raises(UserError, match=r"are not the folders \['cat', 'dog'\] of mine/train: name each once"):
             FolderDataModule(Unknown(), "mine", classes=wrong)

@@ -172,6 +172,10 @@ WRONG = {
     "a bare value": ("method: grid\nparameters: {a: 3}\ncommand: []", "parameter a is 3: give a mapping"),
     "a bound as text": ("method: grid\nparameters: {a: {min: 1e-4, max: 1.0}}\ncommand: []", "'1e-4', which YAML does"),
     "min over max": ("method: grid\nparameters: {a: {min: 2, max: 1}}\ncommand: []", "min 2 is not less than max 1"),
+    "more than certain": (
+        "method: random\nparameters: {a: {values: [1, 2], probabilities: [0.9, 0.2]}}\ncommand: []",
+        "probabilities are [0.9, 0.2]: give numbers of 0 or more that sum to 1",
+    ),
     "an unknown distribution": ("method: grid\nparameters: {a: {distribution: x}}\ncommand: []", "x is unknown"),
     "a continuous grid": ("method: grid\nparameters: {a: {min: 0.1, max: 1.0}}\ncommand: []", "which has no grid"),
     "a million": (

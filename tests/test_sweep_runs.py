@@ -141,7 +141,7 @@ def test_a_point_that_kills_two_workers_is_a_failure(copied, sweep_file, tmp_pat
         (tmp_path / "kill" / name).touch()
     assert main(["sweep", path, "--runs_dir", str(copied)]) == 1
     assert len(results(copied, "Original")) == 2
-    assert "ended by signal 9, twice" in capsys.readouterr().err.replace("\n", " ")
+    assert "ended by SIGKILL, twice" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_ctrl_c_leaves_nothing_half_made(copied, sweep_file, undisturbed):

@@ -57,7 +57,7 @@ class FolderDataModule(OwnDataModule):
         root: str,
         image_size: int | None = None,
         resize: int | None = None,
-        classes: list[str] | None = None,
+        classes: list[str | int] | None = None,
         grey: bool = False,
         mean: list[float] | None = None,
         std: list[float] | None = None,
@@ -71,7 +71,7 @@ class FolderDataModule(OwnDataModule):
             raise UserError(f"data.resize={resize} needs a data.image_size that is not larger, to cut out of that")
         self.image_size, self.resize, self.grey = image_size, resize or image_size, grey
         self.folder = Path(root)
-        self.classes, train = self._train(classes)
+        self.classes, train = self._train(None if classes is None else [str(name) for name in classes])
         self.numbers = {name: number for number, name in enumerate(self.classes)}
         test = [] if isinstance(manipulation, Unknown) else self._files("test")  # nobody could say what is right there
         self.files = {"train": train, "val": self._files("val"), "test": test}

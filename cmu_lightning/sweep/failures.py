@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 
 from rich.console import Console
 from rich.table import Table
@@ -27,7 +28,7 @@ class Failure:
     def reason(self) -> str:
         """One line."""
         if self.code < 0:
-            return f"its process was ended by signal {-self.code}, twice"
+            return f"its process was ended by {Signals(-self.code).name}, twice"
         errors = [line for line in self.lines if "error" in line.lower()]
         return (errors or self.lines or [f"exit code {self.code}"])[-1]
 

@@ -1,6 +1,7 @@
 """The parameters of a sweep file, read with one sentence for what is wrong."""
 
 from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,15 @@ def _parameter(path: Path, name: tuple[str, ...], given: dict[str, Any]) -> Para
         raise UserError(f'{dotted} has the value null, which W&B renders as None: write "null"')
     if "probabilities" in needed and len(given["probabilities"]) != len(given["values"]):
         raise UserError(f"{dotted}: there are not as many probabilities as values")
+    if "probabilities" in needed:
+        _check_probabilities(dotted, given["probabilities"])
     return Parameter(name, distribution, optional | given)
+
+
+def _check_probabilities(dotted: str, given: list[Any]) -> None:
+    numbers = all(isinstance(each, int | float) and each >= 0 for each in given)
+    if not numbers or not isclose(sum(given), 1, abs_tol=1e-6):
+        raise UserError(f"{dotted}: probabilities are {given}: give numbers of 0 or more that sum to 1")
 
 
 def _check_numbers(dotted: str, distribution: str, given: dict[str, Any]) -> None:

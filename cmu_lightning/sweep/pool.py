@@ -40,7 +40,7 @@ class Worker:
             self.connection.send(Order(arguments, log, point.processes))
 
     def ended(self) -> int | None:
-        """The exit code of the point's command; the negative signal if the process died; None if it goes on."""
+        """The exit code of the point's command, or of the process if that died; None if it goes on."""
         with suppress(EOFError, OSError):
             if self.connection.poll():
                 code: int = self.connection.recv()
@@ -48,7 +48,12 @@ class Worker:
         if self.process.is_alive():
             return None
         self._signal(signal.SIGKILL)  # what it had started
-        return -abs(self.process.exitcode or 0) or -signal.SIGKILL
+        return self.process.exitcode or 1
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it takes no further point."""
+        return not self.process.is_alive()
 
     def interrupt(self) -> None:
         """Ask the process and all that it started to stop."""

@@ -87,7 +87,8 @@ class Runner:
     def _take_back(self, at: int, point: Point, code: int) -> None:
         """A point has ended, or its worker has."""
         self.workers[at].point = None
-        if code < 0:
+        died = code < 0 or self.workers[at].is_dead
+        if died:
             self.workers[at].end(0)
             self.workers[at] = Worker(self.workers[at].gpu)
             self.deaths[point.key] += 1
@@ -97,7 +98,7 @@ class Runner:
             self.queue.give_back(point, finished=True)
             self.progress.show(running=len(self.busy), done=1)
             self.progress.console.print(f"stopped early: {point}", markup=False)
-        elif code < 0 and self.deaths[point.key] < 2:
+        elif died and self.deaths[point.key] < 2:
             self.queue.give_back(point, finished=False)
             self.queue.add(point)
         else:

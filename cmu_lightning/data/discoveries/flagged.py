@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from posixpath import isabs, normpath
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -106,7 +107,8 @@ class Flagged(Discovery):
 
     def _row(self, line: int, entry: str, rows: dict[str, int], total: int) -> int:
         """Which sample an entry means."""
-        name = next((name for name in (normpath(entry), normpath(entry.replace("\\", "/"))) if name in rows), entry)
+        spelled = (entry, entry.replace("\\", "/"), normalize("NFC", entry), normalize("NFD", entry))  # Windows, macOS
+        name = next((name for name in map(normpath, spelled) if name in rows), entry)
         if name in rows:
             return rows[name]
         if entry.isdecimal():

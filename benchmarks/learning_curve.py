@@ -20,6 +20,7 @@ from lightning.pytorch import Callback
 from benchmarks.machine import where
 from cmu_lightning import cli
 from cmu_lightning.data.loading import evaluation_size
+from cmu_lightning.lightning_cli import CLI
 
 THEIRS = {
     **{1: (0.5191, 0.5281), 2: (0.6769, 0.6239), 3: (0.7133, 0.7038), 4: (0.7572, 0.7542), 5: (0.7643, 0.7839)},
@@ -73,14 +74,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=41)
     given, options = parser.parse_known_args()
-    curve, make = Curve(given.epochs), cli.CLI.instantiate_trainer
+    curve, make = Curve(given.epochs), CLI.instantiate_trainer
 
-    def with_curve(self: cli.CLI, **kwargs: Any) -> Any:
+    def with_curve(self: CLI, **kwargs: Any) -> Any:
         trainer = make(self, **kwargs)
         trainer.callbacks.append(curve)
         return trainer
 
-    cli.CLI.instantiate_trainer = with_curve  # type: ignore[method-assign]
+    CLI.instantiate_trainer = with_curve  # type: ignore[method-assign]
     value = ["--data.manipulation.value", "[1.0166,1.0,1.0028]", "--wandb.mode", "disabled"]
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["fit", "--config", "poison_cifar10.yaml", "--config", "released_code.yaml", *value, *options]

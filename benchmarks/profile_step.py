@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.machine import where
 from cmu_lightning import cli
+from cmu_lightning.lightning_cli import CLI
 
 CPU = ProfilerActivity.CPU
 ROWS = 15
@@ -103,14 +104,14 @@ def main() -> None:
             "1",
         ]
         arguments = ["fit", "--config", given.setting, *length, *quiet, "--runs_dir", folder, *options]
-        make = cli.CLI.instantiate_trainer
+        make = CLI.instantiate_trainer
 
-        def with_recorder(self: cli.CLI, **kwargs: Any) -> Any:
+        def with_recorder(self: CLI, **kwargs: Any) -> Any:
             trainer = make(self, **kwargs)
             trainer.callbacks.append(recorder)
             return trainer
 
-        cli.CLI.instantiate_trainer = with_recorder  # type: ignore[method-assign]
+        CLI.instantiate_trainer = with_recorder  # type: ignore[method-assign]
         if cli.main(arguments):
             raise SystemExit(1)
     gpu = torch.cuda.is_available()

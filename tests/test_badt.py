@@ -9,7 +9,7 @@ from cmu_lightning.data import Batch
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import BadT, Scrub
 from cmu_lightning.unlearning.distilling import divergence
-from cmu_lightning.unlearning.stage import build
+from cmu_lightning.unlearning.networks import build
 from tests.networks import Linear
 from tests.plain import SHORT, digits, same, trainer
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cmu_lightning import cli
+from cmu_lightning.cli import main
 from cmu_lightning.data import CIFAR10DataModule, Split
+from cmu_lightning.lightning_cli import CLI
 from cmu_lightning.parsing import PACKAGE
 
 ROOT = PACKAGE.parent
@@ -109,7 +110,7 @@ def test_the_plan_has_all_that_is_asked():
 def test_a_command_of_the_plan(monkeypatch, capsys, tmp_path, what, command):
     monkeypatch.setattr(CIFAR10DataModule, "prepare_data", lambda self: None)
     monkeypatch.setattr(CIFAR10DataModule, "load", small)
-    monkeypatch.setattr(cli.CLI, "instantiate_trainer", cli.CLI.instantiate_trainer)  # the profile's is undone
+    monkeypatch.setattr(CLI, "instantiate_trainer", CLI.instantiate_trainer)  # the profile's is undone
     for kind in (torch.Tensor, torch.nn.Module):
         monkeypatch.setattr(kind, "cuda", kind.cuda)  # likewise
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -121,7 +122,7 @@ def test_a_command_of_the_plan(monkeypatch, capsys, tmp_path, what, command):
     named = {"$RELEASED": str(tmp_path / "released"), "$CMU_DATA_DIR": str(tmp_path)}
     script, *arguments = [named.get(word, word) for word in shlex.split(command)[1:]]
     if script == "-m":
-        assert cli.main([*arguments[1:], *TINY["fit"]]) == 0
+        assert main([*arguments[1:], *TINY["fit"]]) == 0
         assert re.search(SAYS["fit"], capsys.readouterr().out)
         return
     name = Path(script).name

@@ -21,6 +21,7 @@ from cmu_lightning.models import ResNet9
 from cmu_lightning.settling import precision
 from cmu_lightning.tracking.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import CF, BadT, Keep, Original, Procedure, Scrub, Stage
+from cmu_lightning.unlearning.networks import share_batch_norm
 from tests.plain import LINEAR, SHORT, digits, trainer
 
 GPU = torch.device("cuda", 0)
@@ -157,11 +158,11 @@ def test_on_a_gpu_weights_are_channels_last_and_batch_norm_is_synchronised(monke
     assert kernels
     assert all(each.is_contiguous(memory_format=torch.channels_last) for each in kernels)
     keys = list(stage.network.state_dict())
-    stage._share_batch_norm()
-    kinds = {type(module) for module in stage.network.modules()}
+    shared = share_batch_norm(stage.network, GPU)
+    kinds = {type(module) for module in shared.modules()}
     assert nn.SyncBatchNorm in kinds
     assert nn.BatchNorm2d not in kinds
-    assert list(stage.network.state_dict()) == keys
+    assert list(shared.state_dict()) == keys
 
 
 def test_evaluation_chooses_nothing_by_a_stopwatch(tmp_path, original):

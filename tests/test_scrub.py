@@ -14,9 +14,9 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
 from cmu_lightning.tracking.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import CF, Original, Procedure, Scrub
+from cmu_lightning.unlearning.networks import build
 from cmu_lightning.unlearning.rewind import Rewind
 from cmu_lightning.unlearning.scrub import alternation
-from cmu_lightning.unlearning.stage import build
 from tests.networks import Linear
 from tests.plain import LINEAR, SHORT, digits, same, trainer, weights
 

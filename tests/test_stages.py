@@ -14,7 +14,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
 from cmu_lightning.tracking.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import CF, Original, Procedure, RewoD, Unlearner
-from cmu_lightning.unlearning.stage import build
+from cmu_lightning.unlearning.networks import build
 from tests.networks import Linear
 from tests.plain import LINEAR, SHORT, digits, same, trainer, weights
 

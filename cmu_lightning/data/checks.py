@@ -35,6 +35,19 @@ def check_splits(owner: object, splits: Sequence[Split | None]) -> None:
         raise UserError(f"{name} gives images of several shapes, {sides}: give all of one")
 
 
+def check_channels(owner: object, statistics: dict[str, Sequence[float]], channels: int) -> None:
+    """The mean and the standard deviation of each channel.
+
+    Raises:
+        UserError: There are more or fewer of them.
+    """
+    for name, values in statistics.items():
+        if len(values) != channels:
+            raise UserError(
+                f"{type(owner).__name__}.{name} has {len(values)} numbers for {channels} channels: give {channels}"
+            )
+
+
 def check_selected(owner: Manipulation, chosen: Tensor, total: int) -> None:
     """What `select` gives: each sample of S_m once.
 

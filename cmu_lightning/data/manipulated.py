@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.checks import check_domains, check_relabelled, check_selected
+from cmu_lightning.data import validating
+from cmu_lightning.data.checks import check_channels, check_domains, check_relabelled, check_selected
 from cmu_lightning.data.discoveries import Detector, Discovery, Inspection, Uniform
 from cmu_lightning.data.loading import Pixels, Samples, Split
 from cmu_lightning.data.manipulations import Manipulation, Unknown
-from cmu_lightning.data.sampling import held_out
 from cmu_lightning.data.stored import StoredDataModule
 from cmu_lightning.errors import UserError
 
@@ -84,19 +84,17 @@ class ManipulatedDataModule(StoredDataModule):
         if hasattr(self, "samples"):
             return
         train, validation, test, self.fingerprint = self._loaded()
-        self._check_channels(train.images.shape[-1])
+        check_channels(self, {"mean": self.mean, "std": self.std}, train.images.shape[-1])
         check_domains(self.manipulation, test.labels)
         flagged = self.discovery.flagged(len(train.labels), self.names) if self.discovery else None
-        held = self._held_out(train.labels, validation)
-        if flagged is not None:
-            held = self._not_flagged(held, flagged)
-        self.held = held
-        self.validated = torch.nonzero(held if validation is None else self._of_own_split(validation.labels)).flatten()
+        self.held, rows = self._validating(train.labels, validation, flagged)
+        held, self.validated = self.held, torch.nonzero(rows).flatten()
         samples = self._manipulate(train, ~held if self.val_labels == "clean" else torch.ones_like(held))
         place = self._place(train, test)
         left = samples.take(~held) if held.any() else samples
         self.samples = self._identify(left, None if flagged is None else flagged[~held]).to(place)
-        self.validation = (samples.take(held) if validation is None else self._untouched(validation)).to(place)
+        own = None if validation is None else validating.untouched(validation, self.validated)
+        self.validation = (samples.take(held) if own is None else own).to(place)
         self.test = test.to(place)
         if isinstance(self.discovery, Detector) and stage == "fit":
             self._detect(self.discovery)
@@ -109,37 +107,17 @@ class ManipulatedDataModule(StoredDataModule):
                 "set use_distributed_sampler to False in the Trainer"
             )
 
-    def _check_channels(self, channels: int) -> None:
-        for name, values in {"mean": self.mean, "std": self.std}.items():
-            if len(values) != channels:
-                raise UserError(
-                    f"{type(self).__name__}.{name} has {len(values)} numbers for {channels} channels: give {channels}"
-                )
-
-    def _held_out(self, labels: Tensor, validation: Split | None) -> Tensor:
-        """Which training samples validate; bool, shape (n,)."""
+    def _validating(self, labels: Tensor, validation: Split | None, flagged: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Which training samples validate, and which of the split from which validation comes; bool."""
         if validation is not None:
-            if self.val_labels == "given":
-                raise UserError(
-                    "val_labels=given is of held-out training samples, and these data have a val split: leave it out"
-                )
-            return torch.zeros_like(labels, dtype=torch.bool)
-        count = self.default_val_size if self.val_size is None else self.val_size
-        if count >= len(labels):
-            raise UserError(f"val_size={count} leaves nothing of {len(labels)} samples to train on: give less")
-        return held_out(labels, count)
-
-    def _not_flagged(self, held: Tensor, flagged: Tensor) -> Tensor:
-        """Validation samples without those that a list flags."""
-        both = torch.nonzero(held & flagged).flatten()
-        if len(both) and not isinstance(self.manipulation, Unknown):
-            row = int(both[0])
-            name = self.names[row] if self.names else f"index {row}"
-            raise UserError(
-                f"the list flags {name}, which validates and is not trained on: take it out of the list, or set "
-                "data.val_size to 0"
-            )
-        return held & ~flagged
+            rows = validating.of_own_split(validation.labels, self.val_size, self.val_labels)
+            return torch.zeros_like(labels, dtype=torch.bool), rows
+        held = validating.of_training(labels, self.default_val_size if self.val_size is None else self.val_size)
+        if flagged is not None:
+            if not isinstance(self.manipulation, Unknown):
+                validating.refuse_flagged(held, flagged, self.names)
+            held = held & ~flagged
+        return held, held
 
     def _manipulate(self, train: Split, exposed: Tensor) -> Samples:
         """Draw S_m among the samples exposed to the adversary, and relabel it."""
@@ -154,18 +132,6 @@ class ManipulatedDataModule(StoredDataModule):
         manipulated = torch.zeros_like(exposed)
         manipulated[chosen] = True
         return Samples(train.images, train.labels, labels, manipulated, torch.zeros_like(exposed))
-
-    def _of_own_split(self, labels: Tensor) -> Tensor:
-        """Which samples of a validation split validate, as many as asked for; bool, shape (n,)."""
-        count = len(labels) if self.val_size is None else min(self.val_size, len(labels))
-        return held_out(labels, count)
-
-    def _untouched(self, split: Split) -> Samples:
-        """Validation samples of the data set's own."""
-        if len(self.validated) < len(split.labels):
-            split = split.take(self.validated)
-        nothing = torch.zeros_like(split.labels, dtype=torch.bool)
-        return Samples(split.images.contiguous(), split.labels, split.labels, nothing, nothing)
 
     def check_classes(self, labels: Tensor, where: str, mend: str) -> None:
         """Refuse labels of no class.

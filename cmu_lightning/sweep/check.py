@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 from lightning.pytorch import Trainer
 
-from cmu_lightning.cli import CLI, main
+from cmu_lightning.cli import main
 from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.lightning_cli import CLI
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.tracking.measured import COST, CURVES, MEASURED

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from cmu_lightning.data import Batch
 from cmu_lightning.data.sampling import mix
 from cmu_lightning.unlearning.distilling import Distilling, divergence
+from cmu_lightning.unlearning.networks import build
 from cmu_lightning.unlearning.procedure import Procedure
-from cmu_lightning.unlearning.stage import View, build
+from cmu_lightning.unlearning.stage import View
 
 
 class BadT(Distilling):

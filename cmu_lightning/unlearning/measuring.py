@@ -13,11 +13,7 @@ from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.data.loading import EvaluationBatch
 from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import DomainAccuracy, matched_accuracy, selection_score
-
-
-def is_finite(network: nn.Module) -> bool:
-    """Whether all its weights and statistics are numbers."""
-    return all(bool(values.isfinite().all()) for values in network.state_dict().values())
+from cmu_lightning.unlearning.networks import is_finite
 
 
 class Measuring(LightningModule):

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -14,6 +13,7 @@ from cmu_lightning.data import Batch
 from cmu_lightning.data.sampling import mix
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.measuring import Measuring
+from cmu_lightning.unlearning.networks import build, check_outputs, share_batch_norm
 from cmu_lightning.unlearning.procedure import Procedure
 
 RECORD = "cmu_lightning"
@@ -22,13 +22,6 @@ RECORD = "cmu_lightning"
 
 View = Literal["train", "retain", "forget then retain", "passes"]
 """The data that a stage trains on: all of S_tr, the retain data, S_f and retain in turns, or one pass over each."""
-
-
-def build(network: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A freshly initialised network that depends on its seed alone and leaves the global generators alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return network()
 
 
 class Stage(Measuring):
@@ -117,10 +110,9 @@ class Stage(Measuring):
                 f"a stage is one pass of exactly {self.steps} steps: give the Trainer max_epochs=1, "
                 "no max_steps and no accumulate_grad_batches, and set the number of steps in procedure"
             )
-        self.check_outputs(self.network)
-        normed = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.network.modules())
-        if trainer.world_size > 1 and normed and self.trains:
-            self._share_batch_norm()
+        check_outputs(self.network, self.data)
+        if trainer.world_size > 1 and self.trains:
+            self.network = share_batch_norm(self.network, trainer.strategy.root_device)
         self.lay_out(self.network)
         if self.compiles and self.trains:
             self.network.compile(dynamic=False)
@@ -129,39 +121,6 @@ class Stage(Measuring):
         """On GPUs channels last, as images are, so that no step has to turn weights over."""
         if self.trainer.strategy.root_device.type == "cuda":
             network.to(memory_format=torch.channels_last)
-
-    def _share_batch_norm(self) -> None:
-        """Batch norm over the global batch, where there is a kernel for it."""
-        if self.trainer.strategy.root_device.type == "cuda":
-            self.network = nn.SyncBatchNorm.convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
-        else:
-            rank_zero_warn(
-                "batch norm keeps each process's own statistics on the CPU, so training differs from one process's"
-            )
-
-    def check_outputs(self, network: nn.Module) -> None:
-        """One image through a network on the CPU, before anything costs time.
-
-        Raises:
-            UserError: It does not fit the data.
-        """
-        data = self.data
-        image = data.pixels()(data.samples.images[:1], torch.ones(1, dtype=torch.bool)).cpu()
-        training = network.training
-        try:
-            with torch.no_grad():
-                shape = tuple(network.eval()(image).shape)
-        except RuntimeError as error:
-            raise UserError(
-                f"{type(network).__name__} does not take images of shape {tuple(image.shape[1:])} ({error}): "
-                "change network"
-            ) from error
-        network.train(training)
-        if shape != (1, data.num_classes):
-            raise UserError(
-                f"{type(network).__name__} gives outputs of shape {shape[1:]} for the {data.num_classes} classes "
-                f"of {data.dataset}: make network of so many classes"
-            )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Procedure A; None for what trains nothing."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cmu_lightning.data.loading import Evaluation, EvaluationBatches
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import load_network, read_original
-from cmu_lightning.unlearning.measuring import is_finite
+from cmu_lightning.unlearning.networks import check_outputs, is_finite
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import RECORD, Stage
 
@@ -75,7 +75,7 @@ class Unlearner(Stage):
         difference = data.difference(recorded) if recorded else "another data set" if RECORD in checkpoint else None
         if difference:
             raise UserError(f"the original {path} was trained on {difference}: use an original of this setting")
-        self.check_outputs(original)
+        check_outputs(original, data)
         return original.eval()
 
     @torch.no_grad()

@@ -1,0 +1,208 @@
+"""`fit` runs any stage and `test` measures a run again, as subcommands of LightningCLI."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import nn
+
+from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.errors import UserError
+from cmu_lightning.parsing import as_taken
+from cmu_lightning.settling import refuse_impossible, settle
+from cmu_lightning.tracking.account import choose_mode, one_silence, say
+from cmu_lightning.tracking.callbacks import LastCheckpoint, WriteConfig
+from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
+from cmu_lightning.tracking.identity import digest, identity
+from cmu_lightning.tracking.job import Job
+from cmu_lightning.tracking.notes import remember
+from cmu_lightning.tracking.original import ON_DEMAND, original_at, original_of_config
+from cmu_lightning.tracking.progress import progress
+from cmu_lightning.tracking.publish import Publish, publish_results
+from cmu_lightning.tracking.results import differences, of_discovery, show
+from cmu_lightning.tracking.run import CURVES, Run, choose_runs_dir, read_metrics
+from cmu_lightning.tracking.wandb import WandbLogger
+from cmu_lightning.unlearning import Procedure, Stage, Unlearner
+from cmu_lightning.unlearning.stage import RECORD
+
+
+class CLI(LightningCLI):
+    """LightningCLI with settings, run folders and originals on demand."""
+
+    code = 0
+    """Exit code of a command that ran."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """`fit` and `test`, without the arguments that this class fills in."""
+        skipped = {"model", "datamodule", "weights_only"}
+        return {
+            "fit": skipped | {"train_dataloaders", "val_dataloaders"},
+            "test": skipped | {"dataloaders", "verbose"},
+        }
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What a setting file states beside its data, and where runs go."""
+        parser.add_argument("--setting", type=str, required=True, help="Name of the setting.")
+        parser.add_argument("--network", type=Callable[[], nn.Module], required=True, help="The original's network.")
+        parser.add_class_arguments(Procedure, "procedure")
+        parser.add_argument("--original_seed", type=int | None, help="Of the original; default seed_everything.")
+        parser.add_argument("--runs_dir", type=str | None, help="Default: CMU_RUNS_DIR, else ./runs.")
+        parser.add_argument(
+            "--checkpoints",
+            type=Literal["all", "chosen", "none", "until_chosen"],
+            default="all",
+            help="Whose weights stay: every run's, those of originals, none, or all until a sweep has chosen.",
+        )
+        parser.add_class_arguments(WandbLogger, "wandb", instantiate=False, skip={"run", "job_type"})
+        parser.add_argument("--threads", type=int | None, help="CPU threads; default torch's choice.")
+        parser.add_argument("--compile", type=bool, default=False, help="Train with torch.compile: pays on GPUs.")
+        parser.link_arguments("network", "model.init_args.network")
+        parser.link_arguments("procedure", "model.init_args.procedure", apply_on="instantiate")
+        parser.set_defaults({"model": "Original"})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Refuse what LightningCLI would trip over."""
+        self.config = parser.parse_args(as_taken(sys.argv[1:]))
+        config = self.config[self.config.subcommand]
+        refuse_impossible(config)
+        if config.ckpt_path is not None:
+            read_checkpoint(config.ckpt_path)
+
+    def before_instantiate_classes(self) -> None:
+        """Settle what was left open, so that the saved config leaves nothing open."""
+        config = self.config[self.subcommand]
+        settle(config, self._plain)
+        torch.set_num_threads(config.threads)
+
+    def _plain(self) -> dict[str, Any]:
+        """The config as plain data, nothing left out."""
+        config = self.config[self.subcommand]
+        plain: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
+        return plain
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer that logs and keeps checkpoints in the run's folder."""
+        config = self.config_init[self.subcommand].trainer
+        asked = config.callbacks or []
+        callbacks = list(asked) if isinstance(asked, list) else [asked]
+        if config.enable_progress_bar is not False:
+            callbacks.append(progress())
+        logger: Any = False
+        if self.subcommand == "fit":
+            self._identify()
+            given = config.logger if isinstance(config.logger, list) else [config.logger]
+            rows = CSVLogger(self.run.folder, name=CURVES, flush_logs_every_n_steps=1)  # a sweep looks at the curves
+            logger = [rows, *(one for one in given if one)]
+            callbacks += [WriteConfig(self.run.config, self.resolved), LastCheckpoint(self.run.checkpoint)]
+            callbacks.append(LambdaCallback(on_fit_start=lambda *_: self._remember()))
+            if self.wandb is not None:
+                logger.append(self.wandb)
+                callbacks.append(Publish(self.wandb, self.resolved, self.run, self.original))
+        try:
+            return super().instantiate_trainer(
+                logger=logger,
+                callbacks=callbacks,
+                enable_checkpointing=self.subcommand == "fit",
+                gradient_clip_val=config.gradient_clip_val if self.model.trains else None,
+            )
+        except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+            asked_for = ", ".join(f"{name}={config[name]}" for name in ("accelerator", "devices", "strategy"))
+            raise UserError(
+                f"the Trainer cannot be made ({asked_for}): {error}; change the options of trainer"
+            ) from error
+
+    def _identify(self) -> None:
+        """Which run this is, and which its original."""
+        config = self.config[self.subcommand]
+        self.resolved = self._plain()
+        for key in ("config", "ckpt_path"):
+            self.resolved.pop(key, None)
+        runs_dir = choose_runs_dir(config.runs_dir)
+        deletion, content = self.datamodule.deletion_arguments, self.datamodule.content()
+        self.original: Run | None = None
+        if isinstance(self.model, Unlearner):
+            given = self.model.original
+            self.original = (
+                original_at(given, runs_dir)
+                if given
+                else original_of_config(self.resolved, deletion, runs_dir, content)
+            )
+        original = self.original.hash if self.original else None
+        named = digest(identity(self.resolved, self.model.uses, deletion, original, content))
+        seed = config.seed_everything if self.original else config.original_seed
+        self.run = Run.at(runs_dir, config.setting, type(self.model).__name__, seed, named)
+        job_type = "unlearn" if self.original else "original"
+        options = config.wandb.as_dict() | {"mode": choose_mode(config.wandb.mode)}
+        on = options["mode"] in ("online", "offline")
+        self.wandb = WandbLogger(self.run, job_type, **options) if on else None
+
+    def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
+        """Train, unless that is done; measure, unless that is done; and show the results beside the original's."""
+        model.compiles = self.config[self.subcommand].compile
+        job = Job(self.trainer, model, datamodule, self.run, self.original, self.resolved)
+        try:
+            with one_silence(), self.wandb or nullcontext():
+                was_finished = job.do(ckpt_path)
+                told = was_finished and ON_DEMAND in os.environ  # by the process that made it
+                if self.wandb and self.trainer.is_global_zero and not told:
+                    publish_results(self.wandb, self.resolved, self.run)
+        except SystemExit as ended:
+            if self.wandb and self.wandb.stopped:
+                say(f"W&B stopped this run: the same command again goes on with {self.run.folder}")
+                return
+            if isinstance(ended, SIGTERMException) or not self.trainer.interrupted:
+                raise
+            say("interrupted: the same command again goes on")
+            raise SystemExit(128 + signal.SIGINT) from None
+        self._remember()
+        if self.trainer.is_global_zero:
+            columns = {} if self.original is None else {"Original": self.original.metrics or {}}
+            columns[self.run.method] = self.run.metrics or {}
+            note = " (was finished before)" if was_finished else ""
+            show(f"{self.run.setting}: {self.run.folder}{note}", columns)
+            self._say_what_is_unused()
+
+    def _say_what_is_unused(self) -> None:
+        """An original that somebody asked for with an S_f: they may have left the method out."""
+        data = self.resolved["data"]["init_args"]
+        if self.original is None and ON_DEMAND not in os.environ and (data["identified"] != 1 or data["discovery"]):
+            say("this is the original, of which no S_f is a part: to unlearn, add a method, such as unlearn/cf.yaml")
+
+    def _remember(self) -> None:
+        """Note which run this command line leads to, even before it has finished."""
+        if self.trainer.is_global_zero:
+            given = self.resolved["model"]["init_args"].get("original")
+            remember(sys.argv[2:], self.run, bool(given or self.datamodule.content()))
+
+    def test(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
+        """Measure a checkpoint again, beside the metrics.json in its folder; write nothing."""
+        if ckpt_path is None:
+            raise UserError("test needs a checkpoint: give --ckpt_path RUN/last.ckpt")
+        content = read_checkpoint(ckpt_path)
+        if RECORD not in content:
+            raise UserError(f"{ckpt_path} is of no run of this project: give the last.ckpt of a run")
+        if content[RECORD]["method"] != type(model).__name__ or type(datamodule).__qualname__ not in content:
+            raise UserError(f"{ckpt_path} is of another run than the config: give the config.yaml beside it")
+        load_network(model.network, content, ckpt_path)
+        self.trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True, verbose=False)
+        if not self.trainer.is_global_zero:
+            return
+        stored = read_metrics(Path(ckpt_path).parent)
+        now = model.results | (of_discovery(datamodule) if model.unlearns else {})
+        show(ckpt_path, {"now": now} if stored is None else {"metrics.json": stored, "now": now})
+        if stored is not None and (names := differences(now, stored)):
+            sys.stderr.write(f"not the stored numbers: {', '.join(names)}\n")
+            self.code = 1

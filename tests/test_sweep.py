@@ -291,6 +291,14 @@ def test_a_list_of_runs_needs_no_torch(tmp_path):
     assert done.stdout.endswith("9315 runs, 0 done, 9315 to do\n")
 
 
+def test_a_list_of_several_files_counts_each(tmp_path, capsys):
+    for name, seeds in (("one.yaml", [0, 1]), ("two.yaml", [2])):
+        sweep_file({"seed_everything": {"values": seeds}}, name=name)
+    assert main(["sweep", "one.yaml", "two.yaml", "--dry_run", "--runs_dir", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3:] == ["one.yaml: 2 runs, 0 done", "two.yaml: 1 runs, 0 done", "3 runs, 0 done, 3 to do"]
+
+
 def test_shards_share_the_points(tmp_path, capsys):
     points = listed([read(path) for path in find([str(ROOT / "sweeps/demo_digits")])], tmp_path)
     parts = [shard(points, f"{i}/3") for i in (1, 2, 3)]

@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 import threading
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -80,6 +81,9 @@ def _list(points: list[Point], left: list[Point], searches: list[Proposals]) -> 
     to_do = {point.key for point in left}
     for point in points:
         sys.stdout.write(f"{'      ' if point.key in to_do else 'done  '}{point}\n")
+    total, open_ = (Counter(point.sweep.path for point in some) for some in (points, left))
+    for path in total if len(total) > 1 else ():
+        sys.stdout.write(f"{path}: {total[path]} runs, {total[path] - open_[path]} done\n")
     done = len(points) - len(left)
     sys.stdout.write(f"{len(points)} runs, {done} done, {len(left)} to do\n")
     for one in searches:

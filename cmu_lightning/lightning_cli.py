@@ -29,6 +29,7 @@ from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.tracking.job import Job
 from cmu_lightning.tracking.notes import remember
 from cmu_lightning.tracking.original import ON_DEMAND, original_at, original_of_config
+from cmu_lightning.tracking.own_source import say_what_changed
 from cmu_lightning.tracking.progress import progress
 from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.results import differences, of_discovery, show
@@ -172,6 +173,8 @@ class CLI(LightningCLI):
             columns = {} if self.original is None else {"Original": self.original.metrics or {}}
             columns[self.run.method] = self.run.metrics or {}
             note = " (was finished before)" if was_finished else ""
+            if was_finished:
+                say_what_changed(self.run, self.resolved)
             show(f"{self.run.setting}: {self.run.folder}{note}", columns)
             self._say_what_is_unused()
 

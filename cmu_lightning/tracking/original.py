@@ -14,6 +14,7 @@ import yaml
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import read_original
 from cmu_lightning.tracking.identity import digest, identity
+from cmu_lightning.tracking.own_source import say_what_changed
 from cmu_lightning.tracking.run import Run
 from cmu_lightning.unlearning.original import Original
 from cmu_lightning.unlearning.stage import RECORD
@@ -91,18 +92,25 @@ def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) ->
     if run.metrics is not None and not run.checkpoint.exists():
         with run.locked():
             (run.folder / "metrics.json").unlink(missing_ok=True)  # its weights were dropped, and are needed
-    if run.metrics is None:
-        own = config_of_original(config, deletion) | {"runs_dir": str(run.runs_dir)}
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            yaml.safe_dump(own, file, sort_keys=False)
-            file.flush()
-            command = [sys.executable, "-m", "cmu_lightning", "fit", "--config", file.name]
-            alone = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHED)}
-            code = subprocess.run(command, env=alone | {ON_DEMAND: "1"}, check=False).returncode
-        if code == 2:
-            raise SystemExit(2)
-        if code:
-            raise UserError(
-                f"training the original {run.folder} ended with code {code}: run the same command again to go on"
-            )
+    own = config_of_original(config, deletion)
+    if run.metrics is not None:
+        say_what_changed(run, own)
+    else:
+        _train(run, own | {"runs_dir": str(run.runs_dir)})
     return str(run.checkpoint)
+
+
+def _train(run: Run, config: dict[str, Any]) -> None:
+    """In a process of its own."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(config, file, sort_keys=False)
+        file.flush()
+        command = [sys.executable, "-m", "cmu_lightning", "fit", "--config", file.name]
+        alone = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHED)}
+        code = subprocess.run(command, env=alone | {ON_DEMAND: "1"}, check=False).returncode
+    if code == 2:
+        raise SystemExit(2)
+    if code:
+        raise UserError(
+            f"training the original {run.folder} ended with code {code}: run the same command again to go on"
+        )

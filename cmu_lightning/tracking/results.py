@@ -18,6 +18,7 @@ from rich.table import Table
 
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.tracking.measured import MEASURED, OF_DISCOVERY
+from cmu_lightning.tracking.own_source import own_sources
 from cmu_lightning.tracking.run import Run
 from cmu_lightning.unlearning.stage import Stage
 
@@ -43,6 +44,7 @@ def described(
     if len(validated := data.validation.labels):  # what a network that always gives one class can get right
         known["val_majority"] = int(validated.bincount().max()) / len(validated)
     of_unlearner: dict[str, Any] = {}
+    source = own_sources(config)
     if original is not None:
         started = original.metrics or {}  # one given by its path was made with a seed of its own
         seeds["original_seed"] = started.get("original_seed", config["original_seed"])
@@ -64,6 +66,7 @@ def described(
         "hyperparameters": {key: value for key, value in own.items() if key not in ("seed", "original")},
         "hash": run.hash,
         "fingerprint": data.fingerprint,
+        **({"source": source} if source else {}),
     }
 
 

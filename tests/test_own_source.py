@@ -1,0 +1,60 @@
+"""What a run says of one's own classes, whose files its hash does not know."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.tracking.own_source import own_sources
+
+CODE = """
+from cmu_lightning.unlearning import CF
+from tests.networks import Linear
+
+
+class Mine(CF):
+    pass
+
+
+def network(num_classes: int = 10, function: str = "relu"):
+    return Linear(144, num_classes)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{PACKAGE.parent}")  # of the original on demand
+    path = tmp_path / "edited.py"
+    path.write_text(CODE)
+    return path
+
+
+def test_edited_classes_are_told_of_and_their_runs_stay(mine, fit, capsys):
+    arguments = ["--network", "edited.network", "--model", "edited.Mine", "--data.identified", "0.5"]
+    assert fit(*arguments, "--runs_dir", "runs") == 0
+    stored = [json.loads(path.read_text()) for path in sorted(Path("runs").glob("*/*/*/metrics.json"))]
+    assert [set(run["source"]) for run in stored] == [{"edited.Mine", "edited.network"}, {"edited.network"}]
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*.json")}
+    capsys.readouterr()
+
+    assert fit(*arguments, "--runs_dir", "runs") == 0
+    assert "has changed" not in capsys.readouterr().err
+
+    mine.write_text(CODE.replace("pass", "lr = 0.1"))
+    assert fit(*arguments, "--runs_dir", "runs") == 0
+    said = capsys.readouterr().err
+    assert said.count("has changed since runs/poison_digits/Mine/0-") == 2
+    assert "the file of edited.Mine has changed" in said
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*.json")} == before
+
+    assert fit(*arguments, "--model.seed", "5", "--runs_dir", "runs") == 0
+    assert "the file of edited.network has changed since runs/poison_digits/Original/0-" in capsys.readouterr().err
+
+
+def test_classes_of_packages_are_not_ones_own():
+    parts = [{"class_path": name} for name in ("cmu_lightning.unlearning.CF", "torch.nn.Linear", "json.JSONDecoder")]
+    assert own_sources({"a": parts, "b": {"function": "relu"}}) == {}
+    assert set(own_sources({"a": {"b": [{"class_path": "tests.networks.Linear"}]}})) == {"tests.networks.Linear"}

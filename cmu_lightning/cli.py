@@ -50,7 +50,6 @@ def main(arguments: Sequence[str] | None = None, kind: type[CLI] = CLI) -> int:
             CorruptedDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,

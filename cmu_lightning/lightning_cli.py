@@ -1,27 +1,21 @@
-"""`fit` runs any stage and `test` measures a run again, as subcommands of LightningCLI."""
+"""`fit` runs any stage, `test` measures a run again."""
 
 import os
 import signal
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import LambdaCallback
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import nn
 
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import as_taken
-from cmu_lightning.settling import refuse_impossible, settle
+from cmu_lightning.options import Options
 from cmu_lightning.tracking.account import choose_mode, one_silence, say
 from cmu_lightning.tracking.callbacks import LastCheckpoint, WriteConfig
 from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
@@ -35,64 +29,15 @@ from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.results import differences, of_discovery, show
 from cmu_lightning.tracking.run import CURVES, Run, choose_runs_dir, read_metrics
 from cmu_lightning.tracking.wandb import WandbLogger
-from cmu_lightning.unlearning import Procedure, Stage, Unlearner
+from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.stage import RECORD
 
 
-class CLI(LightningCLI):
+class CLI(Options):
     """LightningCLI with settings, run folders and originals on demand."""
 
     code = 0
     """Exit code of a command that ran."""
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """`fit` and `test`, without the arguments that this class fills in."""
-        skipped = {"model", "datamodule", "weights_only"}
-        return {
-            "fit": skipped | {"train_dataloaders", "val_dataloaders"},
-            "test": skipped | {"dataloaders", "verbose"},
-        }
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What a setting file states beside its data, and where runs go."""
-        parser.add_argument("--setting", type=str, required=True, help="Name of the setting.")
-        parser.add_argument("--network", type=Callable[[], nn.Module], required=True, help="The original's network.")
-        parser.add_class_arguments(Procedure, "procedure")
-        parser.add_argument("--original_seed", type=int | None, help="Of the original; default seed_everything.")
-        parser.add_argument("--runs_dir", type=str | None, help="Default: CMU_RUNS_DIR, else ./runs.")
-        parser.add_argument(
-            "--checkpoints",
-            type=Literal["all", "chosen", "none", "until_chosen"],
-            default="all",
-            help="Whose weights stay: every run's, those of originals, none, or all until a sweep has chosen.",
-        )
-        parser.add_class_arguments(WandbLogger, "wandb", instantiate=False, skip={"run", "job_type"})
-        parser.add_argument("--threads", type=int | None, help="CPU threads; default torch's choice.")
-        parser.add_argument("--compile", type=bool, default=False, help="Train with torch.compile: pays on GPUs.")
-        parser.link_arguments("network", "model.init_args.network")
-        parser.link_arguments("procedure", "model.init_args.procedure", apply_on="instantiate")
-        parser.set_defaults({"model": "Original"})
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Refuse what LightningCLI would trip over."""
-        self.config = parser.parse_args(as_taken(sys.argv[1:]))
-        config = self.config[self.config.subcommand]
-        refuse_impossible(config)
-        if config.ckpt_path is not None:
-            read_checkpoint(config.ckpt_path)
-
-    def before_instantiate_classes(self) -> None:
-        """Settle what was left open, so that the saved config leaves nothing open."""
-        config = self.config[self.subcommand]
-        settle(config, self._plain)
-        torch.set_num_threads(config.threads)
-
-    def _plain(self) -> dict[str, Any]:
-        """The config as plain data, nothing left out."""
-        config = self.config[self.subcommand]
-        plain: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
-        return plain
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that logs and keeps checkpoints in the run's folder."""

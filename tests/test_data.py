@@ -1,4 +1,6 @@
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ClassVar
 
@@ -20,6 +22,7 @@ from cmu_lightning.data import (
     evaluation,
     loading,
 )
+from cmu_lightning.data.download import found_or_downloaded
 from cmu_lightning.data.loading import EvaluationBatches
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import CF, Original, Procedure
@@ -291,6 +294,24 @@ def test_data_that_are_not_there(tmp_path, monkeypatch):
         UserError, match=r"CIFAR10 is not in .*nowhere, or not whole, .*no route to host.*--data.root or CMU_DATA_DIR"
     ):
         CIFAR10DataModule(Poison(size=1), root=str(tmp_path / "nowhere")).prepare_data()
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_one_process_downloads(tmp_path, monkeypatch):
+    """The others wait, and find it."""
+    loaded = []
+
+    class Source:
+        def __init__(self, root, download):
+            if not (root / "there").exists():
+                if not download:
+                    raise RuntimeError("not found")
+                loaded.append(time.sleep(0.2))
+                (root / "there").touch()
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda _: found_or_downloaded(Source, tmp_path), range(4)))
+    assert len(loaded) == 1
 
 
 def test_a_missing_h5py_is_said(tmp_path, monkeypatch):

@@ -1,9 +1,14 @@
 """Data sets that torchvision downloads, with one sentence where that fails."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.tracking.run import locked
+
+LOCK = ".download.lock"
+"""Of several processes that find no data one downloads them."""
 
 
 def found_or_downloaded(source: type, root: Path, **arguments: Any) -> Any:
@@ -23,12 +28,14 @@ def found_or_downloaded(source: type, root: Path, **arguments: Any) -> Any:
         if "h5py" in str(missing):
             raise UserError("PatchCamelyon is read with h5py: pip install 'cmu-lightning[pcam]'") from missing
     new = not root.exists()
-    try:
-        return source(root, download=True, **arguments)
-    except Exception as error:  # urllib, ssl, http, zip and gdown errors, and full or read-only disks
-        if new and root.exists() and not any(root.iterdir()):
-            root.rmdir()
-        raise UserError(
-            f"{source.__name__} is not in {root.resolve()}, or not whole, and could not be downloaded ({error}): put "
-            "it there, or name its folder by --data.root or CMU_DATA_DIR"
-        ) from error
+    mend = "put it there, or name its folder by --data.root or CMU_DATA_DIR"
+    with locked(root / LOCK, f"the download of {source.__name__}", mend):
+        try:
+            return source(root, download=True, **arguments)
+        except Exception as error:  # urllib, ssl, http, zip and gdown errors, and full or read-only disks
+            if new and {path.name for path in root.iterdir()} == {LOCK}:
+                shutil.rmtree(root)
+            raise UserError(
+                f"{source.__name__} is not in {root.resolve()}, or not whole, and could not be downloaded ({error}): "
+                f"{mend}"
+            ) from error

@@ -22,7 +22,7 @@ def _fresh(monkeypatch):
 
 def forget():
     """As another process would."""
-    for kept in (notes.config_text, notes._has_gpu):
+    for kept in (notes._read, notes._path, notes._has_gpu):
         kept.cache_clear()
 
 
@@ -45,4 +45,12 @@ def test_whatever_could_lead_elsewhere_makes_another_name(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     forget()
     assert len(named) == 4
+    command = [*COMMAND, "--procedure", "steps.yaml"]
+    for text in ("steps: 3", "steps: 4", "mine: deep.yaml"):
+        Path("steps.yaml").write_text(text)
+        named.add(notes.note_name(command))
+    for text in ("", "steps: 50", "steps.yaml: steps.yaml"):
+        Path("deep.yaml").write_text(text)
+        named.add(notes.note_name(command))
+    assert len(named) == 9, "an empty file says nothing"
     assert notes.note_name(COMMAND) in named

@@ -48,12 +48,11 @@ def note_name(arguments: list[str]) -> str:
     named = hashlib.sha256(_source() + _has_gpu())
     for name, value in options(arguments):
         if name not in NO_IDENTITY:
-            meant = config_text(value) + _parts(value) if name in ("--config", "-c") else _one_spelling(value)
+            meant = _meaning(value) if name in ("--config", "-c") or _is_part(value) else _one_spelling(value)
             named.update(f"{name}={meant}\n".encode())
     return named.hexdigest()[:16]
 
 
-@cache
 def config_text(config: str) -> str:
     """What a config says; what is no file is its own content.
 
@@ -61,17 +60,39 @@ def config_text(config: str) -> str:
         UserError: It is not there.
     """
     path = _path(config)
-    return path.read_text() if path.is_file() else config
+    return _text(path) if path.is_file() else config
 
 
+def _text(path: Path) -> str:
+    """Of a file, read again when it has changed."""
+    state = path.stat()
+    return _read(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _read(path: Path, modified: int, size: int) -> str:
+    return path.read_text(errors="replace")
+
+
+@cache
 def _path(config: str) -> Path:
     return Path(find_configs([f"--config={config}"])[0].partition("=")[2])
 
 
-def _parts(config: str) -> str:
-    """What the YAML files say that a config names as values, such as `data: mine/data.yaml`."""
-    places = [folder / name for name in NAMED.findall(config_text(config)) for folder in (_path(config).parent, Path())]
-    return "".join(path.read_text() for path in places if path.is_file())
+def _is_part(value: str) -> bool:
+    """Whether a value is a file that holds the option's own options, as in `--procedure mine.yaml`."""
+    return value.endswith((".yaml", ".yml", ".json")) and Path(value).is_file()
+
+
+def _meaning(config: str) -> str:
+    return _with_parts(config_text(config), _path(config).parent)
+
+
+def _with_parts(text: str, folder: Path, outer: tuple[Path, ...] = ()) -> str:
+    """What a config says, and the YAML files that it names as values, such as `data: mine/data.yaml`."""
+    named = [place / name for name in NAMED.findall(text) for place in (folder, Path())]
+    parts = [part for part in named if part.is_file() and part.resolve() not in outer]
+    return text + "".join(_with_parts(_text(part), part.parent, (*outer, part.resolve())) for part in parts)
 
 
 def _one_spelling(value: str) -> str:

@@ -99,16 +99,19 @@ def as_taken(arguments: list[str]) -> list[str]:
 
 
 def _classes_first(arguments: list[str]) -> list[str]:
-    ordered = list(arguments)
-    for argument in arguments:
-        option, equals, _ = argument.partition("=")
-        if not equals or not option.endswith(".class_path"):
-            continue
-        at = ordered.index(argument)
+    named = {option: at for at, argument in enumerate(arguments) if (option := _class_option(argument))}
+    ordered = [argument for at, argument in enumerate(arguments) if at in named.values() or not _class_option(argument)]
+    for option, last in named.items():  # what comes later wins
+        at = ordered.index(arguments[last])
         first = next(n for n, other in enumerate(ordered) if other.startswith(option.removesuffix("class_path")))
         if not any(other.partition("=")[0] in ("--config", "-c") for other in ordered[first:at]):
             ordered.insert(first, ordered.pop(at))
     return ordered
+
+
+def _class_option(argument: str) -> str | None:
+    option, equals, _ = argument.partition("=")
+    return option if equals and option.endswith(".class_path") else None
 
 
 def _as_taken(option: str, value: str) -> str | None:

@@ -224,6 +224,8 @@ def test_what_a_config_says_can_be_taken_back(fit, tmp_path):
         assert metrics(Path(folder), "Original")["manipulated"] == 12
     sorted_by_name = ["--config=a.yaml", "--model.augment=true", "--model.class_path=SSD", "--seed_everything=1"]
     assert as_taken(sorted_by_name) == [sorted_by_name[at] for at in (0, 2, 1, 3)]
+    twice = ["--model.class_path=SSD", "--model.augment=true", "--model.class_path=LFSSD"]
+    assert as_taken(twice) == ["--model.class_path=LFSSD", "--model.augment=true"]
     overlaid = ["--model.augment=true", "--config=a.yaml", "--model.class_path=SSD"]
     assert as_taken(overlaid) == overlaid
     kept = ["--model.original", "null", "--threads=null", "--data.manipulation.size", "3"]

@@ -168,6 +168,18 @@ def saved(content, suffix="npz"):
     return f"mine.{suffix}"
 
 
+def test_a_worker_reads_again_what_has_changed(monkeypatch):
+    monkeypatch.setattr(TensorDataModule, "kept", {})
+    pixels = []
+    for value in (3, 3, 7):
+        images = np.full((40, 6, 5), value, dtype=np.uint8)
+        data = TensorDataModule(Unknown(), saved(arrays(train_images=images)))
+        data.setup()
+        pixels.append(int(data.samples.images[0, 0, 0]))
+    assert pixels == [3, 3, 7]
+    assert len(TensorDataModule.kept) == 1
+
+
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_arrays(suffix):
     content = arrays()

@@ -18,7 +18,7 @@ from cmu_lightning.parsing import PACKAGE
 from cmu_lightning.sweep import check, search
 from cmu_lightning.sweep.arguments import expand
 from cmu_lightning.sweep.file import find, read
-from cmu_lightning.sweep.points import listed, shard
+from cmu_lightning.sweep.points import listed, of_files, shard
 from cmu_lightning.sweep.queue import Queue
 
 ROOT = PACKAGE.parent
@@ -111,7 +111,7 @@ def test_other_grids_are_those_of_the_engine(name):
 
 def test_every_value_of_every_shipped_file_is_taken_by_the_command_line(tmp_path):
     """Each option and value is parsed with each class that it belongs to; no point holds anything else."""
-    points = listed([read(path) for path in SHIPPED], tmp_path)
+    points = listed(of_files([read(path) for path in SHIPPED], tmp_path))
     assert len(points) > 24_000
     assert check.complaints(points) == []
     assert len(check.covering(points)) < 150
@@ -119,7 +119,7 @@ def test_every_value_of_every_shipped_file_is_taken_by_the_command_line(tmp_path
 
 def test_one_bad_value_in_any_point_is_among_those_that_are_checked(tmp_path):
     options = {"data.identified": {"values": [0.2, 0.4]}, "model.distill": {"values": [0.1, 1.0, 2.0]}}
-    points = listed([read(sweep_file(options | {"seed_everything": {"values": [0, 1, 2]}}))], tmp_path)
+    points = listed(of_files([read(sweep_file(options | {"seed_everything": {"values": [0, 1, 2]}}))], tmp_path))
     for at, point in enumerate(points):
         bad = replace(point, arguments=(*point.arguments, "--model.lr=-1"))
         assert bad in check.covering([*points[:at], bad, *points[at + 1 :]])
@@ -128,7 +128,7 @@ def test_one_bad_value_in_any_point_is_among_those_that_are_checked(tmp_path):
 def test_every_shipped_point_is_rendered_as_by_the_agent(tmp_path):
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-    for point in listed([read(path) for path in SHIPPED], tmp_path):
+    for point in listed(of_files([read(path) for path in SHIPPED], tmp_path)):
         theirs = create_sweep_command_args({"args": {name: {"value": value} for name, value in point.values.items()}})
         assert "\n".join(theirs["args"]) in "\n".join(point.arguments)
 
@@ -152,7 +152,7 @@ def test_commands_are_expanded_as_by_the_agent(monkeypatch):
 def test_a_json_file_of_arguments(tmp_path):
     command = ["python", "-m", "${program}", "fit", "--config", "poison_digits.yaml", "--config", "${args_json_file}"]
     path = sweep_file({"data.identified": {"value": 0.5}, "model": {"value": "CF"}}, command=command)
-    (point,) = listed([read(path)], tmp_path)
+    (point,) = listed(of_files([read(path)], tmp_path))
     assert json.loads(Path(point.arguments[-1]).read_text()) == {"data.identified": 0.5, "model": "CF"}
     assert check.refused(point.arguments) is None
 
@@ -300,7 +300,7 @@ def test_a_list_of_several_files_counts_each(tmp_path, capsys):
 
 
 def test_shards_share_the_points(tmp_path, capsys):
-    points = listed([read(path) for path in find([str(ROOT / "sweeps/demo_digits")])], tmp_path)
+    points = listed(of_files([read(path) for path in find([str(ROOT / "sweeps/demo_digits")])], tmp_path))
     parts = [shard(points, f"{i}/3") for i in (1, 2, 3)]
     assert sorted(point.key for part in parts for point in part) == sorted(point.key for point in points)
     for wrong in ("0/3", "4/3", "x", "1"):
@@ -312,14 +312,14 @@ def test_hyperparameters_are_chosen_among_numbers_alone(tmp_path):
     """What is no number makes another method of it, whose chosen weights stay too, as the report tells them apart."""
     tuned = {"model.class_path": {"value": "SSD"}, "model.fisher": {"values": ["batch", "sample"]}}
     path = sweep_file(tuned | {"model.selection": {"values": [1, 10.5, 1e-3]}})
-    rivals = {point.rivals for point in listed([read(path)], tmp_path)}
+    rivals = {point.rivals for point in listed(of_files([read(path)], tmp_path))}
     assert len(rivals) == 2
 
 
 @pytest.mark.parametrize("name", ["model.seed", "model.init_args.seed"])
 def test_runs_of_other_seeds_are_no_rivals(name, tmp_path):
     path = sweep_file({"model.class_path": {"value": "CF"}, name: {"values": [0, 1, 2]}})
-    assert len({point.rivals for point in listed([read(path)], tmp_path)}) == 3
+    assert len({point.rivals for point in listed(of_files([read(path)], tmp_path))}) == 3
 
 
 def test_workers_do_not_wait_for_one_original(tmp_path):
@@ -329,7 +329,7 @@ def test_workers_do_not_wait_for_one_original(tmp_path):
         name="unlearners.yaml",
     )
     originals = sweep_file({"seed_everything": {"values": [0, 1]}}, name="z_originals.yaml")
-    points = listed([read(path), read(originals)], tmp_path)
+    points = listed(of_files([read(path), read(originals)], tmp_path))
     assert [point.is_original for point in points] == [True, True, False, False, False, False]
     queue = Queue(points[2:], tmp_path)
     first, second, third = queue.next(), queue.next(), queue.next()

@@ -17,7 +17,7 @@ from cmu_lightning.parsing import PACKAGE
 from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.file import read
 from cmu_lightning.sweep.hyperband import Hyperband
-from cmu_lightning.sweep.points import Point, listed
+from cmu_lightning.sweep.points import Point, listed, of_files
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.trials import history
 from tests.test_sweep import plain
@@ -93,7 +93,7 @@ def test_hyperband_stops_what_the_engine_does(tmp_path):
     """The engine is asked after every value of a run, with all that the others have logged."""
     early = {"type": "hyperband", "min_iter": 2, "eta": 2}
     path = written({"seed_everything": {"values": [0, 1, 2, 3, 4]}}, early_terminate=early)
-    points = listed([read(path)], tmp_path)
+    points = listed(of_files([read(path)], tmp_path))
     curves = {0: [0.1, 0.5, 0.5, 0.6], 1: [0.9, 0.4, 0.7], 2: [0.2, 0.1], 3: [0.3], 4: []}
     config = {"method": "grid", "metric": METRIC, "early_terminate": early, "parameters": {"a": {"values": [1]}}}
 

@@ -105,7 +105,7 @@ def _repair(study: list[Point], runs_dir: Path, out: Path | None) -> int:
                 return _give_up(lost[0], f"the weights of {chosen.name} cannot be made again")
     for each in tried:
         if each.folder != chosen.folder:
-            drop(each.folder, each.metrics)
+            drop(each.folder, each.metrics, runs_dir)
     reasons = {str(failure.point): failure.reason.removeprefix("error: ") for failure in failed}
     outcome = Outcome(original, tried, chosen, why, reasons)
     out = out or original.folder.parents[1] / CHOICE

@@ -15,7 +15,7 @@ from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.sweep import failures, search, stopped
 from cmu_lightning.sweep.file import Sweep, find, read
 from cmu_lightning.sweep.hyperband import Hyperband
-from cmu_lightning.sweep.points import Point, listed, shard
+from cmu_lightning.sweep.points import Point, listed, of_files, shard
 from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.queue import Queue
@@ -37,8 +37,8 @@ def main(arguments: list[str]) -> int:
     sweeps = [read(path) for path in find(given.paths)]
     runs_dir = choose_runs_dir(given.runs_dir)
     adaptive = [sweep for sweep in sweeps if sweep.method == "bayes"]
-    everything = listed([sweep for sweep in sweeps if sweep.method != "bayes"], runs_dir)
-    points = shard(everything, given.shard)
+    everything = of_files([sweep for sweep in sweeps if sweep.method != "bayes"], runs_dir)
+    points = shard(listed(everything), given.shard)
     if given.check:
         return _check([*points, *(point for sweep in adaptive for point in _examples(sweep, runs_dir))])
     if adaptive and given.shard:

@@ -120,18 +120,20 @@ def _mapping(text: str) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def listed(sweeps: list[Sweep], runs_dir: Path) -> list[Point]:
-    """All points of grids and random searches, each once; originals come first, for others start from them.
+def of_files(sweeps: list[Sweep], runs_dir: Path) -> list[Point]:
+    """All points of grids and random searches, file by file.
 
     Raises:
         UserError: A file asks for what cannot be run.
     """
-    found: dict[str, Point] = {}
-    for sweep in sweeps:
-        for values in search.points(sweep):
-            point = Point.of(sweep, values, runs_dir)
-            found.setdefault(point.key, point)
-    return sorted(found.values(), key=lambda point: not point.is_original)
+    return [Point.of(sweep, values, runs_dir) for sweep in sweeps for values in search.points(sweep)]
+
+
+def listed(points: list[Point]) -> list[Point]:
+    """Each point once; originals come first, for others start from them."""
+    found = {point.key: point for point in reversed(points)}
+    once = [point for point in points if found[point.key] is point]
+    return sorted(once, key=lambda point: not point.is_original)
 
 
 def shard(points: list[Point], part: str | None) -> list[Point]:

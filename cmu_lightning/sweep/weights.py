@@ -9,7 +9,7 @@ from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.stopped import is_stopped
 from cmu_lightning.tracking.notes import noted_folder
-from cmu_lightning.tracking.run import read_metrics, write_json
+from cmu_lightning.tracking.run import locked, read_metrics, write_json
 
 MARK = "checkpoints: until_chosen"
 """In the config of a run whose weights are a sweep's to drop."""
@@ -19,39 +19,54 @@ class Choice:
     """Drops weights as soon as a run and all its rivals have finished, whoever ran them.
 
     Args:
-        points: All of the sweep, in its order.
+        points: All of the sweep's files, in their order; one of several files is a rival in each.
         runs_dir: Where their runs are.
     """
 
     def __init__(self, points: list[Point], runs_dir: Path) -> None:
         self.runs_dir = runs_dir
         self.rivals: dict[str, list[Point]] = defaultdict(list)
+        self.groups: dict[str, list[str]] = defaultdict(list)
+        """In which rivalries a point is, by its key."""
+        self.chosen: dict[str, Path] = {}
+        """Of each rivalry that is settled."""
         self.awaited: dict[str, Point] = {}
         """Of some rivals one that had no results when it was last looked at, so that not all are read each time."""
         self._add(points)
 
     def _add(self, points: list[Point]) -> None:
         for point in points:
-            self.rivals[point.rivals].append(point)
+            if point.rivals not in self.groups[point.key]:
+                self.groups[point.key].append(point.rivals)
+                self.rivals[point.rivals].append(point)
 
     def settle(self, point: Point) -> None:
         """Drop what was not chosen among a point's rivals, if it can be known."""
-        awaited = self.awaited.get(point.rivals)
+        for group in self.groups[point.key]:
+            known = self._known(group)
+            if known:
+                best = max(known, key=lambda run: run[2]["selection_score"])  # of equal ones the first in order
+                self.chosen[group] = best[1]
+            for rival, found, stored in known:
+                groups = self.groups[rival.key]
+                if all(each in self.chosen and self.chosen[each] != found for each in groups):
+                    drop(found, stored, self.runs_dir)
+
+    def _known(self, group: str) -> list[tuple[Point, Path, dict[str, Any]]]:
+        """Rivals with their folders and results, in the sweep's order; none before all have some."""
+        awaited = self.awaited.get(group)
         if awaited is not None and self._scored(awaited) is None and not is_stopped(awaited, self.runs_dir):
-            return
+            return []
         known = []
-        for rival in reversed(self.rivals[point.rivals]):  # the last is awaited longest
+        for rival in reversed(self.rivals[group]):  # the last is awaited longest
             if is_stopped(rival, self.runs_dir):
                 continue
             if (run := self._scored(rival)) is None:
-                self.awaited[point.rivals] = rival
-                return
-            known.append(run)
-        known.reverse()
-        chosen = max(known, key=lambda run: run[1]["selection_score"])  # of equal ones the first in the sweep's order
-        for found, stored in known:
-            if found != chosen[0]:
-                drop(found, stored)
+                self.awaited[group] = rival
+                return []
+            known.append((rival, *run))
+        alike = {(stored.get("content"), stored["original"]) for _, _, stored in known}
+        return known[::-1] if len(alike) == 1 else []  # else some are of files as they were before
 
     def _scored(self, point: Point) -> tuple[Path, dict[str, Any]] | None:
         """A point's folder and results; None if there is nothing to compare yet."""
@@ -76,10 +91,13 @@ def _results(run: Path) -> dict[str, Any] | None:
         return None
 
 
-def drop(run: Path, stored: dict[str, Any]) -> None:
+def drop(run: Path, stored: dict[str, Any], runs_dir: Path) -> None:
     """Say so first, then delete: a run never promises weights that are gone."""
     checkpoint, config = run / "last.ckpt", run / "config.yaml"
-    if checkpoint.exists() and config.exists() and MARK in config.read_text().splitlines():
-        stored["dropped_checkpoint"] = checkpoint.name
-        write_json(run / "metrics.json", stored)
-        checkpoint.unlink(missing_ok=True)
+    if not checkpoint.exists() or not config.exists() or MARK not in config.read_text().splitlines():
+        return
+    with locked(runs_dir / ".locks" / f"{stored['hash']}.lock", str(run), "give another --runs_dir"):
+        if checkpoint.exists():  # another sweep has not dropped it meanwhile
+            stored["dropped_checkpoint"] = checkpoint.name
+            write_json(run / "metrics.json", stored)
+            checkpoint.unlink(missing_ok=True)

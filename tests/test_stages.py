@@ -240,6 +240,35 @@ def test_an_original_of_another_manipulation_is_refused(tmp_path, original):
             trainer(tmp_path).fit(CF(LINEAR, SHORT, original), datamodule=other)
 
 
+@pytest.mark.parametrize("interval", [5, 1])
+def test_what_validation_does_is_done_after_a_resume_too(tmp_path, interval):
+    """No checkpoint is of a step that validation follows, unless every step is."""
+
+    class Watches(Callback):
+        def __init__(self):
+            self.steps = []
+
+        def on_validation_end(self, trainer, stage):
+            self.steps.append(trainer.global_step)
+
+    class Crash(Callback):
+        def on_train_batch_start(self, trainer, stage, batch, batch_idx):
+            if batch_idx == 12:
+                raise KeyError("the power went")
+
+    path, every = tmp_path / "last.ckpt", LastCheckpoint(tmp_path / "last.ckpt", seconds=-1, rest=1e9)
+    every.look = 10
+    options = {"check_val_every_n_epoch": None, "val_check_interval": interval}
+    first, rest = Watches(), Watches()
+    with pytest.raises(KeyError, match="power"):
+        trainer(tmp_path, first, Crash(), every, **options).fit(Original(LINEAR, SHORT), datamodule=digits())
+    assert torch.load(path, weights_only=True)["global_step"] == (11 if interval == 5 else 10)
+    run = trainer(tmp_path, rest, **options)
+    run.fit(Original(LINEAR, SHORT), datamodule=digits(), ckpt_path=path, weights_only=True)
+    if interval == 5:
+        assert (first.steps, rest.steps) == ([5, 10], [15, 20])
+
+
 UNLEARNERS = [kind for kind in vars(unlearning).values() if isinstance(kind, type) and issubclass(kind, Unlearner)]
 
 

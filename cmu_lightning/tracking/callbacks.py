@@ -48,6 +48,7 @@ class LastCheckpoint(Checkpoint):
         self.seconds = seconds
         self.rest = rest
         self.written = time.monotonic()
+        self.is_due = False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -55,10 +56,16 @@ class LastCheckpoint(Checkpoint):
         """Write, if it is due."""
         loader: Any = trainer.train_dataloader
         ends_epoch = loader.ends_epoch(batch_idx)
-        is_looked_at = ends_epoch or (batch_idx + 1) % self.look == 0
+        is_looked_at = self.is_due or ends_epoch or (batch_idx + 1) % self.look == 0
         if not is_looked_at or batch_idx + 1 == len(loader):
             return
         late = time.monotonic() - self.written > (self.rest if ends_epoch else self.seconds)
-        if trainer.strategy.reduce_boolean_decision(late, all=False):
+        self.is_due = self.is_due or trainer.strategy.reduce_boolean_decision(late, all=False)
+        if self.is_due and not self._validates(trainer, batch_idx):
             save_whole(trainer, self.path, weights_only=False)
-            self.written = time.monotonic()
+            self.written, self.is_due = time.monotonic(), False
+
+    def _validates(self, trainer: Trainer, batch_idx: int) -> bool:
+        """Whether validation follows this step, but not every one: a resume from here would leave it out."""
+        every: Any = trainer.val_check_batch
+        return trainer.enable_validation and isinstance(every, int) and every > 1 and (batch_idx + 1) % every == 0

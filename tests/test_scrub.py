@@ -210,6 +210,22 @@ def test_a_run_that_dies_anywhere_still_rewinds(tmp_path, original, monkeypatch,
     assert rest.samples_forward == whole.samples_forward
 
 
+def test_a_run_that_is_stopped_early_rewinds_among_its_epochs(tmp_path, original):
+    class Stops(Callback):
+        def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
+            trainer.should_stop = batch_idx == 5
+
+    procedure = Procedure(steps=24, unlearn_steps=23, batch_size=300, lr=0.05)
+    stage = Scrub(LINEAR, procedure, original, lr=0.3, forget_steps=23, rewind=True)
+    run = trainer(tmp_path, Stops())
+    run.fit(stage, datamodule=digits(0.5))
+    assert run.global_step == 6
+    kept = {int(path.stem): torch.load(path, weights_only=True) for path in tmp_path.glob("epochs/*.pt")}
+    assert max(kept) == 6
+    rewound = int(run.logged_metrics["rewound_to"])
+    assert same(dict(stage.network.state_dict()), kept[rewound])
+
+
 def test_rewinding_needs_validation_samples(tmp_path, original):
     run = trainer(tmp_path)
     data = DigitsDataModule(Poison(size=36), val_size=0)

@@ -47,11 +47,13 @@ class Rewind(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go back."""
         stage: Any = pl_module
+        last = trainer.global_step - 1
+        if trainer.is_global_zero and not self._keeps(trainer, last):  # a callback has stopped early
+            save_tensors(self._path(stage, last), stage.network.state_dict())
         trainer.strategy.barrier()
         data = stage.data
         wanted = self._matched_error(stage, data)
-        loader: Any = trainer.train_dataloader
-        kept = [step for step in range(len(loader)) if self._keeps(trainer, step)]
+        kept = [step for step in range(last + 1) if step == last or self._keeps(trainer, step)]
         errors = {step: self._error_on_deleted(stage, data, step) for step in kept}
         chosen = min(reversed(errors), key=lambda step: abs(errors[step] - wanted))
         self._load(stage, chosen)

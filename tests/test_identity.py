@@ -4,17 +4,29 @@ import pytest
 
 from cmu_lightning.tracking.identity import digest, identity
 
+CONFIG = {
+    "setting": "mine",
+    "data": {"class_path": "cmu_lightning.data.DigitsDataModule", "init_args": {"root": "x"}},
+    "network": {"class_path": "mine.one.Net"},
+    "procedure": {"steps": 3, "unlearn_steps": 2},
+    "model": {"class_path": "cmu_lightning.unlearning.CF"},
+    "trainer": {},
+}
+
 
 def named(**parts):
-    config = {
-        "setting": "mine",
-        "data": {"class_path": "cmu_lightning.data.DigitsDataModule", "init_args": {"root": "x"}},
-        "network": {"class_path": "mine.one.Net"},
-        "procedure": {"steps": 3, "unlearn_steps": 2},
-        "model": {"class_path": "cmu_lightning.unlearning.CF"},
-        "trainer": {},
-    }
-    return digest(identity(config | parts, "steps", frozenset(), "abc"))
+    return digest(identity(CONFIG | parts, "steps", frozenset(), "abc"))
+
+
+def test_files_of_ones_own_data_are_told_apart_by_their_place():
+    """Unless the class says more of them; those of this project do."""
+    own = {"class_path": "mine.Flowers", "init_args": {"root": "a"}}
+    there = own | {"init_args": {"root": "b"}}
+    assert named(data=own) != named(data=there)
+    contents = [identity(CONFIG | {"data": each}, "steps", frozenset(), None, {"root": "1f"}) for each in (own, there)]
+    assert contents[0] == contents[1]
+    nowhere = [{"class_path": "mine.Flowers", "init_args": init} for init in ({"root": None}, {})]
+    assert named(data=nowhere[0]) == named(data=nowhere[1])
 
 
 def data(**arguments):

@@ -152,6 +152,31 @@ def test_other_data_are_another_variant():
     assert [variant.name for variant in read()] == ["poison_digits", "poison_digits (fingerprint=1)"]
 
 
+def edit(folder, before, after):
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace(before, after))
+
+
+def test_what_has_no_bearing_on_an_original_makes_no_other_variant():
+    """How S_f would have come about, where a file is, and how many of S_m validate by chance."""
+    discovery = "    root: null\n    discovery:\n      class_path: cmu_lightning.data.Uniform\n"
+    changes = {
+        "discovery": lambda seed: ("    root: null\n", discovery) if seed else ("", ""),
+        "path": lambda seed: ("    root: null\n", f"    path: place{seed}/x.npz\n"),
+        "given": lambda seed: ("    root: null\n", "    val_labels: given\n"),
+    }
+    for setting, change in changes.items():
+        study = Study(Path("runs"), setting)
+        for seed in (0, 1):
+            more = {"manipulated": 31 - seed} if setting == "given" else {}
+            edit(study.original(seed, **more), *change(seed))
+            edit(study.unlearner("CF", 1.0, seed, **more), *change(seed) if setting != "discovery" else ("", ""))
+    found = {variant.name: variant for variant in read()}
+    assert set(found) == set(changes)
+    assert {name: len(variant.methods["CF"]) for name, variant in found.items()} == dict.fromkeys(changes, 2)
+    assert found["given"].about["manipulated"] == 36
+
+
 def test_an_unlearner_of_another_length_is_another_method():
     for study in (Study(Path("runs")), Study(Path("runs"), unlearn_steps=50)):
         study.original(0)

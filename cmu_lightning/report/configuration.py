@@ -58,6 +58,8 @@ def _parse(text: str) -> Configuration | None:
         config: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) | {"model": {}}
         deletion = frozenset({"identified", "seed"})
         taken = [identity(config, uses, deletion, None) for uses in ("steps", "unlearn_steps")]
+        for own in taken:  # where a file is; the fingerprint tells which
+            own["data"]["init_args"].pop("path", None)
     except (yaml.YAMLError, TypeError, KeyError, AttributeError):
         return None
     steps, unlearn_steps = ({key: value for key, value in own.items() if key != "original"} for own in taken)

@@ -75,9 +75,16 @@ def _what_is_shared(results: list[Result]) -> dict[str, dict[str, Any]]:
         source = result if original is None else original
         made = {"config": source.folder} if source.configuration is None else source.configuration.steps
         kept = {} if original is not None else {"original": "not in the runs folder"}
+        made = {key: value for key, value in made.items() if not key.startswith(DISCOVERY)}
         tuned = flat({"model": original.metrics["hyperparameters"]}) if original is not None else {}
-        about[result.folder] = {key: result.metrics[key] for key in SHARED} | made | tuned | kept
+        size = {"manipulated": int(made["data.manipulation.size"])} if _validates_on_some(made) else {}
+        about[result.folder] = {key: result.metrics[key] for key in SHARED} | size | made | tuned | kept
     return about
+
+
+def _validates_on_some(made: dict[str, Any]) -> bool:
+    """Whether some manipulated samples validate, by chance more or fewer: not all of what was asked for is in S_tr."""
+    return made.get("data.val_labels") == "given" and str(made.get("data.manipulation.size")).isdecimal()
 
 
 def _original_hash(result: Result) -> str:

@@ -19,6 +19,7 @@ from cmu_lightning.__main__ import main
 from cmu_lightning.errors import UserError
 from cmu_lightning.models.made import Made
 from cmu_lightning.tracking.checkpoint import load_network, read_original
+from cmu_lightning.tracking.original import original_at
 from tests.commands import ran
 from tests.networks import Linear
 
@@ -138,6 +139,19 @@ def test_arguments_that_a_function_hands_on(fit, tmp_path, monkeypatch, capsys):
     assert fit(*few, "--network.dict_kwargs.num_classes", "10") == 0
     (run,) = Path("runs/poison_digits/Original").iterdir()
     assert cmu_lightning.load(run)[1].out_features == 10
+
+
+def test_an_edited_checkpoint_is_another_original(runs, tmp_path):
+    (path,) = runs.glob("*/Original/*/last.ckpt")
+    assert original_at(str(path), runs).hash == path.parent.name[2:]
+    content = torch.load(path, weights_only=True)
+    torch.save(content, tmp_path / "copy.ckpt")
+    assert original_at(str(tmp_path / "copy.ckpt"), runs).hash == path.parent.name[2:]
+    content["state_dict"] = {key: value * 0.5 for key, value in content["state_dict"].items()}
+    torch.save(content, tmp_path / "edited.ckpt")
+    edited = original_at(str(tmp_path / "edited.ckpt"), runs)
+    assert edited.hash != path.parent.name[2:]
+    assert edited.folder == tmp_path / "edited.ckpt"
 
 
 def test_a_network_of_a_library_from_its_weights_to_an_export():

@@ -16,6 +16,7 @@ from cmu_lightning.tracking.checkpoint import read_original
 from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.tracking.own_source import say_what_changed
 from cmu_lightning.tracking.run import Run
+from cmu_lightning.unlearning.networks import weights_digest
 from cmu_lightning.unlearning.original import Original
 from cmu_lightning.unlearning.stage import RECORD
 
@@ -65,12 +66,17 @@ def original_of_config(
 
 
 def original_at(path: str, runs_dir: Path) -> Run:
-    """The run that a checkpoint belongs to; a foreign one has no folder but itself, and its hash is of its content.
+    """The run that a checkpoint belongs to.
+
+    A foreign one, or one that was edited, has no folder but itself, and its hash is of its content.
 
     Raises:
         UserError: It is no checkpoint.
     """
-    record = read_original(path).get(RECORD, {})
+    held = read_original(path)
+    record = held.get(RECORD, {})
+    if "weights" in record and record["weights"] != weights_digest(held["state_dict"]):
+        record = {}
     content = record.get("hash") or hashlib.sha256(Path(path).read_bytes()).hexdigest()[:10]
     folder = Path(path).parent if record else Path(path)
     return Run(folder, runs_dir, str(record.get("setting")), str(record.get("method")), content)

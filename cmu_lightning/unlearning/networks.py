@@ -1,5 +1,6 @@
 """How a stage's networks come about, and whether they fit the data."""
 
+import hashlib
 from collections.abc import Callable
 
 import torch
@@ -20,6 +21,14 @@ def build(network: Callable[[], nn.Module], seed: int) -> nn.Module:
 def is_finite(network: nn.Module) -> bool:
     """Whether all its weights and statistics are numbers."""
     return all(bool(values.isfinite().all()) for values in network.state_dict().values())
+
+
+def weights_digest(weights: dict[str, torch.Tensor]) -> str:
+    """Tells other weights apart."""
+    digest = hashlib.sha256()
+    for name, values in weights.items():
+        digest.update(name.encode() + values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def check_outputs(network: nn.Module, data: CorruptedDataModule) -> None:

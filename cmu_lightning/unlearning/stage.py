@@ -13,7 +13,7 @@ from cmu_lightning.data import Batch
 from cmu_lightning.data.sampling import mix
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.measuring import Measuring
-from cmu_lightning.unlearning.networks import build, check_outputs, share_batch_norm
+from cmu_lightning.unlearning.networks import build, check_outputs, share_batch_norm, weights_digest
 from cmu_lightning.unlearning.procedure import Procedure
 
 RECORD = "cmu_lightning"
@@ -188,6 +188,8 @@ class Stage(Measuring):
             "samples_backward": self.samples_backward,
             "reference": self.reference,
         }
+        if "optimizer_states" not in checkpoint:  # the last one, which others start from
+            checkpoint[RECORD]["weights"] = weights_digest(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from what had been spent."""

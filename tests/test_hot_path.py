@@ -77,7 +77,7 @@ def pinned(tensor):
 def samples(device=GPU):
     images = torch.zeros(COUNT, 32, 32, 3, dtype=torch.uint8, device=device)
     classes = torch.zeros(COUNT, dtype=torch.long, device=device)
-    return Samples(images, classes, classes, classes > 0, classes > 0)
+    return Samples(images, classes, classes, classes > 0, classes > 0, classes)
 
 
 TRIGGERS = [Poison(size=5), Poison(size=5, value=[1.0, 0.5, 0.0]), AllToAll(size=5), TaCT(size=5), Blended(size=5)]
@@ -216,11 +216,12 @@ def test_evaluation_copies_what_is_asked_once(fake):
     split = samples()
     asked = torch.zeros(COUNT, 6, dtype=torch.long)
     stamped = torch.ones(COUNT, dtype=torch.bool)
-    what = Evaluation(("a",) * 6, Split(split.images, split.labels), torch.arange(COUNT), stamped, asked, asked > 0)
+    rows = torch.arange(COUNT)
+    what = Evaluation(("a",) * 6, Split(split.images, split.labels), rows, stamped, asked, asked > 0, rows)
     pixels = Pixels((0.5,) * 3, (0.5,) * 3, Poison(size=5), GPU)
     with Copies() as seen:
         assert len(list(EvaluationBatches(what, pixels, 0, 1))) == 3
-    assert seen.count["waits"] == 4  # both uses of the rows, target and domain
+    assert seen.count["waits"] == 4  # rows, target, domain and what tells samples apart
 
 
 def test_a_checkpoint_that_is_just_written_is_not_written_again(tmp_path):

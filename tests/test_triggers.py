@@ -24,6 +24,8 @@ from cmu_lightning.data.loading import EvaluationBatches
 from cmu_lightning.data.manipulations.pattern import uniform_numbers
 from cmu_lightning.data.sampling import mix
 from cmu_lightning.errors import UserError
+from cmu_lightning.unlearning import Original
+from tests.plain import LINEAR, SHORT, trainer
 
 SHAPE = (5, 3, 8, 12)
 WIDE = 1 << 64
@@ -228,3 +230,25 @@ def test_training_images_carry_their_own_pixels_and_test_images_the_unseen_ones(
 def test_what_is_no_trigger_is_said(make, says):
     with pytest.raises(UserError, match=says):
         make()
+
+
+@pytest.mark.parametrize("val_labels", ["clean", "given"])
+def test_pixels_of_a_samples_own_are_those_of_the_index_by_which_it_was_selected(val_labels, tmp_path):
+    """In training, and in what is measured of it and of samples that validate."""
+    seen = set()
+
+    class Own(Poison):
+        def stamp_training(self, images, index):
+            seen.update(index.tolist())
+            return images
+
+    data = DigitsDataModule(Own(size=40), val_labels=val_labels, val_size=300)
+    data.setup()
+    exposed = 1100 if val_labels == "clean" else 1400
+    chosen = set(data.manipulation.select(torch.zeros(exposed, dtype=torch.long)).tolist())
+    for what in (evaluation.of_train(data, None), evaluation.of_validation(data)):
+        assert len(list(EvaluationBatches(what, data.pixels(), 0, 1)))
+    assert seen == chosen
+    seen.clear()
+    trainer(tmp_path).fit(Original(LINEAR, SHORT), datamodule=data)
+    assert seen == chosen

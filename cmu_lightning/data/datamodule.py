@@ -109,7 +109,9 @@ class CorruptedDataModule(ManipulatedDataModule):
         """The first images of S_m as they are trained on, shape (n, C, H, W), uint8."""
         rows = torch.nonzero(self.samples.manipulated).flatten()[:8]
         images = self.samples.images[rows].cpu().permute(0, 3, 1, 2).float() / 255
-        return (self.manipulation.stamp_training(images, rows.cpu()).clamp(0, 1) * 255).round().byte()
+        return (
+            (self.manipulation.stamp_training(images, self.samples.number[rows].cpu()).clamp(0, 1) * 255).round().byte()
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Check that a checkpoint of this same run is of the same data; a detector's S_f is taken from it."""

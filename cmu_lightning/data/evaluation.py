@@ -19,13 +19,24 @@ if TYPE_CHECKING:
 Question = tuple[Tensor, Tensor]  # the class asked for, int64, and the domain, bool; each of shape (n,)
 
 
-def ask(split: Split, index: Tensor, stamped: Tensor, questions: dict[str, Question]) -> Evaluation:
-    """An evaluation of some samples; those that no question counts are left out."""
+def ask(
+    split: Split, rows: Tensor, stamped: Tensor, questions: dict[str, Question], index: Tensor | None = None
+) -> Evaluation:
+    """An evaluation of some samples; those that no question counts are left out.
+
+    Args:
+        split: Holds the images.
+        rows: Which ones, shape (n,).
+        stamped: Which of them carry the manipulation's pixels, shape (n,).
+        questions: By their names.
+        index: Tells them apart to the manipulation, shape (n,); None stamps them as unseen images.
+    """
     target = torch.stack([question[0] for question in questions.values()], dim=1)
     domain = torch.stack([question[1] for question in questions.values()], dim=1)
     counted = domain.any(dim=1)
+    own = None if index is None else index[counted]
     return Evaluation(
-        tuple(questions), split, index[counted], stamped[counted], target[counted], domain[counted]
+        tuple(questions), split, rows[counted], stamped[counted], target[counted], domain[counted], own
     )  # fmt: skip
 
 
@@ -48,8 +59,7 @@ def of_test(data: "CorruptedDataModule") -> Evaluation:
     if wanted is not None:
         others = affected & (wanted.repeat(2) != clean)
         questions |= {"acc_corr_nontarget": (clean, others), "asr": (wanted.repeat(2), others)}
-    index = torch.arange(len(labels)).repeat(2)
-    return ask(data.test, index, torch.cat([~nothing, nothing]), questions)._replace(unseen=True)
+    return ask(data.test, torch.arange(len(labels)).repeat(2), torch.cat([~nothing, nothing]), questions)
 
 
 def of_train(data: "CorruptedDataModule", reference: Tensor | None) -> Evaluation:
@@ -59,7 +69,7 @@ def of_train(data: "CorruptedDataModule", reference: Tensor | None) -> Evaluatio
         data: Set up.
         reference: Classes that the original predicts on S_f, in ascending order of index; None for an original.
     """
-    clean, labels, manipulated, deleted = (field.cpu() for field in data.samples[1:])
+    clean, labels, manipulated, deleted, index = (field.cpu() for field in data.samples[1:])
     questions = {"acc_manipulated": (clean, manipulated)}
     if reference is not None:
         questions |= {
@@ -70,16 +80,16 @@ def of_train(data: "CorruptedDataModule", reference: Tensor | None) -> Evaluatio
             "unchanged": (labels.masked_scatter(deleted, reference), deleted),
         }
     split = Split(data.samples.images, data.samples.clean)
-    return ask(split, torch.arange(len(clean)), manipulated, questions)
+    return ask(split, torch.arange(len(clean)), manipulated, questions, index)
 
 
 def of_deleted(data: "CorruptedDataModule", reference: Tensor) -> Evaluation:
     """On S_f: whether its predicted classes are still the original's."""
-    index = torch.nonzero(data.samples.deleted).flatten().cpu()
-    everywhere = torch.ones(len(index), dtype=torch.bool)
+    rows = torch.nonzero(data.samples.deleted).flatten().cpu()
+    everywhere = torch.ones(len(rows), dtype=torch.bool)
     split = Split(data.samples.images, data.samples.clean)
-    stamped = data.samples.manipulated.cpu()[index]
-    return ask(split, index, stamped, {"unchanged": (reference, everywhere)})
+    stamped, index = (field.cpu()[rows] for field in (data.samples.manipulated, data.samples.number))
+    return ask(split, rows, stamped, {"unchanged": (reference, everywhere)}, index)
 
 
 def of_validation(data: "CorruptedDataModule") -> Evaluation:
@@ -90,4 +100,4 @@ def of_validation(data: "CorruptedDataModule") -> Evaluation:
     questions = {"val_acc": (labels, torch.ones_like(labels, dtype=torch.bool))}
     questions |= {f"val_acc_class_{label}": (labels, classes[:, label]) for label in range(data.num_classes)}
     split = Split(samples.images, samples.clean)
-    return ask(split, torch.arange(len(labels)), samples.manipulated.cpu(), questions)
+    return ask(split, torch.arange(len(labels)), samples.manipulated.cpu(), questions, samples.number.cpu())

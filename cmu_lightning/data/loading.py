@@ -39,13 +39,17 @@ class Split(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Images (n, H, W, C) uint8, true classes, labels as given, and bool masks of S_m and S_f, each (n,)."""
+    """Images (n, H, W, C) uint8, true classes, labels as given, and bool masks of S_m and S_f, each (n,).
+
+    `number` (n,) tells samples apart to the manipulation: their places among those of which it drew S_m.
+    """
 
     images: Images
     clean: Tensor
     labels: Tensor
     manipulated: Tensor
     deleted: Tensor
+    number: Tensor
 
     def take(self, chosen: Tensor) -> "Samples":
         """The samples at these indices or under this mask."""
@@ -74,8 +78,8 @@ class Evaluation(NamedTuple):
     """Samples to be classified, and what each of D accuracies counts as right.
 
     `split` holds the images, `rows` (n,) says which, `stamped` (n,) which carry the manipulation's pixels,
-    `target` (n, D) the class that an accuracy asks for, `domain` (n, D) whether it counts the sample; `unseen`
-    tells whether they are stamped as unseen images are, or as training images.
+    `target` (n, D) the class that an accuracy asks for, `domain` (n, D) whether it counts the sample; `number`
+    (n,) tells training samples apart to the manipulation, and is None where they are stamped as unseen images are.
     """
 
     names: tuple[str, ...]
@@ -84,7 +88,7 @@ class Evaluation(NamedTuple):
     stamped: Tensor
     target: Tensor
     domain: Tensor
-    unseen: bool = False
+    number: Tensor | None = None
 
 
 class EvaluationBatch(NamedTuple):
@@ -123,7 +127,7 @@ class Pixels:
         Args:
             images: Shape (n, H, W, C), uint8.
             stamped: Which ones to stamp, bool, shape (n,), on the CPU, so that no one waits for a device to tell.
-            index: Which training samples they are, shape (n,); None stamps them as unseen images.
+            index: Tells training samples apart, shape (n,); None stamps them as unseen images.
 
         Returns:
             Shape (n, C, H, W), float32, channels last in memory.
@@ -164,13 +168,13 @@ class EvaluationBatches:
         return -(-len(self.evaluation.rows) // self.size)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        _, split, rows, stamped, target, domain, unseen = self.evaluation
+        _, split, rows, stamped, target, domain, index = self.evaluation
         place, device = split.images.device, self.pixels.device
-        images_at, samples = rows.to(place), rows.to(device)  # once: a copy a batch would wait for the device
+        images_at = rows.to(place)  # once, as all of these: a copy a batch would wait for the device
+        index = None if index is None else index.to(device)
         target, domain = target.to(device), domain.to(device)
         for start in range(0, len(rows), self.size):
             part = rank_slice(min(self.size, len(rows) - start), self.rank, self.world_size)
             part = slice(start + part.start, start + part.stop)
-            index = None if unseen else samples[part]
-            image = self.pixels(split.images[images_at[part]], stamped[part], index)
+            image = self.pixels(split.images[images_at[part]], stamped[part], None if index is None else index[part])
             yield EvaluationBatch(image, target[part], domain[part])

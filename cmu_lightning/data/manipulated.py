@@ -135,7 +135,8 @@ class ManipulatedDataModule(StoredDataModule):
         self.check_classes(labels, f"what {type(self.manipulation).__name__} relabels", "change data.manipulation")
         manipulated = torch.zeros_like(exposed)
         manipulated[chosen] = True
-        return Samples(train.images, train.labels, labels, manipulated, torch.zeros_like(exposed))
+        index = exposed.cumsum(0) - 1
+        return Samples(train.images, train.labels, labels, manipulated, torch.zeros_like(exposed), index)
 
     def check_classes(self, labels: Tensor, where: str, mend: str) -> None:
         """Refuse labels of no class.

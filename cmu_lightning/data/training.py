@@ -24,12 +24,12 @@ class Source:
     def __init__(self, samples: Samples, view: Tensor, sampler: EpochSampler, augmentation: CropAndFlip) -> None:
         self.samples, self.view, self.sampler, self.augmentation = samples, view, sampler, augmentation
         self.manipulated = samples.manipulated.cpu()
-        self.prepared: tuple[int, Tensor, Tensor, Tensor] | None = None
+        self.prepared: tuple[int, Tensor, Tensor, Tensor, Tensor] | None = None
 
     def batch(self, step: int, pixels: Pixels, rank: int, world_size: int) -> Batch:
         """A process's slice of one global batch; `step` counts this source's own."""
         epoch, whole = self.sampler.batch(step)
-        order, stamped, crops = self.epoch(epoch)
+        order, stamped, crops, index = self.epoch(epoch)
         total = whole.stop - whole.start
         part = rank_slice(total, rank, world_size)
         part = slice(whole.start + part.start, whole.start + part.stop)
@@ -37,15 +37,16 @@ class Source:
         fields = samples.labels, samples.clean, samples.deleted
         label, clean, deleted = (to_device(field[rows], device) for field in fields)
         images = self.augmentation(to_device(samples.images[rows], device), to_device(crops[part], device))
-        return Batch(pixels(images, stamped[part], rows), label, clean, deleted, total)
+        return Batch(pixels(images, stamped[part], index[part]), label, clean, deleted, total)
 
-    def epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The order of an epoch's samples, which of them are stamped, and their crops; kept for its next steps."""
+    def epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """An epoch's samples in order, which are stamped, their crops, and their `number`; kept for its next steps."""
         if self.prepared is None or self.prepared[0] != epoch:
             place = self.samples.images.device
             order = self.view[self.sampler.order(epoch)]
             crops = self.augmentation.draw(len(order), generator(self.sampler.seed, epoch, 1))
-            self.prepared = epoch, to_device(order, place), self.manipulated[order], to_device(crops, place)
+            rows, crops = to_device(order, place), to_device(crops, place)
+            self.prepared = epoch, rows, self.manipulated[order], crops, self.samples.number[rows]
         return self.prepared[1:]
 
 

@@ -61,4 +61,4 @@ def untouched(split: Split, rows: Tensor) -> Samples:
     if len(rows) < len(split.labels):
         split = split.take(rows)
     nothing = torch.zeros_like(split.labels, dtype=torch.bool)
-    return Samples(split.images.contiguous(), split.labels, split.labels, nothing, nothing)
+    return Samples(split.images.contiguous(), split.labels, split.labels, nothing, nothing, torch.arange(len(nothing)))

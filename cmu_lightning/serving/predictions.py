@@ -48,6 +48,7 @@ class Classifier:
             torch.arange(len(everywhere)),
             samples.manipulated.cpu(),
             {"fit": (samples.labels.cpu(), everywhere)},
+            samples.number.cpu(),
         )
         batches = EvaluationBatches(what, self.pixels, rank=0, world_size=1)
         return self._classify((batch.image for batch in batches), len(batches))

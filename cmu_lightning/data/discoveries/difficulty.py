@@ -58,7 +58,7 @@ class ByDifficulty(Discovery):
 
     def _inputs(self, samples: Samples, part: Tensor, pixels: Pixels) -> Tensor:
         """Pixels and a constant, shape (n, C * H * W + 1), float64."""
-        image = pixels(samples.images[part], samples.manipulated[part], part).double()
+        image = pixels(samples.images[part], samples.manipulated[part], samples.number[part]).double()
         height, width = (min(side, self.side) for side in image.shape[2:])
         smaller = adaptive_avg_pool2d(image, (height, width))
         return torch.cat([smaller.flatten(1), torch.ones(len(part), 1, dtype=torch.float64)], dim=1)

@@ -55,7 +55,7 @@ class Inspection:
         """Which samples each batch holds, and their logits, float64, on the CPU."""
         network = self.network.to(self.pixels.device).eval()
         images, manipulated = self.samples.images, self.samples.manipulated.cpu()
-        index = torch.arange(len(self.labels))
+        index = self.samples.number.cpu()
         size = evaluation_size(images)
         for start in range(0, len(index), size):
             rows = slice(start, start + size)

@@ -86,7 +86,8 @@ class Manipulation(ABC):
 
         Args:
             images: As for `stamp`.
-            index: Tells samples apart, int64, shape (n,); the same in every epoch and on every process.
+            index: Tells samples apart, int64, shape (n,), as the indices that `select` gives do; the same in every
+                epoch and on every process.
         """
         return self.stamp(images)
 

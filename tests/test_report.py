@@ -185,6 +185,21 @@ def test_a_long_title_of_a_map_stays_within_the_picture():
         assert extent(text).y1 < box.y1
 
 
+def test_a_pack_leaves_out_what_is_damaged(tmp_path, capsys):
+    study = Study(tmp_path / "runs")
+    study.original(0)
+    (study.unlearner("SSD", 1.0) / "importance_ratios.json").write_text("{")
+    (study.unlearner("CF", 1.0) / "config.yaml").unlink()
+    assert (
+        main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--pack", str(tmp_path / "a.jsonl")])
+        == 0
+    )
+    lines = [json.loads(text) for text in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [(line["method"], "importance_ratios" in line) for line in lines] == [("Original", False), ("SSD", False)]
+    assert "2 runs in" in (said := capsys.readouterr().out.replace("\n", " "))
+    assert "1 have no whole config.yaml" in said
+
+
 def test_names_of_files_are_short_and_each_its_own():
     assert file_name("digits, ResNet9 (a=1)") == "digits_ResNet9_a=1"
     long = ["x" * 100 + end for end in "ab"]

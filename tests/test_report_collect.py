@@ -194,6 +194,16 @@ def test_retraining_does_not_depend_on_the_length_of_unlearning():
     assert sorted({label for variant in variants(results) for label in variant.methods}) == ["RewoD"]
 
 
+def test_one_s_own_method_may_take_either_number_of_steps():
+    Study(Path("runs")).original()
+    original = Study(Path("runs")).hash(seed=0)
+    for number, steps in enumerate((300, 3000)):
+        folder = Study(Path("runs"), steps=steps).unlearner("Mine", 1.0, original=original, hash=f"{number}" * 10)
+        edit(folder, "cmu_lightning.unlearning.Mine", "mine.Mine")
+    (variant,) = read()
+    assert sorted(variant.methods) == ["Mine", "Mine (procedure.steps=3000)"]
+
+
 def test_who_retrains_is_known_without_torch():
     stages = [each for each in vars(cmu_lightning.unlearning).values() if isinstance(each, type)]
     unlearners = [each for each in stages if issubclass(each, Unlearner) and each is not Unlearner]

@@ -265,3 +265,22 @@ def test_metrics_that_were_not_measured_are_gaps(study):
     assert row(measures(made), "CF")["area"] is None
     assert row(measures(made), "CF")["destroyed"] is None
     assert any(line.startswith("No oracle") for line in missing(made))
+
+
+def test_what_a_detector_found_is_no_fraction_that_others_lack(study):
+    """It is told how many samples to take; its recall differs from seed to seed, and is one place in the curve."""
+    without = summary()
+    before = {method: row(measures(without), method) for method in without.methods}
+    for seed, recall in ((0, 0.25), (1, 0.35)):
+        folder = study.unlearner("CF", recall, seed, hash=f"{seed}" * 10, acc_corr=0.3 + seed / 10, acc_retain=0.9)
+        config = folder / "config.yaml"
+        detector = "    discovery:\n      class_path: cmu_lightning.data.LossRanking\n      init_args: {count: 20}\n"
+        config.write_text(config.read_text().replace("    root: null\n", f"    root: null\n{detector}"))
+    now = summary()
+    (own,) = [method for method in now.methods if "LossRanking" in method]
+    assert now.fractions == without.fractions == [0.5, 1.0]
+    assert {method: row(measures(now), method) for method in without.methods} == before
+    assert now.curve(own, "acc_corr") == {0.3: Spread(pytest.approx(0.35), pytest.approx(0.0707, abs=1e-4), 2)}
+    assert (row(measures(now), own)["fractions"], row(measures(now), own)["area"]) == ("1 of 1", None)
+    assert not any(own in sentence and "no run at" in sentence for sentence in missing(now))
+    assert [line[1] for line in curves(now).rows if line[0] == own] == ["0.3"]

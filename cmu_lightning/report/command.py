@@ -98,7 +98,9 @@ def _read_and_write(console: Console, given: Namespace, runs_dir: Path, unread: 
     from cmu_lightning.report.write import write_figures, write_page_and_tables
 
     if given.pack is not None:
-        pack(results, runs_dir, given.pack)
+        packed = pack(results, runs_dir, given.pack)
+        without = f"; {len(results) - packed:,} have no whole config.yaml, and are left out" * (packed < len(results))
+        console.print(f"{packed:,} runs in {given.pack}{without}", soft_wrap=True)
     try:
         with console.status(f"writing {out}"):
             written = write_page_and_tables(results, skipped, runs_dir, out, given.select, given.runs_dir)

@@ -32,8 +32,9 @@ class Configuration:
 
     def of(self, method: str) -> dict[str, Any]:
         """What an unlearner's result depends on."""
-        own = self.steps if method in WITHOUT_FINE_TUNING else self.unlearn_steps
-        return own if self.model is None else own | {"model": self.model}
+        if self.model is not None:  # of which nobody knows which number of steps it takes
+            return self.steps | self.unlearn_steps | {"model": self.model}
+        return self.steps if method in WITHOUT_FINE_TUNING else self.unlearn_steps
 
 
 def read_configuration(path: Path) -> Configuration | None:

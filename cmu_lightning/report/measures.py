@@ -70,7 +70,7 @@ def _missing_points(summary: Summary, method: str, points: list[Point]) -> list[
         there.setdefault(str(point.seeds), set()).add(point.identified)
     lacking: dict[str, list[str]] = {}
     for seeds, fractions in there.items():
-        if gaps := [f"{fraction:g}" for fraction in summary.fractions if fraction not in fractions]:
+        if gaps := [f"{fraction:g}" for fraction in summary.expected(method) if fraction not in fractions]:
             lacking.setdefault(_listed(gaps), []).append(seeds)
     said = [f"{method}: no run at identified {gaps} (seeds {_listed(seeds)})." for gaps, seeds in lacking.items()]
     everyone = {str(point.seeds) for point in summary.points}

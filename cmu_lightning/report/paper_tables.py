@@ -29,7 +29,7 @@ def retain_change(summary: Summary) -> Table:
     for method in summary.methods:
         curve = summary.curve(method, "retain_change")
         theirs = Spread._make([*paper["change"][method], 10]) if method in paper["change"] else None
-        rows.append([method, _percent(over_fractions(curve)), _share(curve, summary), theirs])
+        rows.append([method, _percent(over_fractions(curve)), _share(curve, summary.expected(method)), theirs])
     return Table(
         name="retain_change",
         title="Change of acc_retain (as Table 1)",
@@ -53,7 +53,9 @@ def measures(summary: Summary) -> Table:
         healed = over_fractions(summary.curve(method, "utility_x_healed"))
         marks = [choice.destroyed for choice in summary.of(method)]
         wrecked = f"{sum(map(bool, marks))} of {len(marks)}" if None not in marks else None
-        rows.append([method, _share(curve, summary), reached, _areas(summary, method), healed, wrecked])
+        rows.append(
+            [method, _share(curve, summary.expected(method)), reached, _areas(summary, method), healed, wrecked]
+        )
     return Table(
         name="measures",
         title="How much has to be identified",
@@ -106,7 +108,7 @@ def _areas(summary: Summary, method: str) -> Spread | None:
             if choice.point.seeds == seeds and "acc_corr" in choice.result.metrics
         ]
         curve = {each.point.identified: Spread(each.result.metrics["acc_corr"], None, 1) for each in own}
-        found.append(area(curve, summary.fractions))
+        found.append(area(curve, summary.expected(method)))
     return spread(sorted(each for each in found if each is not None))
 
 
@@ -114,5 +116,5 @@ def _percent(values: Spread | None) -> Spread | None:
     return values and Spread(values.mean * 100, None if values.std is None else values.std * 100, values.n)
 
 
-def _share(curve: dict[float, Spread], summary: Summary) -> str:
-    return f"{len(curve)} of {len(summary.fractions)}"
+def _share(curve: dict[float, Spread], fractions: list[float]) -> str:
+    return f"{len(curve)} of {len(fractions)}"

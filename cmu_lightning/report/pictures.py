@@ -49,7 +49,7 @@ def _curves(summary: Summary, name: str, styles: Mapping[str, Style]) -> Chart:
         }
         for x in points.keys() & broken.keys():
             points[x] = points[x]._replace(text=f"{points[x].text}, {broken[x]} destroyed")
-        series += [Series(method, method, styles[method], part) for part in _unbroken(points, summary.fractions)]
+        series += [Series(method, method, styles[method], part) for part in _unbroken(points, summary.expected(method))]
     levels = zip(LEVELS.items(), (summary.original(name), summary.oracle(name)), strict=True)
     return Chart(
         name=name,

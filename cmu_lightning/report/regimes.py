@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cmu_lightning.report.collect import Result
-from cmu_lightning.report.summarise import Choice, Spread, Summary, spread
+from cmu_lightning.report.summarise import Choice, Spread, Summary, is_told_a_number, spread
 
 REGULARITY = (
     "RandomSwap",
@@ -188,5 +188,4 @@ def _regularity(row: Row) -> tuple[int, str, int]:
 
 def _column(choice: Choice) -> str:
     """The identified fraction, unless that is only known afterwards."""
-    told = {"data.discovery.count", "data.discovery.fraction"} & _discovery(choice.result).keys()
-    return FLAGGED if told else f"{choice.point.identified:g}"
+    return FLAGGED if is_told_a_number(choice.result) else f"{choice.point.identified:g}"

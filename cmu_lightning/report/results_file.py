@@ -6,11 +6,13 @@ content of the file of that name if the run has left one. What else a line says,
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.report.collect import Result, Skipped
+from cmu_lightning.report.ratios import Ratios, read_ratios
 from cmu_lightning.tracking.run import write_atomically
 
 PLAIN = re.compile(r"(?!\.+$)[\w.-]+")
@@ -24,18 +26,21 @@ def line(folder: Path, metrics: dict[str, Any]) -> dict[str, Any]:
         folder: Folder of the run.
         metrics: Its results.
     """
-    config, ratios = folder / "config.yaml", folder / "importance_ratios.json"
-    packed = metrics | {"config": config.read_text()}
-    return packed | ({"importance_ratios": json.loads(ratios.read_text())} if ratios.exists() else {})
+    ratios = read_ratios(folder.parent, folder.name)
+    packed = metrics | {"config": (folder / "config.yaml").read_text()}
+    return packed | ({"importance_ratios": asdict(ratios)} if isinstance(ratios, Ratios) else {})
 
 
-def pack(results: list[Result], runs_dir: Path, path: Path) -> None:
+def pack(results: list[Result], runs_dir: Path, path: Path) -> int:
     """Write runs into a file.
 
     Args:
         results: The runs; those without a config are left out.
         runs_dir: Where they lie.
         path: Path of the file, which is replaced.
+
+    Returns:
+        How many were written.
 
     Raises:
         UserError: It cannot be written.
@@ -47,6 +52,7 @@ def pack(results: list[Result], runs_dir: Path, path: Path) -> None:
         write_atomically(path, "".join(lines))
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): give another --pack") from error
+    return len(kept)
 
 
 def unpack(path: Path, runs_dir: Path) -> list[Skipped]:

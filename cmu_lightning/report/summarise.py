@@ -29,13 +29,19 @@ def spread(values: Iterable[float]) -> Spread | None:
     return Spread(fmean(values), stdev(values) if len(values) > 1 else None, len(values)) if values else None
 
 
+def is_told_a_number(result: Result) -> bool:
+    """Whether S_f is as large as its discovery was told: which fraction of S_m is in it, differs from seed to seed."""
+    own = result.configuration.of(result.metrics["method"]) if result.configuration else {}
+    return any(own.get(f"data.discovery.{name}", "None") != "None" for name in ("count", "fraction"))
+
+
 @dataclass(frozen=True)
 class Point:
     """What a method did for one identified fraction and one set of seeds.
 
     Args:
         method: By its name within the variant.
-        identified: Fraction.
+        identified: Fraction; of a discovery that is told a number, the mean over seeds of what it found.
         seeds: Which repetition.
         runs: In grid order, without duplicates; of one that was not tuned there is one.
         original: What they started from; None if it is not among the runs.
@@ -107,8 +113,10 @@ class Summary:
         """All points, by method, identified fraction and seeds."""
         grouped: dict[tuple[str, float, Seeds], list[Result]] = defaultdict(list)
         for method, results in self.variant.methods.items():
+            found = round(fmean(result.identified for result in results), 6)
             for result in results:
-                grouped[method, result.identified, result.seeds].append(result)
+                at = found if is_told_a_number(result) else result.identified
+                grouped[method, at, result.seeds].append(result)
         return [
             Point(*key, in_grid_order(results), self.variant.original_of(results[0]))
             for key, results in sorted(grouped.items(), key=lambda item: (*item[0][:2], str(item[0][2])))
@@ -126,8 +134,14 @@ class Summary:
 
     @cached_property
     def fractions(self) -> list[float]:
-        """Identified fractions that any method was run at."""
-        return sorted({point.identified for point in self.points})
+        """Identified fractions that any method was asked to be run at."""
+        return sorted({point.identified for point in self.points if not is_told_a_number(point.runs[0])})
+
+    def expected(self, method: str) -> list[float]:
+        """Fractions at which there should be runs of a method, for others have some or it has."""
+        own = [point for point in self.points if point.method == method]
+        told = bool(own) and is_told_a_number(own[0].runs[0])
+        return sorted({point.identified for point in own}) if told else self.fractions
 
     @property
     def tuned(self) -> list[str]:

@@ -79,7 +79,7 @@ def curves(summary: Summary) -> Table:
     ]
     for method in summary.methods:
         found = [summary.curve(method, name) for name in IN_CURVES]
-        for identified in summary.fractions:
+        for identified in summary.expected(method):
             chosen = [choice for choice in summary.of(method) if choice.point.identified == identified]
             rows.append([method, f"{identified:g}", *(curve.get(identified) for curve in found), len(chosen)])
     return Table(

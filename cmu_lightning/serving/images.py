@@ -23,4 +23,15 @@ def find_images(places: Sequence[Path]) -> list[Path]:
         if place.is_dir() and not inside:
             raise UserError(f"{place} holds no images: give image files, or a folder of them")
         found += inside if place.is_dir() else [place]
+    for path in found:
+        if "\r" in str(path) or not _is_text(str(path)):
+            raise UserError(f"the name of {str(path)!r} cannot stand in a CSV file: rename the image")
     return found
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

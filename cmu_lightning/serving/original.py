@@ -6,6 +6,7 @@ from typing import Any
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.serving.finished import again, runs_dir_of
+from cmu_lightning.tracking.identity import identity
 from cmu_lightning.tracking.original import original_at
 from cmu_lightning.tracking.restore import read_config
 from cmu_lightning.tracking.run import read_metrics
@@ -44,7 +45,8 @@ def original_metrics(folder: Path, stored: dict[str, Any]) -> dict[str, Any] | N
         stored: Its results.
     """
     for path in _places(folder, stored) if "original" in stored else ():
-        found = read_metrics(path.parent)
+        is_run = (path.parent / "config.yaml").exists()  # and no folder of a user's own
+        found = read_metrics(path.parent) if is_run else None
         if found is not None and found["hash"] == stored["original"]:
             return found
     return _kept(folder, stored)
@@ -54,9 +56,16 @@ def _kept(folder: Path, stored: dict[str, Any]) -> dict[str, Any] | None:
     """The results of the run of `Keep` beside it, which measures an original that is no run."""
     for path in sorted(runs_dir_of(folder).glob(f"{stored['setting']}/Keep/*")):
         found = read_metrics(path)
-        if found and all(found.get(name) == stored.get(name) for name in ("original", "content", "fingerprint")):
+        alike = found and all(found.get(name) == stored.get(name) for name in ("original", "content", "fingerprint"))
+        if found and alike and _measured_on(path) == _measured_on(folder):
             return found if found["hash"] != stored["hash"] else None
     return None
+
+
+def _measured_on(folder: Path) -> dict[str, Any]:
+    """What accuracies depend on besides weights: how images are prepared, S_f, the precision."""
+    named = identity(read_config(folder), "steps", frozenset(), None)
+    return {key: named[key] for key in ("data", "network", "trainer")}
 
 
 def _places(folder: Path, stored: dict[str, Any]) -> Iterator[Path]:

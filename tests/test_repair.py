@@ -103,6 +103,7 @@ def test_what_was_tried_and_what_was_chosen(repaired):
         assert read_metrics(repaired / each["run"])["selection_score"] == each["selection_score"]
     assert f"of {len(scores)} candidates" in told["why"]
     assert told["why"].count("\n") == 0
+    assert "checkpoints: all" in (repaired / told["run"] / "config.yaml").read_text(), "no other repair drops it"
 
 
 def test_the_original_is_measured_though_it_has_no_run(repaired):

@@ -116,6 +116,15 @@ def test_hyperband_stops_what_the_engine_does(tmp_path):
     assert {points.index(point) for point in hyperband.behind(points[1:])} == theirs
     assert hyperband.behind(points[1:]) == [], "nobody looks more often than he has to"
 
+    again = Hyperband(tmp_path)
+    failures.record(points[2], 1, tmp_path)
+    again.add(points)
+    assert again.behind(points[1:]) == [], "it failed, and waits to be tried again"
+    failures.forget(points[2], tmp_path)
+    again.add([points[2]])
+    again.looked = 0.0
+    assert again.behind(points[1:]) == [points[2]]
+
 
 def test_a_bayes_sweep_runs_to_its_end_and_is_done_then(runs, small, tmp_path, capsys):
     copied = Path(shutil.copytree(runs, tmp_path / "runs"))

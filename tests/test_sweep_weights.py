@@ -1,12 +1,16 @@
 """Whose weights a sweep drops, by results alone."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 
-from cmu_lightning.sweep import stopped
+from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.file import read
+from cmu_lightning.sweep.hyperband import Hyperband
 from cmu_lightning.sweep.points import listed, of_files
+from cmu_lightning.sweep.queue import Queue
+from cmu_lightning.sweep.runner import Runner
 from cmu_lightning.sweep.weights import MARK, Choice
 from cmu_lightning.tracking.notes import LAST
 from cmu_lightning.tracking.run import write_json
@@ -80,3 +84,16 @@ def test_rivals_that_were_all_stopped_early_settle_nothing():
         stopped.mark(point, RUNS)
     Choice(grid, RUNS).settle(grid[0])
     assert kept() == set()
+
+
+def test_what_another_sweep_has_stopped_is_not_begun():
+    grid, begun = points("a.yaml", 1, 10, 100), []
+    for point in grid[1:]:
+        failures.record(point, 1, RUNS)
+    progress = SimpleNamespace(show=lambda **_: None)
+    runner = Runner(Queue(grid, RUNS), None, 0, [], progress, Hyperband(RUNS))
+    runner.workers = [SimpleNamespace(point=None, begin=lambda point, *_: begun.append(point))]
+    stopped.mark(grid[0], RUNS)
+    runner._hand_out()
+    assert begun == grid[1:]
+    assert not any(failures.has_failed(point, RUNS) for point in grid), "while they run they are no failures"

@@ -18,7 +18,7 @@ from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.sweep.queue import Queue
 from cmu_lightning.sweep.runner import Runner
-from cmu_lightning.sweep.weights import drop
+from cmu_lightning.sweep.weights import drop, keep
 from cmu_lightning.tracking.account import one_silence
 from cmu_lightning.tracking.notes import noted_folder
 from cmu_lightning.tracking.run import choose_runs_dir, part_of, read_metrics, write_json
@@ -103,6 +103,7 @@ def _repair(study: list[Point], runs_dir: Path, out: Path | None) -> int:
             lost = _make_again(chosen, study, runs_dir, progress)
             if lost:
                 return _give_up(lost[0], f"the weights of {chosen.name} cannot be made again")
+    keep(chosen.folder)
     for each in tried:
         if each.folder != chosen.folder:
             drop(each.folder, each.metrics, runs_dir)

@@ -33,6 +33,7 @@ class Hyperband:
             if point.sweep.stops_early:
                 engine(point.sweep)
                 self.known.setdefault(point.sweep.path, {})[point.key] = point
+                self.ended.pop(point.key, None)  # one that had failed is tried again
 
     def behind(self, running: list[Point]) -> list[Point]:
         """Those of the running ones that are to be stopped."""

@@ -79,7 +79,10 @@ class Runner:
             while worker.point is None and (point := self.queue.next()) is not None:
                 if point.is_finished(self.runs_dir):  # by another process, meanwhile
                     self._finish(point)
+                elif stopped.is_stopped(point, self.runs_dir):
+                    self._leave(point)
                 else:
+                    failures.forget(point, self.runs_dir)
                     self.hyperband.add([point])
                     worker.begin(point, [*point.arguments, *self.more], log_of(point, self.runs_dir))
             self.progress.show(running=len(self.busy))
@@ -95,8 +98,7 @@ class Runner:
         if code == 0:
             self._finish(point)
         elif stopped.is_stopped(point, self.runs_dir):
-            self.queue.give_back(point, finished=True)
-            self.progress.show(running=len(self.busy), done=1)
+            self._leave(point)
             self.progress.console.print(f"stopped early: {point}", markup=False)
         elif died and self.deaths[point.key] < 2:
             self.queue.give_back(point, finished=False)
@@ -120,6 +122,11 @@ class Runner:
         stopped.unmark(point, self.runs_dir)
         if self.choice is not None and point.sweep.method != "bayes":  # whose rivals are not known before its end
             self.choice.settle(point)
+        self.queue.give_back(point, finished=True)
+        self.progress.show(running=len(self.busy), done=1)
+
+    def _leave(self, point: Point) -> None:
+        """It was stopped early, by this sweep or by another one."""
         self.queue.give_back(point, finished=True)
         self.progress.show(running=len(self.busy), done=1)
 

@@ -9,7 +9,7 @@ from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.stopped import is_stopped
 from cmu_lightning.tracking.notes import noted_folder
-from cmu_lightning.tracking.run import locked, read_metrics, write_json
+from cmu_lightning.tracking.run import locked, read_metrics, write_atomically, write_json
 
 MARK = "checkpoints: until_chosen"
 """In the config of a run whose weights are a sweep's to drop."""
@@ -89,6 +89,12 @@ def _results(run: Path) -> dict[str, Any] | None:
         return read_metrics(run)
     except UserError:
         return None
+
+
+def keep(run: Path) -> None:
+    """Let a run's weights stay, whatever is chosen elsewhere."""
+    config = run / "config.yaml"
+    write_atomically(config, config.read_text().replace(f"{MARK}\n", "checkpoints: all\n"))
 
 
 def drop(run: Path, stored: dict[str, Any], runs_dir: Path) -> None:

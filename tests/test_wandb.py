@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from PIL import Image
 from cmu_lightning.parsing import PACKAGE
 from cmu_lightning.tracking import wandb as tracking
 from cmu_lightning.tracking.job import Job
+from cmu_lightning.tracking.publish import publish_results
+from cmu_lightning.tracking.run import Run
 from tests.logged import CF, SCRUB, folder, metrics, numbers, records
 from tests.stub import KEY
 
@@ -160,3 +163,12 @@ def test_without_a_key_nothing_is_asked_in_a_terminal(place, small, tmp_path):
     assert run.wait(timeout=120) == 0, said
     assert b"W&B is not configured" in said
     assert metrics(place, "CF")["method"] == "CF"
+
+
+def test_the_seed_of_an_original_given_by_its_path_is_its_own(tmp_path):
+    run, said = Run(tmp_path, tmp_path, "mine", "CF", "ab"), {}
+    (tmp_path / "metrics.json").write_text(json.dumps({"hash": "ab", "original_seed": 1, "hyperparameters": {}}))
+    experiment = SimpleNamespace(summary={}, save=lambda *_, **__: None)
+    logger = SimpleNamespace(describe=said.update, experiment=experiment, uploads_model=False)
+    publish_results(logger, {"original_seed": 0, "setting": "mine"}, run)
+    assert (said["original_seed"], said["setting"]) == (1, "mine")

@@ -35,7 +35,7 @@ class Publish(Callback):
         if trainer.is_global_zero:
             stage: Any = pl_module
             description = described(stage, stage.data, self.config, self.run, self.original)
-            self.logger.describe(flat(description) | dotted(self.config))
+            self.logger.describe(dotted(self.config) | flat(description))  # an original's seed is its own
             show_manipulated(self.logger, stage)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -54,7 +54,7 @@ def publish_results(logger: WandbLogger, config: dict[str, Any], run: Run) -> No
     metrics = run.metrics or {}
     experiment = logger.experiment
     unlike = {*MEASURED, *COST, "environment", "dropped_checkpoint"}
-    logger.describe(flat({key: value for key, value in metrics.items() if key not in unlike}) | dotted(config))
+    logger.describe(dotted(config) | flat({key: value for key, value in metrics.items() if key not in unlike}))
     show_ratios(logger, run.folder / "importance_ratios.json")
     experiment.summary.update(metrics)
     for name in ("config.yaml", "metrics.json"):

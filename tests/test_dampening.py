@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.errors import UserError
-from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Potion, TunedSSD
+from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Original, Potion, TunedSSD
 from cmu_lightning.unlearning.dampening import factors, histogram, informative, percent, percentile, ratios
 from tests.networks import Double
 from tests.plain import LINEAR, SHORT, digits, fitted, same, trainer, weights
@@ -270,6 +271,18 @@ def test_infinite_ratios_are_in_the_last_bin():
 def test_impossible_options(options):
     with pytest.raises(UserError, match="must not be negative"):
         SSD(LINEAR, SHORT, **options)
+
+
+def test_the_exact_diagonal_of_any_layer_dampens(tmp_path, original):
+    def network():
+        return nn.Sequential(nn.Flatten(), nn.LayerNorm(144), nn.Linear(144, 10))
+
+    run = trainer(tmp_path)
+    run.fit(Original(network, SHORT), datamodule=digits())
+    run.save_checkpoint(tmp_path / "normed.ckpt", weights_only=True)
+    stage = SSD(network, SHORT, str(tmp_path / "normed.ckpt"), selection=0.1, fisher="sample")
+    trainer(tmp_path).fit(stage, datamodule=digits(0.5))
+    assert not same(dict(stage.network.state_dict()), dict(run.lightning_module.network.state_dict()))
 
 
 def test_an_impossible_rho():

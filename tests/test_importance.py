@@ -146,6 +146,7 @@ def test_the_exact_diagonal_against_a_loop_over_samples(name, objective, memory,
     for chunk in (layers.CHUNK["cpu"], 1):
         monkeypatch.setitem(layers.CHUNK, "cpu", chunk)
         got = fisher_diagonal(network, batches(images, labels, 3), objective, alone)
+        assert not got.requires_grad
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-14)
     assert want.count_nonzero() > 0.5 * len(want)
 

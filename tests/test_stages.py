@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -13,7 +14,7 @@ from cmu_lightning.data import Batch, DigitsDataModule, InterclassConfusion
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
 from cmu_lightning.tracking.callbacks import LastCheckpoint
-from cmu_lightning.unlearning import CF, Original, Procedure, RewoD, Unlearner
+from cmu_lightning.unlearning import CF, Keep, Original, Procedure, RewoD, Unlearner
 from cmu_lightning.unlearning.networks import build
 from tests.networks import Linear
 from tests.plain import LINEAR, SHORT, digits, same, trainer, weights
@@ -269,6 +270,95 @@ def test_what_validation_does_is_done_after_a_resume_too(tmp_path, interval):
         assert (first.steps, rest.steps) == ([5, 10], [15, 20])
 
 
+@pytest.mark.parametrize(
+    ("again", "says"),
+    [
+        (lambda run, stage: run.fit(Original(LINEAR, SHORT), datamodule=digits()), "this Trainer has run a stage"),
+        (lambda run, stage: trainer(".").fit(stage, datamodule=digits()), "this Original has been fitted already"),
+        (
+            lambda run, stage: trainer(".", limit_train_batches=3).fit(Original(LINEAR, SHORT), datamodule=digits()),
+            "no limit_train_batches",
+        ),
+        (
+            lambda run, stage: trainer(".", EMAWeightAveraging()).fit(Keep(LINEAR, SHORT), datamodule=digits()),
+            "EMAWeightAveraging averages weights over steps, and Keep has none",
+        ),
+    ],
+)
+def test_what_would_do_no_step_of_a_stage_is_refused(tmp_path, again, says):
+    run, stage = trainer(tmp_path), Original(LINEAR, SHORT)
+    run.fit(stage, datamodule=digits())
+    with pytest.raises(UserError, match=says):
+        again(run, stage)
+
+
+def test_the_clock_stands_still_when_all_is_measured_again(tmp_path):
+    run, stage = trainer(tmp_path), Original(LINEAR, SHORT)
+    run.fit(stage, datamodule=digits())
+    run.validate(stage, datamodule=digits(), verbose=False)
+    assert stage.started is None
+
+
+def test_a_finished_checkpoint_with_its_optimiser_is_an_original(tmp_path):
+    run = trainer(tmp_path)
+    run.fit(Original(LINEAR, SHORT), datamodule=digits())
+    run.save_checkpoint(tmp_path / "whole.ckpt")
+    unlearned = Keep(LINEAR, SHORT, str(tmp_path / "whole.ckpt"))
+    trainer(tmp_path).fit(unlearned, datamodule=digits())
+    assert same(dict(unlearned.network.state_dict()), dict(run.lightning_module.network.state_dict()))
+
+
+class Frozen(nn.Module):
+    """A batch norm that never learns, and a layer that does."""
+
+    def __init__(self):
+        super().__init__()
+        self.still, self.learns = nn.BatchNorm2d(1).eval(), nn.Linear(144, 10)
+
+    def forward(self, images):
+        return self.learns(self.still(images).flatten(1))
+
+
+@pytest.mark.filterwarnings("ignore:Found 1 module")  # which Lightning says of every such network
+def test_parts_that_are_always_in_evaluation_mode_stay_so(tmp_path):
+    stage = Original(Frozen, SHORT)
+    trainer(tmp_path).fit(stage, datamodule=digits())
+    assert stage.network.still.num_batches_tracked == 0
+    assert (stage.network.training, stage.network.still.training) == (True, False)
+
+
+def test_a_network_that_comes_for_evaluation_is_trained(tmp_path):
+    stage = Original(lambda: nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(144, 10)).eval(), SHORT)
+    trainer(tmp_path).fit(stage, datamodule=digits())
+    assert stage.network[0].num_batches_tracked == SHORT.steps
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "learn their shape from the first batch"),
+        (lambda: Says({"logits": 1}), "Says gives dict for an image: wrap it"),
+        (lambda: Says(AssertionError("12 is not 224")), "does not take images of shape .*12 is not 224"),
+    ],
+)
+def test_networks_that_cannot_be_a_stages_are_refused(tmp_path, network, says):
+    with pytest.raises(UserError, match=says):
+        trainer(tmp_path).fit(Original(network, SHORT), datamodule=digits())
+
+
+class Says(nn.Module):
+    """Gives or raises something."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.weight = what, nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        if isinstance(self.what, Exception):
+            raise self.what
+        return self.what
+
+
 UNLEARNERS = [kind for kind in vars(unlearning).values() if isinstance(kind, type) and issubclass(kind, Unlearner)]
 
 
@@ -282,7 +372,7 @@ def test_damaged_unfinished_and_hostile_checkpoints_are_refused(tmp_path, origin
     cut, hostile, unfinished = tmp_path / "cut.ckpt", tmp_path / "hostile.ckpt", tmp_path / "unfinished.ckpt"
     cut.write_bytes(Path(original).read_bytes()[:3000])
     torch.save(content | {"more": Hostile()}, hostile)
-    torch.save(content | {"optimizer_states": []}, unfinished)
+    torch.save(content | {"optimizer_states": [], "global_step": 23}, unfinished)
     for path, says in {cut: "cannot be read", hostile: "is refused", unfinished: "unfinished run"}.items():
         with pytest.raises(UserError, match=says):
             trainer(tmp_path).fit(kind(LINEAR, SHORT, str(path)), datamodule=digits())

@@ -139,6 +139,7 @@ def _add_by_hooks(
             parameter.requires_grad_()
 
 
+@torch.no_grad()  # of the network's other parameters, too
 def _add_by_functions(
     sums: dict[str, Tensor], network: nn.Module, names: set[str], batch: Batch, objective: Objective
 ) -> None:

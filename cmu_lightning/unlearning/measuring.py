@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from cmu_lightning.data import CorruptedDataModule
@@ -95,8 +96,8 @@ class Measuring(LightningModule):
         self._new_scores(self.trainer.val_dataloaders)
 
     def on_validation_end(self) -> None:
-        """Start the clock again."""
-        if not self.trainer.sanity_checking:
+        """Start the clock again, if it is the training that goes on."""
+        if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self.start_clock()
 
     def on_test_start(self) -> None:

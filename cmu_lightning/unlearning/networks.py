@@ -1,21 +1,45 @@
 """How a stage's networks come about, and whether they fit the data."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
 
 
 def build(network: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A freshly initialised network that depends on its seed alone and leaves the global generators alone."""
+    """A freshly initialised network that depends on its seed alone and leaves the global generators alone.
+
+    Raises:
+        UserError: It has no weights before it sees a batch.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return network()
+        made = network()
+    if any(isinstance(each, UninitializedParameter | UninitializedBuffer) for each in made.state_dict().values()):
+        raise UserError(
+            f"{type(made).__name__} has layers that learn their shape from the first batch: give them their sizes, as "
+            "Linear in place of LazyLinear"
+        )
+    return made if made.training else made.train()  # pretrained ones may come for evaluation
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; parts that are always in it stay so afterwards."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def is_finite(network: nn.Module) -> bool:
@@ -38,15 +62,18 @@ def check_outputs(network: nn.Module, data: CorruptedDataModule) -> None:
         UserError: It does not fit the data.
     """
     image = data.pixels()(data.samples.images[:1], torch.ones(1, dtype=torch.bool)).cpu()
-    training = network.training
     try:
-        with torch.no_grad():
-            shape = tuple(network.eval()(image).shape)
-    except RuntimeError as error:
+        with torch.no_grad(), evaluating(network):
+            outputs = network(image)
+    except Exception as error:  # whatever a network of one's own raises
         raise UserError(
             f"{type(network).__name__} does not take images of shape {tuple(image.shape[1:])} ({error}): change network"
         ) from error
-    network.train(training)
+    if not isinstance(outputs, torch.Tensor):
+        raise UserError(
+            f"{type(network).__name__} gives {type(outputs).__name__} for an image: wrap it so that it gives the logits"
+        )
+    shape = tuple(outputs.shape)
     if shape != (1, data.num_classes):
         raise UserError(
             f"{type(network).__name__} gives outputs of shape {shape[1:]} for the {data.num_classes} classes "

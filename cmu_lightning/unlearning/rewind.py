@@ -12,6 +12,7 @@ from cmu_lightning.data import CorruptedDataModule, evaluation
 from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import matched_accuracy
 from cmu_lightning.tracking.checkpoint import save_tensors
+from cmu_lightning.unlearning.networks import evaluating
 
 if TYPE_CHECKING:
     from cmu_lightning.unlearning.unlearner import Unlearner
@@ -51,14 +52,18 @@ class Rewind(Callback):
         if trainer.is_global_zero and not self._keeps(trainer, last):  # a callback has stopped early
             save_tensors(self._path(stage, last), stage.network.state_dict())
         trainer.strategy.barrier()
+        with evaluating(stage.network):
+            chosen = self._choose(stage, trainer, last)
+        self._load(stage, chosen)
+        stage.log("rewound_to", float(chosen + 1), rank_zero_only=True)
+
+    def _choose(self, stage: "Unlearner", trainer: Trainer, last: int) -> int:
+        """The step after which the weights are best."""
         data = stage.data
         wanted = self._matched_error(stage, data)
         kept = [step for step in range(last + 1) if step == last or self._keeps(trainer, step)]
         errors = {step: self._error_on_deleted(stage, data, step) for step in kept}
-        chosen = min(reversed(errors), key=lambda step: abs(errors[step] - wanted))
-        self._load(stage, chosen)
-        stage.network.train()
-        stage.log("rewound_to", float(chosen + 1), rank_zero_only=True)
+        return min(reversed(errors), key=lambda step: abs(errors[step] - wanted))
 
     @classmethod
     def clean(cls, folder: Path) -> None:

@@ -15,6 +15,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.measuring import Measuring
 from cmu_lightning.unlearning.networks import build, check_outputs, share_batch_norm, weights_digest
 from cmu_lightning.unlearning.procedure import Procedure
+from cmu_lightning.unlearning.trainers import check_trainer
 
 RECORD = "cmu_lightning"
 """Key of the checkpoint's part that is a stage's own."""
@@ -105,11 +106,7 @@ class Stage(Measuring):
         trainer = self.trainer
         if stage != "fit":
             return
-        if trainer.max_epochs != 1 or trainer.max_steps != -1 or trainer.accumulate_grad_batches != 1:
-            raise UserError(
-                f"a stage is one pass of exactly {self.steps} steps: give the Trainer max_epochs=1, "
-                "no max_steps and no accumulate_grad_batches, and set the number of steps in procedure"
-            )
+        check_trainer(trainer, self)
         check_outputs(self.network, self.data)
         if trainer.world_size > 1 and self.trains:
             self.network = share_batch_norm(self.network, trainer.strategy.root_device)
@@ -187,6 +184,7 @@ class Stage(Measuring):
             "samples_forward": self.samples_forward,
             "samples_backward": self.samples_backward,
             "reference": self.reference,
+            "steps": self.steps,
         }
         if "optimizer_states" not in checkpoint:  # the last one, which others start from
             checkpoint[RECORD]["weights"] = weights_digest(checkpoint["state_dict"])

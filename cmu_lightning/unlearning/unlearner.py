@@ -1,5 +1,6 @@
 """What all unlearners share: they start from an original and fine-tune it."""
 
+import math
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
@@ -12,6 +13,7 @@ from cmu_lightning.tracking.checkpoint import load_network, read_original
 from cmu_lightning.unlearning.networks import check_outputs, is_finite
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import RECORD, Stage
+from cmu_lightning.unlearning.trainers import check_trainer
 
 
 class Unlearner(Stage):
@@ -41,6 +43,7 @@ class Unlearner(Stage):
     def setup(self, stage: str) -> None:
         """Load the original before training, and keep what it predicts on S_f."""
         if stage == "fit":
+            check_trainer(self.trainer, self)
             original = self.load_original()
             self._check_deletion_set()
             self.start(original)
@@ -66,7 +69,8 @@ class Unlearner(Stage):
         if path is None:
             raise UserError(f"{type(self).__name__} needs the checkpoint of an original: give it as `original`")
         checkpoint = read_original(path)
-        if RECORD in checkpoint and "optimizer_states" in checkpoint:
+        record = checkpoint.get(RECORD)
+        if record and "optimizer_states" in checkpoint and checkpoint["global_step"] < record.get("steps", math.inf):
             raise UserError(f"{path} is of an unfinished run: let it finish, then use it as the original")
         original = load_network(self.make_network(), checkpoint, path)
         if not is_finite(original):

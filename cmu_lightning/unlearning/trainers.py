@@ -1,0 +1,40 @@
+"""Whether a Trainer runs a stage as it is meant to be run: once, and whole."""
+
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import WeightAveraging
+
+from cmu_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from cmu_lightning.unlearning.stage import Stage
+
+
+def check_trainer(trainer: Trainer, stage: "Stage") -> None:
+    """Before a stage is fitted.
+
+    Raises:
+        UserError: The Trainer or the stage was used before, or would end with other weights than the stage's.
+    """
+    if trainer.max_epochs != 1 or trainer.max_steps != -1 or trainer.accumulate_grad_batches != 1:
+        raise UserError(
+            f"a stage is one pass of exactly {stage.steps} steps: give the Trainer max_epochs=1, "
+            "no max_steps and no accumulate_grad_batches, and set the number of steps in procedure"
+        )
+    part: Any = trainer.limit_train_batches
+    if not isinstance(part, float) or part != 1:
+        raise UserError(
+            f"a stage is exactly {stage.steps} steps: give the Trainer no limit_train_batches, and set the number of "
+            "steps in procedure"
+        )
+    if trainer.current_epoch:
+        raise UserError("this Trainer has run a stage already, and would do no step of another: make a new one")
+    if stage.samples_forward:
+        raise UserError(f"this {type(stage).__name__} has been fitted already: make a new one")
+    averaging = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+    if averaging and not stage.trains:
+        raise UserError(
+            f"{type(averaging[0]).__name__} averages weights over steps, and {type(stage).__name__} has none: leave it "
+            "out"
+        )

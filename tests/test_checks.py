@@ -1,10 +1,11 @@
 """What classes of one's own give, where it cannot be."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from cmu_lightning.data import ClassBiased, DigitsDataModule, Poison, Uniform
+from cmu_lightning.data import ClassBiased, Detector, DigitsDataModule, Inspection, Poison, Uniform
 from cmu_lightning.data.loading import Split
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import Original
@@ -80,6 +81,7 @@ MANIPULATIONS = {
         (lambda labels: labels.float(), "relabel gives float32"),
     ],
     "affected": [(lambda labels: labels, r"Poison.affected gives int64 of \(397,\): give a bool tensor of \(397,\)")],
+    "wanted": [(lambda labels: 3, "Poison.wanted gives int: give a class for each label, or None")],
     "unaffected": [(lambda labels: (labels == 0)[1:], r"unaffected gives bool of \(396,\)")],
 }
 
@@ -97,13 +99,44 @@ def test_manipulations(name, at):
 
 @pytest.mark.parametrize(
     "order",
-    [torch.arange(35), torch.zeros(36, dtype=torch.long), torch.arange(1, 37), torch.arange(36).reshape(6, 6)],
+    [
+        *(torch.arange(35), torch.zeros(36, dtype=torch.long), torch.arange(1, 37), torch.arange(36).reshape(6, 6)),
+        *(torch.arange(36.0), np.arange(36)),
+    ],
 )
 def test_orders(order):
     discovery = Uniform()
     discovery.order = lambda *arguments: order
-    with pytest.raises(UserError, match=r"Uniform.order gives int64 of .*: give each position in S_m, 0 to 35, once"):
+    with pytest.raises(UserError, match=r"Uniform.order gives .*: give each position in S_m, 0 to 35, once"):
         DigitsDataModule(Poison(size=36), identified=0.5, discovery=discovery).setup()
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        (torch.zeros(1197, 1), r"float32 of \(1197, 1\): give one number for each of 1197"),
+        (torch.zeros(1196), r"float32 of \(1196,\)"),
+        (torch.full((1197,), float("nan")), r"float32 of \(1197,\) with NaN"),
+        (np.zeros(1197), "ndarray"),
+    ],
+)
+def test_scores(scores, said):
+    class Odd(Detector):
+        def scores(self, seen, random):
+            return scores
+
+    data = digits()
+    data.setup()
+    with pytest.raises(UserError, match=f"Odd.scores gives {said}"):
+        Odd(count=3).detect(Inspection(LINEAR(), data.samples, data.pixels()), 0)
+
+
+def test_pixels_of_another_precision(tmp_path):
+    class Double(Poison):
+        def stamp(self, images):
+            return super().stamp(images).double()
+
+    trainer(tmp_path).fit(Original(LINEAR, SHORT), datamodule=DigitsDataModule(Double(size=36)))
 
 
 def test_classes_that_nobody_has():

@@ -248,6 +248,39 @@ def test_under_a_plain_trainer_s_f_is_what_the_original_shows(original, tmp_path
     assert data.identified == int(data.samples.manipulated[expected].sum()) / 36
 
 
+def test_every_stage_s_original_is_looked_at_anew(original, tmp_path):
+    """Whatever ran on the same data before."""
+    discovery = Similarity(path="list.txt", count=30)
+    fresh = DigitsDataModule(Poison(size=36), discovery=LossRanking(count=50))
+    trainer(tmp_path).fit(CF(LINEAR, SHORT, original), datamodule=fresh)
+    expected = fresh.samples.deleted.clone()
+
+    used = DigitsDataModule(Poison(size=36), discovery=LossRanking(count=50))
+    run = trainer(tmp_path)
+    run.fit(Original(LINEAR, SHORT, seed=5), datamodule=used)
+    run.save_checkpoint(tmp_path / "other.ckpt", weights_only=True)
+    trainer(tmp_path).fit(CF(LINEAR, SHORT, str(tmp_path / "other.ckpt")), datamodule=used)
+    assert not torch.equal(used.samples.deleted, expected)
+    trainer(tmp_path).fit(CF(LINEAR, SHORT, original), datamodule=used)
+    assert torch.equal(used.samples.deleted, expected)
+
+    Path("list.txt").write_text("\n".join(map(str, torch.nonzero(~used.held).flatten()[:3].tolist())))
+    listed = DigitsDataModule(Poison(size=36), discovery=discovery)
+    listed.setup()
+    assert int(listed.samples.deleted.sum()) == 3
+    for _ in range(2):
+        trainer(tmp_path).fit(CF(LINEAR, SHORT, original), datamodule=listed)
+        assert int(listed.samples.deleted.sum()) == 30
+
+
+def test_s_f_is_drawn_once(original, tmp_path):
+    data = DigitsDataModule(Poison(size=36), identified=0.5)
+    trainer(tmp_path).fit(CF(LINEAR, SHORT, original), datamodule=data)
+    data.identified = 0.25
+    with pytest.raises(UserError, match="was changed after S_f had been drawn: make a new data module"):
+        trainer(tmp_path).fit(CF(LINEAR, SHORT, original), datamodule=data)
+
+
 def test_an_original_has_no_s_f_to_look_for(tmp_path):
     data = DigitsDataModule(Poison(size=36), discovery=LossRanking(count=50))
     trainer(tmp_path).fit(Original(LINEAR, SHORT), datamodule=data)

@@ -243,5 +243,7 @@ def test_the_number_of_classes_comes_from_the_data():
         num_classes = 23
         mean = std = (0.5,)
 
-    assert Wide(manipulation := AllToAll(size=1)) is not None
-    assert manipulation.relabel(torch.tensor([22, 9])).tolist() == [0, 10]
+    manipulation = AllToAll(size=1)
+    wide, narrow = Wide(manipulation), DigitsDataModule(manipulation)  # one may serve several data sets
+    assert wide.manipulation.relabel(torch.tensor([22, 9])).tolist() == [0, 10]
+    assert narrow.manipulation.relabel(torch.tensor([8, 9])).tolist() == [9, 0]

@@ -78,6 +78,9 @@ def check_domains(owner: Manipulation, labels: Tensor) -> None:
     Raises:
         UserError: It is something else.
     """
+    wanted = owner.wanted(labels)
+    if wanted is not None and (not isinstance(wanted, Tensor) or wanted.shape != labels.shape):
+        raise UserError(f"{type(owner).__name__}.wanted gives {_kind(wanted)}: give a class for each label, or None")
     for name in ("affected", "unaffected"):
         mask = getattr(owner, name)(labels)
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != labels.shape:
@@ -92,9 +95,23 @@ def check_order(owner: object, order: Tensor, count: int) -> None:
     Raises:
         UserError: It is something else.
     """
-    if order.shape != (count,) or not torch.equal(order.sort().values.long(), torch.arange(count)):
+    whole = isinstance(order, Tensor) and order.dtype == torch.int64 and order.shape == (count,)
+    if not whole or not torch.equal(order.sort().values, torch.arange(count)):
         raise UserError(
             f"{type(owner).__name__}.order gives {_kind(order)}: give each position in S_m, 0 to {count - 1}, once"
+        )
+
+
+def check_scores(owner: object, scores: Tensor, total: int) -> None:
+    """What a detector's `scores` gives: a number for each sample.
+
+    Raises:
+        UserError: It is something else.
+    """
+    if not isinstance(scores, Tensor) or scores.shape != (total,) or bool(scores.isnan().any()):
+        lacking = " with NaN" * (isinstance(scores, Tensor) and bool(scores.isnan().any()))
+        raise UserError(
+            f"{type(owner).__name__}.scores gives {_kind(scores)}{lacking}: give one number for each of {total} samples"
         )
 
 

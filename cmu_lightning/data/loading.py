@@ -144,7 +144,9 @@ class Pixels:
         return picture
 
     def _stamped(self, images: Tensor, index: Tensor | None) -> Tensor:
-        return self.manipulation.stamp(images) if index is None else self.manipulation.stamp_training(images, index)
+        own = self.manipulation
+        stamped = own.stamp(images) if index is None else own.stamp_training(images, index)
+        return stamped.to(images.dtype)
 
 
 def evaluation_size(images: Images) -> int:

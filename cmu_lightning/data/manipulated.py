@@ -1,5 +1,6 @@
 """What was done to a data set, and what was found of that: S_m and S_f."""
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -56,7 +57,7 @@ class ManipulatedDataModule(StoredDataModule):
             raise UserError(f"val_size={val_size} is negative: 0 is for no validation")
         if discovery is not None and discovery.extent is not None and identified != 1:
             raise UserError(f"give discovery.{discovery.extent} or identified={identified}, not both")
-        self.manipulation = manipulation
+        self.manipulation = copy(manipulation)  # of which another data set may have other classes
         self.manipulation.num_classes = self.num_classes
         self.identified = identified
         self.seed = 0 if seed is None else seed
@@ -86,6 +87,7 @@ class ManipulatedDataModule(StoredDataModule):
         """Read, hold out, manipulate and identify; once."""
         self._refuse_second_sharding()
         if hasattr(self, "samples"):
+            self._again(stage)
             return
         train, validation, test, self.fingerprint = self._loaded()
         check_channels(self, {"mean": self.mean, "std": self.std}, train.images.shape[-1])
@@ -100,6 +102,21 @@ class ManipulatedDataModule(StoredDataModule):
         own = None if validation is None else validating.untouched(validation, self.validated)
         self.validation = (samples.take(held) if own is None else own).to(place)
         self.test = test.to(place)
+        self.listed = self.samples.deleted.clone()
+        self.drawn = self._asked()
+        if isinstance(self.discovery, Detector) and stage == "fit":
+            self._detect(self.discovery)
+
+    def _asked(self) -> tuple[object, ...]:
+        """What S_f was drawn by."""
+        return self.seed, self.discovery, None if isinstance(self.discovery, Detector) else self.identified
+
+    def _again(self, stage: str | None) -> None:
+        """Another stage on the same data: a detector looks at its original."""
+        if self._asked() != self.drawn:
+            raise UserError(
+                "identified, seed or discovery was changed after S_f had been drawn: make a new data module"
+            )
         if isinstance(self.discovery, Detector) and stage == "fit":
             self._detect(self.discovery)
 
@@ -187,6 +204,7 @@ class ManipulatedDataModule(StoredDataModule):
         """S_f as the detector sees the stage's original; of a stage that is one itself there is none."""
         trainer, stage = self._running()
         original = stage.load_original()
+        self.samples.deleted.copy_(self.listed)
         if original is not None:
             found = detector.detect(Inspection(original, self.samples, self.pixels()), self.seed)
             self._flag(trainer.strategy.broadcast(found))  # rank 0's, should a tie be broken otherwise elsewhere

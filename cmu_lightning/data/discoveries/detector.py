@@ -5,6 +5,7 @@ from abc import abstractmethod
 import numpy as np
 from torch import Tensor
 
+from cmu_lightning.data.checks import check_scores
 from cmu_lightning.data.discoveries.base import Discovery
 from cmu_lightning.data.discoveries.inspection import Inspection
 from cmu_lightning.data.loading import Pixels, Samples
@@ -61,7 +62,9 @@ class Detector(Discovery):
         count = round(total * self.fraction) if self.fraction is not None else self.count
         if not count or count > total:
             raise UserError(f"discovery.{self.extent} cannot be flagged of {total} samples: give 1 to {total} of them")
-        return self.scores(seen, np.random.RandomState(seed)).argsort(descending=True, stable=True)[:count]
+        scores = self.scores(seen, np.random.RandomState(seed))
+        check_scores(self, scores, total)
+        return scores.argsort(descending=True, stable=True)[:count]
 
     def order(self, samples: Samples, members: Tensor, random: np.random.RandomState, pixels: Pixels) -> Tensor:
         """Nobody can tell without the original, which `detect` is shown."""

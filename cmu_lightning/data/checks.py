@@ -3,12 +3,26 @@
 from collections.abc import Sequence
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from cmu_lightning.data.loading import Split
 from cmu_lightning.data.manipulations import Manipulation
 from cmu_lightning.data.mapped import Mapped
 from cmu_lightning.errors import UserError
+
+
+def check_sharding(trainer: Trainer | None) -> None:
+    """Lightning would give each process a part of what is its own already.
+
+    Raises:
+        UserError: It is about to.
+    """
+    if trainer and trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+        raise UserError(
+            "each process already gets its own slice of every global batch: "
+            "set use_distributed_sampler to False in the Trainer"
+        )
 
 
 def check_splits(owner: object, splits: Sequence[Split | None]) -> None:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from cmu_lightning.data import validating
-from cmu_lightning.data.checks import check_channels, check_domains, check_relabelled, check_selected
-from cmu_lightning.data.discoveries import Detector, Discovery, Inspection, Uniform
+from cmu_lightning.data.checks import check_channels, check_domains, check_relabelled, check_selected, check_sharding
+from cmu_lightning.data.discoveries import Detector, Discovery, Inspection
+from cmu_lightning.data.identifying import identify
 from cmu_lightning.data.loading import Pixels, Samples, Split
 from cmu_lightning.data.manipulations import Manipulation, Unknown
 from cmu_lightning.data.stored import StoredDataModule
@@ -85,7 +86,7 @@ class ManipulatedDataModule(StoredDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read, hold out, manipulate and identify; once."""
-        self._refuse_second_sharding()
+        check_sharding(self.trainer)
         if hasattr(self, "samples"):
             self._again(stage)
             return
@@ -98,7 +99,9 @@ class ManipulatedDataModule(StoredDataModule):
         samples = self._manipulate(train, ~held if self.val_labels == "clean" else torch.ones_like(held))
         place = self._place(train, test)
         left = samples.take(~held) if held.any() else samples
-        self.samples = self._identify(left, None if flagged is None else flagged[~held]).to(place)
+        flagged, pixels = None if flagged is None else flagged[~held], self._pixels(torch.device("cpu"))
+        self.identified = identify(left, self.discovery, flagged, self.identified, self.seed, pixels)
+        self.samples = left.to(place)
         own = None if validation is None else validating.untouched(validation, self.validated)
         self.validation = (samples.take(held) if own is None else own).to(place)
         self.test = test.to(place)
@@ -119,14 +122,6 @@ class ManipulatedDataModule(StoredDataModule):
             )
         if isinstance(self.discovery, Detector) and stage == "fit":
             self._detect(self.discovery)
-
-    def _refuse_second_sharding(self) -> None:
-        trainer = self.trainer
-        if trainer and trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
-            raise UserError(
-                "each process already gets its own slice of every global batch: "
-                "set use_distributed_sampler to False in the Trainer"
-            )
 
     def _validating(self, labels: Tensor, validation: Split | None, flagged: Tensor | None) -> tuple[Tensor, Tensor]:
         """Which training samples validate, and which of the split from which validation comes; bool."""
@@ -173,33 +168,6 @@ class ManipulatedDataModule(StoredDataModule):
                 f"{self.num_classes - 1}: {mend}"
             )
 
-    def _identify(self, samples: Samples, flagged: Tensor | None) -> Samples:
-        """Mark S_f: what a list flags, else the first that the discovery finds; a detector's waits for an original."""
-        discovery = self.discovery or Uniform()
-        members = int(samples.manipulated.sum())
-        if flagged is not None:
-            samples.deleted[flagged] = True
-        if isinstance(discovery, Detector):
-            return samples
-        if flagged is not None:
-            self.identified = int((samples.manipulated & flagged).sum()) / members if members else 1.0
-            return samples
-        if not members and self.discovery is None:
-            return samples
-        if not members:
-            raise UserError(
-                f"{type(discovery).__name__} finds manipulated samples, and none is known to be one: "
-                "give data.discovery Flagged and its path"
-            )
-        if discovery.count is not None:
-            self.identified = discovery.count / members
-        count = round(self.identified * members)
-        if not count:
-            raise UserError(f"identified={self.identified} of {members} manipulated samples is none: give more")
-        pixels = Pixels(self.mean, self.std, self.manipulation, torch.device("cpu"))
-        samples.deleted[discovery.find(samples, count, self.seed, pixels)] = True
-        return samples
-
     def _detect(self, detector: Detector) -> None:
         """S_f as the detector sees the stage's original; of a stage that is one itself there is none."""
         trainer, stage = self._running()
@@ -220,7 +188,9 @@ class ManipulatedDataModule(StoredDataModule):
 
     def pixels(self) -> Pixels:
         """Makes a network's input on the device it runs on."""
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return self._pixels(self.trainer.strategy.root_device if self.trainer else torch.device("cpu"))
+
+    def _pixels(self, device: torch.device) -> Pixels:
         return Pixels(self.mean, self.std, self.manipulation, device)
 
     def _running(self) -> tuple[Any, "Stage"]:

@@ -1,0 +1,55 @@
+"""Which samples are in S_f, where no detector has to look at an original first."""
+
+from torch import Tensor
+
+from cmu_lightning.data.discoveries import Detector, Discovery, Uniform
+from cmu_lightning.data.loading import Pixels, Samples
+from cmu_lightning.errors import UserError
+
+
+def identify(
+    samples: Samples,
+    discovery: Discovery | None,
+    flagged: Tensor | None,
+    identified: float,
+    seed: int,
+    pixels: Pixels,
+) -> float:
+    """Mark S_f: what a list flags, else the first that the discovery finds; a detector's waits for an original.
+
+    Args:
+        samples: S_tr, whose `deleted` is changed.
+        discovery: How S_f comes about; None for a uniform draw.
+        flagged: What a list flags, bool, shape (n,); None without one.
+        identified: Fraction of S_m to find.
+        seed: Draws S_f.
+        pixels: Makes a network's input.
+
+    Returns:
+        The fraction of S_m that was found.
+
+    Raises:
+        UserError: There is nothing to find.
+    """
+    members = int(samples.manipulated.sum())
+    if flagged is not None:
+        samples.deleted[flagged] = True
+    if isinstance(discovery, Detector):
+        return identified
+    if flagged is not None:
+        return int((samples.manipulated & flagged).sum()) / members if members else 1.0
+    if not members and discovery is None:
+        return identified
+    if not members:
+        raise UserError(
+            f"{type(discovery).__name__} finds manipulated samples, and none is known to be one: "
+            "give data.discovery Flagged and its path"
+        )
+    discovery = discovery or Uniform()
+    if discovery.count is not None:
+        identified = discovery.count / members
+    count = round(identified * members)
+    if not count:
+        raise UserError(f"identified={identified} of {members} manipulated samples is none: give more")
+    samples.deleted[discovery.find(samples, count, seed, pixels)] = True
+    return identified

@@ -23,7 +23,7 @@ from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.tracking.job import Job
 from cmu_lightning.tracking.notes import remember
 from cmu_lightning.tracking.original import ON_DEMAND, original_at, original_of_config
-from cmu_lightning.tracking.own_source import say_what_changed
+from cmu_lightning.tracking.own_source import own_sources, say_what_changed
 from cmu_lightning.tracking.progress import progress
 from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.tracking.results import differences, of_discovery, show
@@ -76,6 +76,7 @@ class CLI(Options):
         self.resolved = self._plain()
         for key in ("config", "ckpt_path"):
             self.resolved.pop(key, None)
+        own_sources(self.resolved)  # as they are now, and not when the run has ended
         runs_dir = choose_runs_dir(config.runs_dir)
         deletion, content = self.datamodule.deletion_arguments, self.datamodule.content()
         self.original: Run | None = None
@@ -133,7 +134,7 @@ class CLI(Options):
         """Note which run this command line leads to, even before it has finished."""
         if self.trainer.is_global_zero:
             given = self.resolved["model"]["init_args"].get("original")
-            remember(sys.argv[2:], self.run, bool(given or self.datamodule.content()))
+            remember(self.asked, self.run, bool(given or self.datamodule.content()))
 
     def test(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
         """Measure a checkpoint again, beside the metrics.json in its folder; write nothing."""

@@ -12,6 +12,7 @@ from torch import nn
 from cmu_lightning.parsing import as_taken
 from cmu_lightning.settling import refuse_impossible, settle
 from cmu_lightning.tracking.checkpoint import read_checkpoint
+from cmu_lightning.tracking.notes import note_name
 from cmu_lightning.tracking.wandb import WandbLogger
 from cmu_lightning.unlearning import Procedure
 
@@ -54,6 +55,7 @@ class Options(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Refuse what LightningCLI would trip over."""
+        self.asked = note_name(sys.argv[2:])  # before its configs are edited for the next run
         self.config = parser.parse_args(as_taken(sys.argv[1:]))
         config = self.config[self.config.subcommand]
         refuse_impossible(config)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.tracking import own_source
 from cmu_lightning.tracking.own_source import own_sources
 
 CODE = """
@@ -44,6 +45,7 @@ def test_edited_classes_are_told_of_and_their_runs_stay(mine, fit, capsys):
     assert "has changed" not in capsys.readouterr().err
 
     mine.write_text(CODE.replace("pass", "lr = 0.1"))
+    own_source._digest.cache_clear()  # as another process would have it
     assert fit(*arguments, "--runs_dir", "runs") == 0
     said = capsys.readouterr().err
     assert said.count("has changed since runs/poison_digits/Mine/0-") == 2

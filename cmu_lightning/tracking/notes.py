@@ -119,15 +119,15 @@ LAST = "\nlast time"
 """Ends the note of a run whose files may be other ones by now."""
 
 
-def remember(arguments: list[str], run: Run, may_change: bool = False) -> None:
+def remember(name: str, run: Run, may_change: bool = False) -> None:
     """Note which run a command line leads to.
 
     Args:
-        arguments: After `fit`.
+        name: Of the command line, by the configs as it read them.
         run: Where it led.
         may_change: Whether the same arguments may lead elsewhere once files have changed.
     """
-    note = run.runs_dir / ".sweep" / "asked" / note_name(arguments)
+    note = run.runs_dir / ".sweep" / "asked" / name
     if may_change or not note.exists():
         with suppress(OSError):  # another process writes the same
             write_atomically(note, str(run.folder.relative_to(run.runs_dir)) + LAST * may_change)

@@ -4,6 +4,7 @@ import hashlib
 import sys
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -22,21 +23,26 @@ INSTALLED = [
 def own_sources(config: dict[str, Any]) -> dict[str, str]:
     """Digests of the files that hold a config's classes and functions, by dotted names; of a user's own alone.
 
+    They are of the files as they were when this process first asked.
+
     Args:
         config: Resolved, as plain data.
     """
-    files = {name: file for name in sorted({*_named(config)}) if (file := _file(name)) is not None}
-    return {name: hashlib.sha256(file.read_bytes()).hexdigest()[:10] for name, file in files.items()}
+    found = {name: _digest(name) for name in sorted({*_named(config)})}
+    return {name: digest for name, digest in found.items() if digest is not None}
 
 
-def _file(name: str) -> Path | None:
-    """Where a class or function is defined, if a user may edit it."""
+@cache
+def _digest(name: str) -> str | None:
+    """Of the file as this process has read it, if a user may edit it."""
     try:
         module = sys.modules[resolve_name(name).__module__]
     except (ImportError, AttributeError, ValueError, KeyError):  # a value that only looks like a name
         return None
     file = Path(getattr(module, "__file__", None) or "").resolve()
-    return file if file.is_file() and not any(file.is_relative_to(folder) for folder in INSTALLED) else None
+    if not file.is_file() or any(file.is_relative_to(folder) for folder in INSTALLED):
+        return None
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
 
 
 def say_what_changed(run: Run, config: dict[str, Any]) -> None:

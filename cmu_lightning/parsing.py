@@ -100,13 +100,20 @@ def as_taken(arguments: list[str]) -> list[str]:
 
 def _classes_first(arguments: list[str]) -> list[str]:
     named = {option: at for at, argument in enumerate(arguments) if (option := _class_option(argument))}
-    ordered = [argument for at, argument in enumerate(arguments) if at in named.values() or not _class_option(argument)]
+    ordered = [argument for at, argument in enumerate(arguments) if not _is_overruled(arguments, at, named)]
     for option, last in named.items():  # what comes later wins
-        at = ordered.index(arguments[last])
+        at = len(ordered) - 1 - ordered[::-1].index(arguments[last])
         first = next(n for n, other in enumerate(ordered) if other.startswith(option.removesuffix("class_path")))
         if not any(other.partition("=")[0] in ("--config", "-c") for other in ordered[first:at]):
             ordered.insert(first, ordered.pop(at))
     return ordered
+
+
+def _is_overruled(arguments: list[str], at: int, named: dict[str, int]) -> bool:
+    """Whether a class is named again with nothing but options in between."""
+    option = _class_option(arguments[at])
+    between = arguments[at : named[option]] if option else []
+    return bool(between) and not any(each.partition("=")[0] in ("--config", "-c") for each in between)
 
 
 def _class_option(argument: str) -> str | None:

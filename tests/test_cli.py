@@ -226,6 +226,8 @@ def test_what_a_config_says_can_be_taken_back(fit, tmp_path):
     assert as_taken(sorted_by_name) == [sorted_by_name[at] for at in (0, 2, 1, 3)]
     twice = ["--model.class_path=SSD", "--model.augment=true", "--model.class_path=LFSSD"]
     assert as_taken(twice) == ["--model.class_path=LFSSD", "--model.augment=true"]
+    apart = ["--model.class_path=SSD", "--model.selection=5", "--config=unlearn/cf.yaml", "--model.class_path=SSD"]
+    assert as_taken(apart) == apart
     overlaid = ["--model.augment=true", "--config=a.yaml", "--model.class_path=SSD"]
     assert as_taken(overlaid) == overlaid
     kept = ["--model.original", "null", "--threads=null", "--data.manipulation.size", "3"]

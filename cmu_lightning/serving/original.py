@@ -57,15 +57,20 @@ def _kept(folder: Path, stored: dict[str, Any]) -> dict[str, Any] | None:
     for path in sorted(runs_dir_of(folder).glob(f"{stored['setting']}/Keep/*")):
         found = read_metrics(path)
         alike = found and all(found.get(name) == stored.get(name) for name in ("original", "content", "fingerprint"))
-        if found and alike and _measured_on(path) == _measured_on(folder):
+        if found and alike and (path / "config.yaml").exists() and _measured_on(path) == _measured_on(folder):
             return found if found["hash"] != stored["hash"] else None
     return None
 
 
 def _measured_on(folder: Path) -> dict[str, Any]:
     """What accuracies depend on besides weights: how images are prepared, S_f, the precision."""
-    named = identity(read_config(folder), "steps", frozenset(), None)
-    return {key: named[key] for key in ("data", "network", "trainer")}
+    config = read_config(folder)
+    discovery = config["data"]["init_args"].get("discovery") or {}
+    is_list = discovery.get("class_path", "").endswith(".Flagged")  # whose content is compared already
+    named = identity(config, "steps", frozenset({"discovery", "seed"} if is_list else ()), None)
+    data = {key: value for key, value in named["data"]["init_args"].items() if key not in ("root", "path")}
+    trainer = {key: named["trainer"][key] for key in ("precision", "limit_val_batches", "limit_test_batches")}
+    return {"data": data, "network": named["network"], "trainer": trainer}
 
 
 def _places(folder: Path, stored: dict[str, Any]) -> Iterator[Path]:

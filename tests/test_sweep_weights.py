@@ -63,6 +63,15 @@ def test_a_point_of_two_files_keeps_its_weights_if_either_chooses_it():
     assert kept() == {f"0-{point.key[:10]}" for point in (one[1], one[2])}
 
 
+def test_rivals_that_another_process_has_settled_are_known_too():
+    """As after an interruption, or where two sweeps share the work."""
+    one, two = points("a.yaml", 1, 10), points("b.yaml", 10, 1000)
+    for point, score in {one[0]: 0.9, one[1]: 0.1, two[1]: 0.8}.items():
+        finish(point, score)
+    Choice([*one, *two], RUNS).settle(two[1])
+    assert kept() == {f"0-{point.key[:10]}" for point in (one[0], two[1])}
+
+
 def test_runs_of_files_as_they_were_are_compared_with_no_others():
     """A note of what may have changed leads to the last run until there is another one."""
     grid = points("a.yaml", 1, 10, 100)

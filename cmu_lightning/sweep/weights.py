@@ -43,14 +43,20 @@ class Choice:
     def settle(self, point: Point) -> None:
         """Drop what was not chosen among a point's rivals, if it can be known."""
         for group in self.groups[point.key]:
-            known = self._known(group)
-            if known:
-                best = max(known, key=lambda run: run[2]["selection_score"])  # of equal ones the first in order
-                self.chosen[group] = best[1]
-            for rival, found, stored in known:
-                groups = self.groups[rival.key]
-                if all(each in self.chosen and self.chosen[each] != found for each in groups):
+            for rival, found, stored in self._choose(group):
+                for other in self.groups[rival.key]:
+                    if other not in self.chosen:  # it may have been settled by another process
+                        self._choose(other)
+                if all(self.chosen.get(each, found) != found for each in self.groups[rival.key]):
                     drop(found, stored, self.runs_dir)
+
+    def _choose(self, group: str) -> list[tuple[Point, Path, dict[str, Any]]]:
+        """Note the best of some rivals, once all are known; all of them."""
+        known = self._known(group)
+        if known:
+            best = max(known, key=lambda run: run[2]["selection_score"])  # of equal ones the first in the sweep's order
+            self.chosen[group] = best[1]
+        return known
 
     def _known(self, group: str) -> list[tuple[Point, Path, dict[str, Any]]]:
         """Rivals with their folders and results, in the sweep's order; none before all have some."""

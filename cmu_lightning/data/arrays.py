@@ -1,6 +1,7 @@
 """Images in one file of arrays."""
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ class TensorDataModule(OwnDataModule):
 
     def content(self) -> dict[str, str]:
         """A digest of the file stands for it."""
-        with self.path.open("rb") as file:
-            return super().content() | {"path": hashlib.file_digest(file, "sha256").hexdigest()}
+        state = self.path.stat()
+        return super().content() | {"path": _digest(self.path, state.st_size, state.st_mtime_ns)}
 
     def load(self) -> tuple[Split, Split | None, Split | None]:
         """Read and check all arrays."""
@@ -148,3 +149,10 @@ class TensorDataModule(OwnDataModule):
 
 def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+@cache
+def _digest(path: Path, size: int, modified: int) -> str:
+    """Of all bytes, once in a process as long as the file does not change."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

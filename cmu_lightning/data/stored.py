@@ -109,7 +109,7 @@ class StoredDataModule(LightningDataModule):
 
     def _loaded(self) -> Read:
         """From disk, or from the last time, if everything that `load` may look at is the same."""
-        kept, of = self.kept, self._depends()
+        kept, of = self.kept, None if self.kept is None else self._depends()
         if kept is None or of is None:
             return self._read()
         if of not in kept:

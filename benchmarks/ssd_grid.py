@@ -50,7 +50,7 @@ class Case:
         """Not augmented, in order."""
         made = []
         for part in rows.split(size):
-            images, clean, label, _, deleted = samples.take(part)
+            images, clean, label, _, deleted, _ = samples.take(part)
             made.append(Batch(self.pixels(images, self.manipulated[part.cpu()]), label, clean, deleted, len(part)))
         return made
 

@@ -9,7 +9,7 @@ from cmu_lightning.data import ClassBiased, Detector, DigitsDataModule, Inspecti
 from cmu_lightning.data.loading import Split
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import Original
-from tests.plain import LINEAR, SHORT, digits, trainer
+from tests.plain import LINEAR, SHORT, digits, same, trainer
 
 
 class Given(DigitsDataModule):
@@ -136,7 +136,10 @@ def test_pixels_of_another_precision(tmp_path):
         def stamp(self, images):
             return super().stamp(images).double()
 
-    trainer(tmp_path).fit(Original(LINEAR, SHORT), datamodule=DigitsDataModule(Double(size=36)))
+    stages = [Original(LINEAR, SHORT), Original(LINEAR, SHORT)]
+    for stage, kind in zip(stages, (Double, Poison), strict=True):
+        trainer(tmp_path).fit(stage, datamodule=DigitsDataModule(kind(size=36)))
+    assert same(dict(stages[0].network.state_dict()), dict(stages[1].network.state_dict()))
 
 
 def test_classes_that_nobody_has():

@@ -133,8 +133,8 @@ class CLI(Options):
     def _remember(self) -> None:
         """Note which run this command line leads to, even before it has finished."""
         if self.trainer.is_global_zero:
-            given = self.resolved["model"]["init_args"].get("original")
-            remember(self.asked, self.run, bool(given or self.datamodule.content()))
+            data, given = self.datamodule, self.resolved["model"]["init_args"].get("original")
+            remember(self.asked, self.run, bool(given or data.content() or not data.is_vouched_for))
 
     def test(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
         """Measure a checkpoint again, beside the metrics.json in its folder; write nothing."""

@@ -18,17 +18,6 @@ def named(**parts):
     return digest(identity(CONFIG | parts, "steps", frozenset(), "abc"))
 
 
-def test_files_of_ones_own_data_are_told_apart_by_their_place():
-    """Unless the class says more of them; those of this project do."""
-    own = {"class_path": "mine.Flowers", "init_args": {"root": "a"}}
-    there = own | {"init_args": {"root": "b"}}
-    assert named(data=own) != named(data=there)
-    contents = [identity(CONFIG | {"data": each}, "steps", frozenset(), None, {"root": "1f"}) for each in (own, there)]
-    assert contents[0] == contents[1]
-    nowhere = [{"class_path": "mine.Flowers", "init_args": init} for init in ({"root": None}, {})]
-    assert named(data=nowhere[0]) == named(data=nowhere[1])
-
-
 def data(**arguments):
     return {"data": {"class_path": "cmu_lightning.data.FolderDataModule", "init_args": arguments}}
 

@@ -109,9 +109,8 @@ class CorruptedDataModule(ManipulatedDataModule):
         """The first images of S_m as they are trained on, shape (n, C, H, W), uint8."""
         rows = torch.nonzero(self.samples.manipulated).flatten()[:8]
         images = self.samples.images[rows].cpu().permute(0, 3, 1, 2).float() / 255
-        return (
-            (self.manipulation.stamp_training(images, self.samples.number[rows].cpu()).clamp(0, 1) * 255).round().byte()
-        )
+        stamped = self.manipulation.stamp_training(images, self.samples.number[rows].cpu())
+        return (stamped.clamp(0, 1) * 255).round().byte()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Check that a checkpoint of this same run is of the same data; a detector's S_f is taken from it."""
@@ -127,6 +126,11 @@ class CorruptedDataModule(ManipulatedDataModule):
     def _unlearns(self) -> bool:
         """Whether what runs depends on S_f; an original does not."""
         return self.trainer is None or self._running()[1].unlearns
+
+    @property
+    def is_vouched_for(self) -> bool:
+        """Whether another run's hash is of the same data, as far as can be told without reading them."""
+        return type(self).__module__.startswith("cmu_lightning.") or "root" in self.content()
 
     def difference(self, state: dict[str, Any]) -> str | None:
         """In what another run's `state_dict` differs from this data; None if in nothing but S_f."""

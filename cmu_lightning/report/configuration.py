@@ -60,8 +60,7 @@ def _parse(text: str) -> Configuration | None:
         deletion = frozenset({"identified", "seed"})
         taken = [identity(config, uses, deletion, None) for uses in ("steps", "unlearn_steps")]
         for own in taken:  # where a file is; the fingerprint tells which
-            for key in ("root", "path"):
-                own["data"]["init_args"].pop(key, None)
+            own["data"]["init_args"].pop("path", None)
     except (yaml.YAMLError, TypeError, KeyError, AttributeError):
         return None
     steps, unlearn_steps = ({key: value for key, value in own.items() if key != "original"} for own in taken)

@@ -42,10 +42,9 @@ def identity(
         content: Digests that stand for paths among the arguments of the data, by dotted names.
     """
     data = deepcopy(config["data"])
-    own = not data["class_path"].startswith("cmu_lightning.")  # which may tell files apart by nothing but their place
-    for key in ("memory_map",) if own else ("root", "memory_map"):
+    for key in ("root", "memory_map"):
         data["init_args"].pop(key, None)
-    for key in (*ADDED, "root"):
+    for key in ADDED:
         if data["init_args"].get(key) is None:
             data["init_args"].pop(key, None)
     for name, value in (content or {}).items():

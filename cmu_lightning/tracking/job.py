@@ -74,6 +74,7 @@ class Job:
         if ckpt_path is not None:
             self._refuse_foreign(ckpt_path)
         if self.run.metrics is not None:
+            self._refuse_other_data(self.run.metrics["fingerprint"])
             return {"finished": True}
         if not self.run.folder.exists():
             held.callback(self._leave_nothing_empty)
@@ -86,6 +87,18 @@ class Job:
         if isinstance(self.stage, Unlearner) and self.original:
             original = self.stage.original or find_or_train(self.original, self.config, self.data.deletion_arguments)
         return {"finished": False, "resume": resume, "original": original}
+
+    def _refuse_other_data(self, fingerprint: int) -> None:
+        """Of a class of one's own that says nothing of its files, their content tells whether the run is of them."""
+        data = self.data
+        if not data.is_vouched_for:
+            data.prepare_data()
+            data.setup()
+            if data.fingerprint != fingerprint:
+                raise UserError(
+                    f"{self.run.folder} is of other data than those in {data.root}: give another --setting, or have "
+                    f"{type(data).__name__}.content() tell them apart"
+                )
 
     def _refuse_foreign(self, ckpt_path: str) -> None:
         """A checkpoint can be resumed by the run that wrote it alone."""
@@ -111,7 +124,7 @@ class Job:
         self.trainer.test(model, datamodule=data, ckpt_path=last, weights_only=True, verbose=False)
         if self.trainer.is_global_zero:
             description = described(model, data, self.config, self.run, self.original)
-            self._store(metrics_of(model, description))
+            self._store(metrics_of(model, description, self.config))
 
     def _store(self, metrics: dict[str, Any]) -> None:
         """Write the results last, then drop the weights if they are not wanted."""

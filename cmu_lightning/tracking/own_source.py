@@ -52,7 +52,7 @@ def say_what_changed(run: Run, config: dict[str, Any]) -> None:
         run: Run that has finished.
         config: Its, as plain data.
     """
-    before = (run.metrics or {}).get("source", {})
+    before = (run.metrics or {}).get("environment", {}).get("source", {})
     now = own_sources(config)
     for name in sorted(name for name in before.keys() & now.keys() if before[name] != now[name]):
         say(

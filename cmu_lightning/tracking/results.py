@@ -44,7 +44,6 @@ def described(
     if len(validated := data.validation.labels):  # what a network that always gives one class can get right
         known["val_majority"] = int(validated.bincount().max()) / len(validated)
     of_unlearner: dict[str, Any] = {}
-    source = own_sources(config)
     if original is not None:
         started = original.metrics or {}  # one given by its path was made with a seed of its own
         seeds["original_seed"] = started.get("original_seed", config["original_seed"])
@@ -66,24 +65,25 @@ def described(
         "hyperparameters": {key: value for key, value in own.items() if key not in ("seed", "original")},
         "hash": run.hash,
         "fingerprint": data.fingerprint,
-        **({"source": source} if source else {}),
     }
 
 
-def metrics_of(stage: Stage, description: dict[str, Any]) -> dict[str, Any]:
+def metrics_of(stage: Stage, description: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """The content of `metrics.json`.
 
     Args:
         stage: Trained and tested.
         description: From `described`.
+        config: Resolved.
     """
+    source = own_sources(config)
     return {
         **description,
         **stage.results,
         "seconds": stage.seconds,
         "samples_forward": stage.samples_forward,
         "samples_backward": stage.samples_backward,
-        "environment": environment(stage.trainer),
+        "environment": environment(stage.trainer) | ({"source": source} if source else {}),
     }
 
 

@@ -12,11 +12,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cmu_lightning.__main__ import main
-from cmu_lightning.report import draw
+from cmu_lightning.report import draw, draw_chart, draw_map
 from cmu_lightning.report.appearance import FIXED, styles
 from cmu_lightning.report.chart import Axis, Chart, Map, Mark, Series
 from cmu_lightning.report.collect import collect
-from cmu_lightning.report.draw_map import figure_of
 from cmu_lightning.report.file_name import file_name
 from cmu_lightning.report.pictures import pictures
 from cmu_lightning.report.scatter import across_fractions
@@ -160,7 +159,7 @@ def test_long_titles_notes_and_names_stay_within_the_picture():
     series = [Series(name, name, FIXED["CF"], [Mark(0.1, 0.5, None, "")]) for name in names]
     chart = Chart("x", "a setting " * 12, "lines", "title", "a note " * 90, Axis("x"), Axis("y"), series)
     with mpl.rc_context(draw.LOOK):
-        figure = draw._figure(chart)
+        figure = draw_chart.figure_of(chart)
         box, extent = shown(figure)
     title, note = map(extent, figure.texts)
     label, legend = extent(figure.axes[0].xaxis.label), extent(figure.legends[0])
@@ -177,7 +176,7 @@ def test_long_titles_notes_and_names_stay_within_the_picture():
 def test_a_long_title_of_a_map_stays_within_the_picture():
     chart = Map("x", "digits, ResNet9", "a way of finding " * 9, "a note " * 90, 500, 200, (46, 24), [], [])
     with mpl.rc_context(draw.LOOK):
-        figure = figure_of(chart)
+        figure = draw_map.figure_of(chart)
         box, extent = shown(figure)
     for text in figure.axes[0].texts:
         assert extent(text).x1 < box.x1

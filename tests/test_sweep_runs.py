@@ -1,6 +1,7 @@
 """Sweeps that run: on warm workers, killed, interrupted, and several on one runs folder."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 import yaml
@@ -18,7 +20,7 @@ from filelock import FileLock, Timeout
 from cmu_lightning import cli
 from cmu_lightning.__main__ import main
 from cmu_lightning.parsing import PACKAGE
-from cmu_lightning.sweep import weights
+from cmu_lightning.sweep import weights, worker
 from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.tracking.run import read_metrics
 
@@ -226,6 +228,18 @@ def test_a_killed_sweep_takes_its_workers_along_and_goes_on_to_the_same_results(
     assert len(results(copied, "SSD")) < 6
     assert main(arguments) == 0
     assert results(copied) == undisturbed
+
+
+@pytest.mark.parametrize("answers", [0, 1])
+def test_a_worker_ends_with_its_sweep_even_if_that_had_not_read_an_answer(answers, monkeypatch):
+    ended = []
+    monkeypatch.setattr(os, "killpg", lambda *what: ended.append(what))
+    sweeps, own = multiprocessing.Pipe()
+    for _ in range(answers):
+        own.send(0)
+    sweeps.close()
+    worker._listen(own, SimpleQueue())
+    assert ended == [(0, signal.SIGKILL)]
 
 
 def test_four_sweeps_on_one_runs_folder(sweep_file, undisturbed, tmp_path):

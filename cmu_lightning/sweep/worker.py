@@ -52,7 +52,7 @@ def _listen(connection: Connection, orders: "SimpleQueue[Order | None]") -> None
     try:
         while True:
             orders.put(connection.recv())
-    except EOFError:
+    except (EOFError, ConnectionError):  # the latter if it had not read an answer
         os.killpg(0, signal.SIGKILL)
 
 

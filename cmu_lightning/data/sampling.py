@@ -23,7 +23,7 @@ def mix(*entropy: int) -> int:
     """
     if min(entropy) < 0:
         raise UserError(f"{min(entropy)} is not a seed: give 0 or more")
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
 
 def rank_slice(count: int, rank: int, world_size: int) -> slice:

@@ -20,6 +20,8 @@ import torch
 
 from cmu_lightning.cli import main
 from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.tracking import original as original_of
+from cmu_lightning.tracking.run import Run, write_json
 from tests.alike import kept, run
 
 ROOT = PACKAGE.parent
@@ -153,6 +155,24 @@ def test_four_processes_share_one_original_though_the_first_is_killed(small, run
     assert {run["original"] for run in stored(tmp_path, "CF")} == {original["hash"]}
     mine, theirs = weights(runs, "Original"), weights(tmp_path, "Original")
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def test_of_all_that_ask_for_an_original_one_starts_a_process(tmp_path, monkeypatch):
+    wanted = Run.at(tmp_path, "poison_digits", "Original", 0, "0123456789")
+    config = {"original_seed": 0, "data": {"init_args": {}}, "trainer": {}}
+    started = []
+
+    def train(run, config):
+        started.append(run)
+        time.sleep(0.3)  # the others ask meanwhile
+        write_json(run.folder / "metrics.json", {"hash": run.hash})
+        run.checkpoint.touch()
+
+    monkeypatch.setattr(original_of, "_train", train)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(original_of.find_or_train, wanted, config, frozenset()) for _ in range(4)]
+    assert [each.result() for each in asked] == [str(wanted.checkpoint)] * 4
+    assert started == [wanted]
 
 
 def test_unlearners_on_two_processes_equal_those_on_one(original, tmp_path):

@@ -15,7 +15,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import read_original
 from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.tracking.own_source import say_what_changed
-from cmu_lightning.tracking.run import Run
+from cmu_lightning.tracking.run import Run, locked
 from cmu_lightning.unlearning.networks import weights_digest
 from cmu_lightning.unlearning.original import Original
 from cmu_lightning.unlearning.stage import RECORD
@@ -85,7 +85,7 @@ def original_at(path: str, runs_dir: Path) -> Run:
 def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) -> str:
     """The checkpoint of an original, trained by a `fit` of its own if it is not there.
 
-    Several processes may ask at once: one trains, the others wait.
+    Several processes may ask at once: one has it trained, the others wait, which costs less than a process for each.
 
     Args:
         run: Run of the original.
@@ -95,14 +95,16 @@ def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) ->
     Raises:
         SystemExit: The original cannot be trained, which was said.
     """
-    if run.metrics is not None and not run.checkpoint.exists():
-        with run.locked():
-            (run.folder / "metrics.json").unlink(missing_ok=True)  # its weights were dropped, and are needed
     own = config_of_original(config, deletion)
-    if run.metrics is not None:
-        say_what_changed(run, own)
-    else:
-        _train(run, own | {"runs_dir": str(run.runs_dir)})
+    asked = run.runs_dir / ".locks" / f"{run.hash}.asked.lock"  # its own is for the process that trains it
+    with locked(asked, str(run.folder), "give another --runs_dir"):
+        if run.metrics is not None and not run.checkpoint.exists():
+            with run.locked():
+                (run.folder / "metrics.json").unlink(missing_ok=True)  # its weights were dropped, and are needed
+        if run.metrics is not None:
+            say_what_changed(run, own)
+        else:
+            _train(run, own | {"runs_dir": str(run.runs_dir)})
     return str(run.checkpoint)
 
 

@@ -1,6 +1,7 @@
 """ResNet-9, the network of the paper's CIFAR-10 experiments."""
 
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from cmu_lightning.models.sizes import check_sizes
 
@@ -49,8 +50,6 @@ class ResNet9(nn.Module):
             nn.MaxPool2d(2),
             Residual(4 * width),
             conv_bn(4 * width, 2 * width, padding=0),
-            nn.AdaptiveMaxPool2d(1),
-            nn.Flatten(),
         )
         self.classifier = nn.Linear(2 * width, num_classes, bias=False)
         for module in self.modules():
@@ -59,5 +58,7 @@ class ResNet9(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (n, in_channels, H, W), H and W at least 12, to logits (n, num_classes)."""
-        logits: Tensor = self.classifier(self.features(x))
+        maps = self.features(x)
+        pooled = max_pool2d(maps, maps.shape[2:])  # torch 2.11 writes no nn.AdaptiveMaxPool2d as ONNX
+        logits: Tensor = self.classifier(pooled.flatten(1))
         return logits

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: setup demo test coverage check
+.PHONY: setup demo test oldest coverage check
 
 setup: $(VENV)/ready
 
@@ -20,6 +20,12 @@ demo: setup  ## two manipulations of handwritten digits, all methods, and a repo
 
 test: setup
 	$(RUN) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+oldest: setup  ## the tests, with the oldest versions of everything that pyproject.toml takes
+	$(PYTHON) -m venv .oldest
+	$(VENV)/bin/uv pip install --quiet --no-config --python .oldest/bin/python --resolution lowest-direct \
+		--editable '.[dashboards,export,pcam,sweeps]' --group dev
+	.oldest/bin/python -m pytest -W default --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 coverage: setup  ## in one process
 	$(RUN) -m pytest --cov=cmu_lightning --cov-report=term

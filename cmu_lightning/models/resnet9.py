@@ -28,6 +28,14 @@ class Residual(nn.Module):
         return out
 
 
+class LargestOfMap(nn.Module):
+    """What nn.AdaptiveMaxPool2d(1) does, which torch 2.11 does not write as ONNX."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (n, channels, h, w), to (n, channels, 1, 1)."""
+        return max_pool2d(x, x.shape[2:])
+
+
 class ResNet9(nn.Module):
     """The released code's ResNet-9: 2,276,224 parameters at width 64 with 10 classes and 3 channels.
 
@@ -50,6 +58,8 @@ class ResNet9(nn.Module):
             nn.MaxPool2d(2),
             Residual(4 * width),
             conv_bn(4 * width, 2 * width, padding=0),
+            LargestOfMap(),
+            nn.Flatten(),
         )
         self.classifier = nn.Linear(2 * width, num_classes, bias=False)
         for module in self.modules():
@@ -58,7 +68,5 @@ class ResNet9(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (n, in_channels, H, W), H and W at least 12, to logits (n, num_classes)."""
-        maps = self.features(x)
-        pooled = max_pool2d(maps, maps.shape[2:])  # torch 2.11 writes no nn.AdaptiveMaxPool2d as ONNX
-        logits: Tensor = self.classifier(pooled.flatten(1))
+        logits: Tensor = self.classifier(self.features(x))
         return logits

@@ -8,7 +8,7 @@ import rich
 import torch
 
 from cmu_lightning.tracking.progress import StageLines, StageProgress, progress
-from cmu_lightning.unlearning import SSD, Original
+from cmu_lightning.unlearning import SSD, Original, Potion, TunedSSD
 from tests.plain import LINEAR, SHORT, Until, digits, trainer
 
 
@@ -38,13 +38,42 @@ def test_a_line_tells_the_step_the_curves_and_the_time_left(tmp_path, capsys, mo
     assert lines[24:] == 3 * ["Testing: 1 of 1, 0:00:00 left"]  # test, training and validation images
 
 
-def test_a_pass_within_a_step_has_lines_of_its_own(tmp_path, capsys):
-    original = tmp_path / "original.ckpt"
-    torch.save({"state_dict": Original(LINEAR, SHORT).state_dict()}, original)
-    run(tmp_path, StageLines(seconds=0), SSD(LINEAR, SHORT, original=str(original)))
+@pytest.fixture
+def original(tmp_path):
+    path = tmp_path / "original.ckpt"
+    torch.save({"state_dict": Original(LINEAR, SHORT).state_dict()}, path)
+    return str(path)
+
+
+def test_a_pass_within_a_step_has_lines_of_its_own(tmp_path, capsys, original):
+    run(tmp_path, StageLines(seconds=0), SSD(LINEAR, SHORT, original=original))
     passes = [line.rpartition(",")[0] for line in capsys.readouterr().out.splitlines() if "importances" in line]
     retain = [f"importances over the retain data: {batch} of 4" for batch in (1, 2, 3, 4)]
     assert passes == ["importances over S_f: 1 of 1", *retain]
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "total"), [(TunedSSD, "SSD's grid", 39), (Potion, "dampening, at most", 500)]
+)
+def test_a_search_within_a_step_has_lines_of_its_own(tmp_path, capsys, original, method, what, total):
+    run(tmp_path, StageLines(seconds=0), method(LINEAR, SHORT, original=original))
+    lines = [line.rpartition(",")[0] for line in capsys.readouterr().out.splitlines() if line.startswith(what)]
+    assert lines == [f"{what}: {done} of {total}" for done in range(1, len(lines) + 1)]
+    assert len(lines) == total if method is TunedSSD else 0 < len(lines) < total
+
+
+def test_the_bar_of_a_search_that_ends_early_does_not_stay(tmp_path, original):
+    bar = StageProgress()
+    seen = []
+
+    class Watched(Potion):
+        def dampen(self, factor):
+            seen.append([task.description for task in bar.progress.tasks])
+            super().dampen(factor)
+
+    run(tmp_path, bar, Watched(LINEAR, SHORT, original=original))
+    assert "dampening, at most" in " ".join(seen[0])
+    assert "dampening, at most" not in " ".join(seen[-1])  # the last dampening is after the search
 
 
 def test_short_work_says_nothing(tmp_path, capsys):

@@ -1,16 +1,15 @@
 """How far a stage is: a bar in a terminal, lines in a log file."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from rich import get_console
 
-from cmu_lightning.data import Batch
-from cmu_lightning.data.training import TrainingBatches
+T = TypeVar("T")
 
 
 def progress() -> "StageProgress | StageLines":
@@ -24,16 +23,18 @@ class StageProgress(RichProgressBar):
     def _get_train_description(self, current_epoch: int) -> str:
         return type(self.trainer.lightning_module).__name__
 
-    def track(self, batches: TrainingBatches, description: str) -> Iterator[Batch]:
-        """Batches of a pass within a step, with a bar of their own."""
+    def track(self, parts: Iterable[T], description: str, total: int) -> Iterator[T]:
+        """Parts of a step, with a bar of their own until the last of them or whoever asks for them is done."""
         if not self.is_enabled or self.progress is None:
-            yield from batches
+            yield from parts
             return
-        bar = self._add_task(len(batches), description)
-        for batch in batches:
-            yield batch
-            self._update(bar, 1)
-        self.progress.remove_task(bar)
+        bar = self._add_task(total, description)
+        try:
+            for part in parts:
+                yield part
+                self._update(bar, 1)
+        finally:
+            self.progress.remove_task(bar)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Without the version number of a logger's."""
@@ -90,13 +91,13 @@ class StageLines(ProgressBar):
         if self._is_due():
             self._say("Testing", batch_idx + 1, int(trainer.num_test_batches[dataloader_idx]))
 
-    def track(self, batches: TrainingBatches, description: str) -> Iterator[Batch]:
-        """Batches of a pass within a step."""
+    def track(self, parts: Iterable[T], description: str, total: int) -> Iterator[T]:
+        """Parts of a step."""
         self._begin(0)
-        for done, batch in enumerate(batches, start=1):
-            yield batch
+        for done, part in enumerate(parts, start=1):
+            yield part
             if self._is_due():
-                self._say(description, done, len(batches))
+                self._say(description, done, total)
 
     def _begin(self, done: int) -> None:
         self.first, self.begun = done, time.monotonic()

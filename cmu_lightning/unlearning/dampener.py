@@ -3,12 +3,12 @@
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from cmu_lightning.unlearning.importance_file import ImportanceFile, tensor_chec
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import View
 from cmu_lightning.unlearning.unlearner import Unlearner
+
+T = TypeVar("T")
 
 
 class Dampener(Unlearner):
@@ -101,6 +103,18 @@ class Dampener(Unlearner):
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.copy_(part.view_as(parameter))
 
+    def tracked(self, parts: Iterable[T], description: str, total: int) -> Iterator[T]:
+        """Parts of the one step, with their progress.
+
+        Args:
+            parts: What the step goes through.
+            description: What they are, beside the bar.
+            total: How many there are, at most.
+        """
+        bar: Any = self.trainer.progress_bar_callback
+        shown = isinstance(bar, StageProgress | StageLines)
+        return bar.track(parts, description, total) if shown else iter(parts)
+
     def importances(self, passes: Passes) -> tuple[Tensor, Tensor]:
         """Over S_f and over the retain data; computed by the first who needs them."""
         strategy = self.trainer.strategy
@@ -160,8 +174,7 @@ class Dampener(Unlearner):
             batches: One pass.
             description: Beside the progress bar.
         """
-        bar: Any = self.trainer.progress_bar_callback
-        shown = bar.track(batches, description) if isinstance(bar, StageProgress | StageLines) else batches
+        shown = self.tracked(batches, description, len(batches))
         total = partial(self.trainer.strategy.reduce, reduce_op="sum")
         if self.fisher == "sample":
             return fisher_diagonal(self.network, shown, self.objective, total)

@@ -58,7 +58,7 @@ class Potion(Dampener):
         ascending = ratios(deleted, retain)
         enough = self.rho * self._accuracy()
         share = self.data.samples.deleted.cpu().double().mean().item() / 25
-        for _ in range(self.tries):
+        for _ in self.tracked(range(self.tries), "dampening, at most", self.tries):
             selection = percentile(ascending, percent(share))
             self.dampen(factors(deleted, retain, selection, 1.0))
             if self._accuracy() <= enough:

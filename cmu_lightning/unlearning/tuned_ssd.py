@@ -32,7 +32,8 @@ class TunedSSD(Dampener):
 
     def choose(self, deleted: Tensor, retain: Tensor) -> tuple[float, float]:
         """The first of the best."""
-        tried = [self._score(deleted, retain, *point) for point in self.points()]
+        points = list(self.points())
+        tried = [self._score(deleted, retain, *each) for each in self.tracked(points, "SSD's grid", len(points))]
         best = max(tried, key=lambda point: point["selection_score"])
         self.summary["grid"] = tried
         return best["selection"], best["dampening_ratio"] * best["selection"]

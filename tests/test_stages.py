@@ -14,7 +14,7 @@ from cmu_lightning.data import Batch, DigitsDataModule, InterclassConfusion
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
 from cmu_lightning.tracking.callbacks import LastCheckpoint
-from cmu_lightning.unlearning import CF, Keep, Original, Procedure, RewoD, Unlearner
+from cmu_lightning.unlearning import CF, BadT, Keep, Original, Procedure, RewoD, Scrub, Unlearner
 from cmu_lightning.unlearning.networks import build
 from tests.networks import Linear
 from tests.plain import LINEAR, SHORT, digits, same, trainer, weights
@@ -344,6 +344,23 @@ def test_a_network_that_comes_for_evaluation_is_trained(tmp_path):
 def test_networks_that_cannot_be_a_stages_are_refused(tmp_path, network, says):
     with pytest.raises(UserError, match=says):
         trainer(tmp_path).fit(Original(network, SHORT), datamodule=digits())
+
+
+class Auxiliary(nn.Linear):
+    """As GoogLeNet: evaluated it gives logits, trained it gives more."""
+
+    def forward(self, images):
+        logits = super().forward(images.flatten(1))
+        return (logits, logits) if self.training else logits
+
+
+@pytest.mark.parametrize("kind", [Original, CF, Scrub, BadT])
+def test_outputs_of_training_mode_alone_are_refused(tmp_path, kind):
+    network = partial(Auxiliary, 144, 10)
+    torch.save(network().state_dict(), tmp_path / "own.pt")
+    own = {"original": str(tmp_path / "own.pt")} if issubclass(kind, Unlearner) else {}
+    with pytest.raises(UserError, match="Auxiliary gives tuple in training mode: have it give the logits alone"):
+        trainer(tmp_path).fit(kind(network, SHORT, **own), datamodule=digits())
 
 
 class Says(nn.Module):

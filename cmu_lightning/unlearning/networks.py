@@ -81,6 +81,26 @@ def check_outputs(network: nn.Module, data: CorruptedDataModule) -> None:
         )
 
 
+def refuse_untrainable(network: nn.Module, images: torch.Tensor, error: Exception) -> None:
+    """Say why a training step failed, if the network is why.
+
+    Raises:
+        UserError: It normalises over a batch of one sample, or gives logits in evaluation mode alone.
+    """
+    name = type(network).__name__
+    if len(images) == 1 and "more than 1 value per channel" in str(error):
+        raise UserError(
+            f"the batch norm of {name} cannot train on a batch of one sample: set procedure.batch_size so that none is "
+            "left with one, or flag more if S_f alone is a batch, as in Scrub"
+        ) from error
+    outputs = network(images)
+    if not isinstance(outputs, torch.Tensor):
+        raise UserError(
+            f"{name} gives {type(outputs).__name__} in training mode: have it give the logits alone, as torchvision's "
+            "do with aux_logits=false"
+        ) from error
+
+
 def share_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
     """A network whose batch norm is over the global batch, where there is a kernel for it."""
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):

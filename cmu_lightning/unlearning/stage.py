@@ -13,7 +13,7 @@ from cmu_lightning.data import Batch
 from cmu_lightning.data.sampling import mix
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.measuring import Measuring
-from cmu_lightning.unlearning.networks import build, check_outputs, share_batch_norm, weights_digest
+from cmu_lightning.unlearning.networks import build, check_outputs, refuse_untrainable, share_batch_norm, weights_digest
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.trainers import check_trainer
 
@@ -145,13 +145,9 @@ class Stage(Measuring):
         self.begin_step(batch)
         try:
             losses = self.loss(batch)
-        except ValueError as error:
-            if len(batch.image) > 1 or "more than 1 value per channel" not in str(error):
-                raise
-            raise UserError(
-                f"the batch norm of {type(self.network).__name__} cannot train on a batch of one sample: set "
-                "procedure.batch_size so that none is left with one, or flag more if S_f alone is a batch, as in Scrub"
-            ) from error
+        except (AttributeError, TypeError, ValueError) as error:
+            refuse_untrainable(self.network, batch.image, error)
+            raise
         if losses.shape != batch.label.shape:
             raise UserError(
                 f"{type(self).__name__}.loss gives shape {tuple(losses.shape)} for {len(batch.label)} samples: give "

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, kind: type[CLI] = CLI) -> int:
             auto_configure_optimizers=False,
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
-            parser_kwargs=STRICT | {"fit": STRICT, "test": STRICT},
+            parser_kwargs=STRICT | {name: STRICT.copy() for name in kind.subcommands()},
         )
     except SIGTERMException:
         say("stopped by SIGTERM: the same command again goes on")

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,11 @@ class CLI(Options):
     def _identify(self) -> None:
         """Which run this is, and which its original."""
         config = self.config[self.subcommand]
-        self.resolved = self._plain()
+        self.resolved = deepcopy(self.config_dump)
         for key in ("config", "ckpt_path"):
             self.resolved.pop(key, None)
+        for key in ("network", "procedure"):  # which are the setting's
+            self.resolved["model"]["init_args"].pop(key, None)
         own_sources(self.resolved)  # as they are now, and not when the run has ended
         runs_dir = choose_runs_dir(config.runs_dir)
         deletion, content = self.datamodule.deletion_arguments, self.datamodule.content()

@@ -22,12 +22,14 @@ class Options(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """`fit` and `test`, without the arguments that this class fills in."""
+        """`fit` and `test`, without the arguments that this class fills in; the one alone that is asked for."""
         skipped = {"model", "datamodule", "weights_only"}
-        return {
+        known = {
             "fit": skipped | {"train_dataloaders", "val_dataloaders"},
             "test": skipped | {"dataloaders", "verbose"},
         }
+        asked = sys.argv[1] if len(sys.argv) > 1 else None
+        return {asked: known[asked]} if asked in known else known
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """LightningCLI's would take true for a random seed."""

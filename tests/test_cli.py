@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import yaml
 
 import cmu_lightning
 from cmu_lightning.cli import main
+from cmu_lightning.lightning_cli import CLI
 from cmu_lightning.parsing import CONFIGS, as_taken, find_configs
 from cmu_lightning.tracking.checkpoint import save_whole
 from cmu_lightning.tracking.notes import is_finished
@@ -360,3 +362,9 @@ def test_ctrl_c_is_said(copied, fit, capsys, monkeypatch):
     signal.signal(signal.SIGINT, handler)
     assert ended.value.code == 130
     assert "interrupted: the same command again goes on" in capsys.readouterr().err
+
+
+def test_a_command_has_a_parser_of_its_own_alone(monkeypatch):
+    for arguments, known in ((["fit", "--threads", "1"], {"fit"}), (["test"], {"test"}), ([], {"fit", "test"})):
+        monkeypatch.setattr(sys, "argv", ["cmu_lightning", *arguments])
+        assert CLI.subcommands().keys() == known

@@ -11,7 +11,7 @@ from cmu_lightning.complaints import one_sentence
 from cmu_lightning.console import quiet, user_mistake
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.lightning_cli import CLI
-from cmu_lightning.parsing import find_configs, read_env
+from cmu_lightning.parsing import PROGRAM, find_configs, read_env
 from cmu_lightning.tracking.account import say
 from cmu_lightning.tracking.refusal import report_refusal
 from cmu_lightning.tracking.wandb import WandbLogger
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None, kind: type[CLI] = CLI) -> int:
             auto_configure_optimizers=False,
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
-            parser_kwargs=STRICT | {name: STRICT.copy() for name in kind.subcommands()},
+            parser_kwargs=STRICT | {"prog": PROGRAM} | {name: STRICT.copy() for name in kind.subcommands()},
         )
     except SIGTERMException:
         say("stopped by SIGTERM: the same command again goes on")

@@ -13,6 +13,8 @@ PACKAGE = Path(__file__).parent
 CONFIGS = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()), PACKAGE)
 """The project's configs: inside an installed package, or beside it in a checkout."""
 
+PROGRAM = "python -m cmu_lightning"
+
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 TIGHT = re.compile(r"\{\s*\d+:\d+(\s*,\s*\d+:\d+)*\s*\}")
 """A mapping of numbers to which YAML needs blanks."""
@@ -27,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, command: str, description: str) -> None:
-        super().__init__(f"python -m cmu_lightning {command}", description=description, allow_abbrev=False)
+        super().__init__(f"{PROGRAM} {command}", description=description, allow_abbrev=False)
         self.command = command
 
     def error(self, message: str) -> NoReturn:

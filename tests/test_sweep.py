@@ -257,8 +257,17 @@ def test_check_says_what_would_fail(case, capsys):
 def test_check_needs_no_device_of_the_runs(capsys):
     path = sweep_file({"trainer.accelerator": {"value": "gpu"}, "trainer.devices": {"value": 8}})
     assert main(["sweep", str(path), "--check"]) == 0
-    assert capsys.readouterr().out == "nothing is wrong with 1 run\n"
+    assert capsys.readouterr() == ("nothing is wrong with 1 run\n", "")
     assert not Path("runs").exists()
+
+
+def test_check_has_a_bar_in_a_terminal_and_says_the_same(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    path = sweep_file({"data.identified": {"value": 2}})
+    assert main(["sweep", str(path), "--check"]) == 2
+    shown = capsys.readouterr().err
+    assert "checking" in shown
+    assert f"error: {path}: identified=2.0 is not in (0, 1]" in shown.splitlines()[-1]
 
 
 def test_check_knows_that_originals_have_no_selection_score(capsys):

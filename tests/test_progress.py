@@ -62,18 +62,21 @@ def test_a_search_within_a_step_has_lines_of_its_own(tmp_path, capsys, original,
     assert len(lines) == total if method is TunedSSD else 0 < len(lines) < total
 
 
-def test_the_bar_of_a_search_that_ends_early_does_not_stay(tmp_path, original):
+def test_the_bar_of_a_search_moves_and_does_not_stay_when_it_ends_early(tmp_path, original):
     bar = StageProgress()
     seen = []
 
     class Watched(Potion):
         def dampen(self, factor):
-            seen.append([task.description for task in bar.progress.tasks])
+            seen.append({task.description: task.completed for task in bar.progress.tasks if task.visible})
             super().dampen(factor)
 
     run(tmp_path, bar, Watched(LINEAR, SHORT, original=original))
-    assert "dampening, at most" in " ".join(seen[0])
-    assert "dampening, at most" not in " ".join(seen[-1])  # the last dampening is after the search
+    *search, last = seen
+    assert len(search) > 2
+    assert [found["dampening, at most"] for found in search] == [*range(len(search))]
+    assert all(len(found) == 2 for found in search), "the bars of both importances are gone"
+    assert len(last) == 1, "the last dampening is after the search"
 
 
 def test_short_work_says_nothing(tmp_path, capsys):

@@ -32,9 +32,10 @@ class StageProgress(RichProgressBar):
         try:
             for part in parts:
                 yield part
-                self._update(bar, 1)
+                self.progress.advance(bar)
+                self.refresh()
         finally:
-            self.progress.remove_task(bar)
+            self.progress.update(bar, visible=False)  # Lightning counts on the numbers of those that are there
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Without the version number of a logger's."""

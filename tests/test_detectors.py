@@ -79,6 +79,12 @@ def test_features_are_the_last_layer_s_input_and_the_network_is_left_alone(seen,
     assert not network.classifier._forward_pre_hooks
 
 
+def test_looking_has_a_bar(seen, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    seen.losses()
+    assert "detecting" in capsys.readouterr().err
+
+
 def test_spectral_signatures_are_squared_projections_on_the_first_singular_vector(seen, data):
     features, labels = seen.features().numpy(), data.samples.labels.numpy()
     expected = np.zeros(1197)

@@ -7,6 +7,7 @@ import pytest
 import rich
 import torch
 
+from cmu_lightning.bar import bar
 from cmu_lightning.tracking.progress import StageLines, StageProgress, progress
 from cmu_lightning.unlearning import SSD, Original, Potion, TunedSSD
 from tests.plain import LINEAR, SHORT, Until, digits, trainer
@@ -94,3 +95,18 @@ def test_the_time_left_after_a_resume_is_of_its_own_steps(tmp_path, capsys, monk
     steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Original")]
     told = [(line.partition(",")[0], line[-6:-5]) for line in steps]
     assert told == [(f"Original: {step} of 24", str(2 * (24 - step))) for step in (21, 22, 23, 24)]
+
+
+@pytest.mark.parametrize(
+    ("environment", "shown"),
+    [({}, False), ({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "LOCAL_RANK": "1"}, False)],
+    ids=["a log file", "a terminal", "another process"],
+)
+def test_work_outside_of_a_stage_has_a_bar_in_a_terminal(capsys, monkeypatch, environment, shown):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert list(bar(iter("abc"), "reading", 3)) == ["a", "b", "c"]
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("reading" in err) is shown
+    assert shown or err == ""

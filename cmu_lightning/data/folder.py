@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
+from cmu_lightning.bar import bar
 from cmu_lightning.data.decoding import decode
 from cmu_lightning.data.loading import Split
 from cmu_lightning.data.manipulations import Manipulation, Unknown
@@ -156,7 +155,7 @@ def _shown(rows: Sequence[Any], done: Iterable[Any], description: str) -> Iterab
     """With a bar, if it takes long."""
     if len(rows) < MANY:
         return done
-    return track(done, description, total=len(rows), console=Console(stderr=True), transient=True)
+    return bar(done, description, len(rows))
 
 
 def _stated(path: Path, folder: Path) -> tuple[str, str, int, int]:

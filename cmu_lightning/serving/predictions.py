@@ -6,10 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
+from cmu_lightning.bar import bar
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.data.evaluation import ask
 from cmu_lightning.data.loading import EvaluationBatches, Pixels, Samples, Split, evaluation_size
@@ -79,8 +78,7 @@ class Classifier:
     @torch.inference_mode()
     def _classify(self, images: Iterator[Tensor], total: int) -> list[Predictions]:
         parts: list[list[Predictions]] = [[] for _ in self.networks]
-        console = Console(stderr=True)
-        for batch in track(images, "classifying", total, console=console, transient=True, disable=total < LONG):
+        for batch in bar(images, "classifying", total) if total >= LONG else images:
             for network, own in zip(self.networks, parts, strict=True):
                 logits = network(batch)
                 classes = logits.argmax(dim=1, keepdim=True)

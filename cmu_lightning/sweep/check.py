@@ -2,16 +2,14 @@
 
 import contextlib
 import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
-from rich.console import Console
-from rich.progress import track
 
+from cmu_lightning.bar import bar
 from cmu_lightning.cli import main
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.lightning_cli import CLI
@@ -86,9 +84,8 @@ def _metric(sweep: Sweep, points: list[Point]) -> Iterator[str]:
 def _refused(points: list[Point]) -> Iterator[str]:
     """What the command line says to the options of the points, each thing once for a file."""
     said = set()
-    console = Console(file=sys.stderr)  # the one of now: what the command line says is caught
-    few, silent = covering(points), not console.is_terminal
-    for point in track(few, "checking", console=console, transient=True, disable=silent):
+    few = covering(points)
+    for point in bar(few, "checking", len(few)):
         sentence = refused(point.arguments)
         error = f"{point.sweep.path}: {sentence}"
         if sentence is not None and error not in said:

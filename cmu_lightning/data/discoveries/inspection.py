@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from cmu_lightning.bar import bar
 from cmu_lightning.data.loading import Pixels, Samples, evaluation_size
 from cmu_lightning.errors import UserError
 
@@ -57,6 +58,7 @@ class Inspection:
         images, manipulated = self.samples.images, self.samples.manipulated.cpu()
         index = self.samples.number.cpu()
         size = evaluation_size(images)
-        for start in range(0, len(index), size):
+        starts = range(0, len(index), size)
+        for start in bar(starts, "detecting", len(starts)):
             rows = slice(start, start + size)
             yield rows, network(self.pixels(images[rows], manipulated[rows], index[rows])).double().cpu()

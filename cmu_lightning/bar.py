@@ -1,18 +1,22 @@
-"""A bar for long work outside of a stage."""
+"""How far long work is outside of a stage: a bar in a terminal, lines in a log file."""
 
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
 T = TypeVar("T")
+PAUSE = 30
+"""Seconds between two lines."""
 
 
 def bar(parts: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """The parts, with a bar in a terminal until they are done; a log file, or another process, gets none.
+    """The parts, while it is shown how many are done; by one process of a job.
 
     Args:
         parts: Of the work.
@@ -20,5 +24,30 @@ def bar(parts: Iterable[T], what: str, total: int) -> Iterable[T]:
         total: How many they are.
     """
     console = Console(file=sys.stderr)  # the one of now, wherever the parts send what they say
-    silent = not console.is_terminal or os.environ.get("LOCAL_RANK", "0") != "0"
-    return track(parts, what, total, console=console, transient=True, disable=silent)
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return parts
+    if console.is_terminal:
+        return track(parts, what, total, console=console, transient=True)
+    return _lines(parts, what, total, console)
+
+
+def _lines(parts: Iterable[T], what: str, total: int, console: Console) -> Iterator[T]:
+    begun = said = time.monotonic()
+    for done, part in enumerate(parts, start=1):
+        yield part
+        now = time.monotonic()
+        if now - said >= PAUSE:
+            said = now
+            left = time_left(now - begun, done, total - done)
+            console.print(f"{what}: {done} of {total}, {left} left", soft_wrap=True, markup=False, highlight=False)
+
+
+def time_left(seconds: float, done: int, more: int) -> timedelta:
+    """How long the rest takes, in whole seconds.
+
+    Args:
+        seconds: What is done took.
+        done: Parts that are done.
+        more: Parts that are not.
+    """
+    return timedelta(seconds=round(seconds / done * more))

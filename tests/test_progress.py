@@ -110,3 +110,13 @@ def test_work_outside_of_a_stage_has_a_bar_in_a_terminal(capsys, monkeypatch, en
     assert out == ""
     assert ("reading" in err) is shown
     assert shown or err == ""
+
+
+@pytest.mark.parametrize(("rank", "lines"), [("0", 2), ("1", 0)])
+def test_work_outside_of_a_stage_has_lines_in_a_log_file(capsys, monkeypatch, rank, lines):
+    looks = iter([0.0, 10.0, 40.0, 50.0, 80.0])
+    monkeypatch.setattr("cmu_lightning.bar.time", SimpleNamespace(monotonic=lambda: next(looks)))
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert list(bar("abcd", "reading", 4)) == [*"abcd"]
+    told = ["reading: 2 of 4, 0:00:40 left\n", "reading: 4 of 4, 0:00:00 left\n"]
+    assert capsys.readouterr().err == "".join(told[:lines])

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from rich import get_console
+
+from cmu_lightning.bar import time_left
 
 T = TypeVar("T")
 
@@ -109,5 +110,5 @@ class StageLines(ProgressBar):
 
     def _say(self, what: str, done: int, total: int, curves: str = "") -> None:
         self.said = time.monotonic()
-        left = (self.said - self.begun) / (done - self.first) * (total - done)
-        print(f"{what}: {done} of {total}{curves}, {timedelta(seconds=round(left))} left", flush=True)
+        left = time_left(self.said - self.begun, done - self.first, total - done)
+        print(f"{what}: {done} of {total}{curves}, {left} left", flush=True)

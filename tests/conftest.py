@@ -46,7 +46,7 @@ def _clean_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     """Every test runs in an empty folder, and leaves process-wide state as it was."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["cmu_lightning"])
-    for name in ("CMU_RUNS_DIR", "CMU_DATA_DIR", "CMU_DECISION"):
+    for name in ("CMU_RUNS_DIR", "CMU_DATA_DIR", "CMU_DECISION", "FORCE_COLOR", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     threads = torch.get_num_threads()

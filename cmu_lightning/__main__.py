@@ -62,6 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _end_client() -> None:
+    """If there is one, which waits without a limit when the process ends."""
+    if "wandb" in sys.modules:
+        from cmu_lightning.tracking.client import end_client
+
+        end_client()
+
+
 def _refuse_unknown(given: list[str]) -> None:
     """A first word has to be a command; options may precede LightningCLI's."""
     known = ["fit", "test", *LIGHT]
@@ -73,6 +81,7 @@ def _refuse_unknown(given: list[str]) -> None:
 
 if __name__ == "__main__":
     ended = main()
+    _end_client()
     if ended == 128 + signal.SIGTERM:  # die of it: to a W&B agent this is no failure of the trial
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)

@@ -11,9 +11,9 @@ os.environ["WANDB_MODE"] = "disabled"
 
 import pytest
 import torch
-import wandb
 
 from cmu_lightning.cli import main
+from cmu_lightning.tracking.client import end_client
 from cmu_lightning.unlearning import Original
 from tests.logged import CF, metrics, numbers
 from tests.plain import LINEAR, SHORT, digits, trainer
@@ -111,9 +111,9 @@ def place(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("CONFIG", "CACHE", "DATA", "ARTIFACT"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "of_client"))
-    wandb.teardown()  # it has read the environment
+    end_client()  # it has read the environment
     yield Path(shutil.copytree(runs, tmp_path / "runs"))
-    wandb.teardown()
+    end_client()
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def server(place, monkeypatch):
         return stubs[0]
 
     yield start
-    wandb.teardown()
+    end_client()
     for stub in stubs:
         stub.close()
 

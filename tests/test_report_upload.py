@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-import wandb
 
 from cmu_lightning.__main__ import main
+from cmu_lightning.tracking.client import end_client
 from tests.logged import records
 from tests.study import Study, whole_study
 
@@ -61,4 +61,4 @@ def test_a_server_that_refuses_is_named(place, server, study, monkeypatch, capsy
     monkeypatch.setattr("cmu_lightning.report.upload.SECONDS", 3.0)
     assert main(REPORT) == 2
     assert "W&B cannot be reached" in capsys.readouterr().err
-    wandb.teardown()
+    end_client()

@@ -2,8 +2,12 @@
 
 import os
 import re
+import runpy
 import shutil
 import signal
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +19,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from cmu_lightning.__main__ import main
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import PACKAGE
-from cmu_lightning.tracking import account
+from cmu_lightning.tracking import account, client
 from cmu_lightning.tracking import wandb as tracking
+from cmu_lightning.tracking.client import end_client
 from cmu_lightning.unlearning import Original
 from tests.logged import CF, folder, metrics, numbers
 from tests.stub import Stub
@@ -81,11 +86,11 @@ def test_a_server_that_dies_in_a_trial_is_an_error_and_the_trial_can_be_told_aga
     stored = metrics(place, "CF")
     (run,) = dead.runs.values()
     assert run.exitcode is None
-    wandb.teardown()
+    end_client()
     alive = Stub()
     monkeypatch.setenv("WANDB_BASE_URL", alive.url)
     assert fit(*CF, "--runs_dir", str(place)) == 0
-    wandb.teardown()
+    end_client()
     alive.close()
     (run,) = alive.runs.values()
     assert run.exitcode == 0
@@ -234,3 +239,37 @@ def test_early_termination_ends_a_run_cleanly_and_it_can_go_on(place, fit, serve
     assert "the same command again goes on" in capsys.readouterr().err
     assert not (folder(place, "CF") / "metrics.json").exists()
     assert "optimizer_states" in torch.load(folder(place, "CF") / "last.ckpt", weights_only=True)
+
+
+def test_a_service_that_does_not_end_is_not_waited_for(place, server, monkeypatch):
+    """It stands still, as one does that has missed the word."""
+    server()
+    monkeypatch.setattr(client, "SECONDS", 1.0)
+    wandb.Api()
+    listed = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    (service,) = [int(line.split()[0]) for line in listed.stdout.splitlines() if "wandb-core" in line]
+    os.kill(service, signal.SIGSTOP)
+    try:
+        begin = time.monotonic()
+        end_client()
+        assert 1 <= time.monotonic() - begin < 20
+    finally:
+        os.kill(service, signal.SIGCONT)
+
+
+def test_the_end_of_a_command_waits_for_no_service(place, server, monkeypatch, capsys):
+    server(key="abc")
+    begun, ends = threading.Event(), threading.Event()
+
+    def stands():
+        begun.set()
+        ends.wait()
+
+    monkeypatch.setattr(client, "SECONDS", 0.1)
+    monkeypatch.setattr(wandb, "teardown", stands)
+    monkeypatch.setattr(sys, "argv", ["cmu_lightning", "dashboard", "--entity", "e", "--project", "p"])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(PACKAGE / "__main__.py"), run_name="__main__")
+    assert begun.is_set()
+    assert "did not take the dashboard" in capsys.readouterr().err
+    ends.set()

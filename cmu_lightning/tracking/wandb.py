@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.account import Mode, first_line, in_sweep, note_silence, say, was_silent
+from cmu_lightning.tracking.client import end_client
 from cmu_lightning.tracking.run import Run
 
 SECONDS_TO_BEGIN = 15.0
@@ -105,7 +106,7 @@ class WandbLogger(LightningWandbLogger):
             _ = super().experiment
         except (wandb.Error, OSError) as error:  # OSError: timeouts too
             reason = f"W&B cannot be reached ({first_line(error)})"
-            wandb.teardown()
+            end_client()
             if not os.environ.get("WANDB_DIR"):  # which other runs may share
                 for dead in set(place.glob("wandb/run-*")) - before:
                     shutil.rmtree(dead, ignore_errors=True)
@@ -160,9 +161,7 @@ class WandbLogger(LightningWandbLogger):
         try:
             experiment.finish(exit_code=code)
         except TimeoutError as error:
-            import wandb
-
-            wandb.teardown()
+            end_client()
             if code == 0:
                 raise UserError(
                     f"W&B did not take the results of this trial within {time.monotonic() - begin:.0f} s; they are in "

@@ -80,8 +80,10 @@ def _refuse_unknown(given: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    ended = main()
-    _end_client()
+    try:
+        ended = main()
+    finally:
+        _end_client()
     if ended == 128 + signal.SIGTERM:  # die of it: to a W&B agent this is no failure of the trial
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)

@@ -12,9 +12,7 @@ from jsonargparse import Namespace
 from cmu_lightning.errors import UserError
 from cmu_lightning.models.made import Made  # and makes short class names known to configs
 from cmu_lightning.unlearning import Original
-
-PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
-"""In which weights stay what they are."""
+from cmu_lightning.unlearning.trainers import check_precision
 
 REQUIRED_TRAINER = {
     "accumulate_grad_batches": 1,
@@ -143,11 +141,7 @@ def _settle_hardware(trainer: Any) -> None:
     """Mixed precision on GPUs, as in the released code, and the fastest convolutions; full precision elsewhere."""
     if trainer.precision is None:
         trainer.precision = precision(trainer.accelerator)
-    if str(trainer.precision) not in PRECISIONS:
-        raise UserError(
-            f"trainer.precision={trainer.precision} changes the weights themselves, of which importances and "
-            "originals are in 32 bits: give 32-true, bf16-mixed or 16-mixed"
-        )
+    check_precision(trainer.precision)
     if trainer.benchmark is None:
         trainer.benchmark = not trainer.deterministic
 

@@ -17,6 +17,7 @@ from cmu_lightning.data.augmentation import CropAndFlip
 from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split
 from cmu_lightning.data.sampling import EpochSampler
 from cmu_lightning.data.training import Source
+from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
 from cmu_lightning.settling import precision
 from cmu_lightning.tracking.callbacks import LastCheckpoint
@@ -321,3 +322,8 @@ def _keep(made, parameters, lr, **arguments):
 def test_weights_of_other_precision_are_refused(fit, capsys, precision):
     assert fit("--trainer.precision", precision) == 2
     assert f"trainer.precision={precision} changes the weights" in capsys.readouterr().err
+
+
+def test_without_the_command_line_too(tmp_path):
+    with pytest.raises(UserError, match="precision=bf16-true changes the weights"):
+        trainer(tmp_path, precision="bf16-true").fit(Original(LINEAR, SHORT), datamodule=digits())

@@ -11,12 +11,30 @@ if TYPE_CHECKING:
     from cmu_lightning.unlearning.stage import Stage
 
 
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
+"""In which weights stay what they are."""
+
+
+def check_precision(given: str | int) -> None:
+    """Before anything is computed.
+
+    Raises:
+        UserError: Weights would have another number of bits than originals and importances.
+    """
+    if str(given) not in PRECISIONS:
+        raise UserError(
+            f"trainer.precision={given} changes the weights themselves, of which importances and originals are in 32 "
+            "bits: give 32-true, bf16-mixed or 16-mixed"
+        )
+
+
 def check_trainer(trainer: Trainer, stage: "Stage") -> None:
     """Before a stage is fitted.
 
     Raises:
         UserError: The Trainer or the stage was used before, or would end with other weights than the stage's.
     """
+    check_precision(trainer.precision)
     if trainer.max_epochs != 1 or trainer.max_steps != -1 or trainer.accumulate_grad_batches != 1:
         raise UserError(
             f"a stage is one pass of exactly {stage.steps} steps: give the Trainer max_epochs=1, "

@@ -214,6 +214,27 @@ def test_larger_sets_hold_smaller_ones_up_to_all_of_s_tr(make, seen):
     assert len(make(fraction=1.0).detect(seen, 0)) == 1197
 
 
+class HeadFirst(nn.Module):
+    """Registered in another order than run, with a part that is not run."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.hidden, self.auxiliary = nn.Linear(8, 10), nn.Linear(144, 8), nn.Linear(8, 10)
+
+    def forward(self, images):
+        return self.head(self.hidden(images.flatten(1)).relu())
+
+
+def test_the_last_linear_layer_is_the_one_that_runs_last(data, seen):
+    network = HeadFirst()
+    found = Inspection(network, data.samples, data.pixels()).features()
+    images = seen.pixels(data.samples.images, data.samples.manipulated, torch.arange(len(data.samples.images)))
+    with torch.no_grad():
+        expected = network.hidden(images.flatten(1)).relu()
+    torch.testing.assert_close(found, expected.double(), atol=1e-5, rtol=1e-4)
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
 class Convolutional(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Conv2d(1, 10, 12), nn.Flatten())

@@ -26,24 +26,30 @@ class Inspection:
         """As given, shape (n,); a detector looks at no other."""
 
     def features(self) -> Tensor:
-        """What the network's last linear layer gets, shape (n, d), float64, on the CPU.
+        """What the linear layer gets that the network runs last, shape (n, d), float64, on the CPU.
 
         Raises:
-            UserError: The network has no linear layer.
+            UserError: The network runs none.
         """
-        linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
-        if not linear:
-            raise UserError(
-                f"{type(self.network).__name__} has no linear layer, whose input a detector takes as features: "
-                "give a network that ends in nn.Linear, or another discovery"
-            )
+        latest: list[Tensor] = []
         seen: list[Tensor] = []
-        hook = linear[-1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].flatten(1).cpu()))
+
+        def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            latest[:] = given
+
+        linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
+        hooks = [each.register_forward_pre_hook(keep) for each in linear]
         try:
             for _ in self._outputs():
-                pass
+                if not latest:
+                    raise UserError(
+                        f"{type(self.network).__name__} has no linear layer, whose input a detector takes as features: "
+                        "give a network that ends in nn.Linear, or another discovery"
+                    )
+                seen.append(latest.pop().flatten(1).cpu())
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
         return torch.cat(seen).double()
 
     def losses(self) -> Tensor:

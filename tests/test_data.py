@@ -103,6 +103,14 @@ def test_impossible_data_are_refused(arguments, says):
         digits(**arguments)
 
 
+def test_an_s_f_of_none_is_refused_before_anything_is_read():
+    """An original would be trained first."""
+    with pytest.raises(UserError, match="of 36 manipulated samples is none"):
+        DigitsDataModule(Poison(size=36), 0.01)
+    DigitsDataModule(Poison(fraction=0.025), 0.01)
+    DigitsDataModule(Poison(size=36), 0.02)
+
+
 def test_a_label_of_no_class_is_refused():
     data = DigitsDataModule(Poison(size=3, target=10))
     with pytest.raises(UserError, match=r"what Poison relabels has the label 10 at .* classes are 0 to 9"):

@@ -7,6 +7,22 @@ from cmu_lightning.data.loading import Pixels, Samples
 from cmu_lightning.errors import UserError
 
 
+def number_found(identified: float, members: int) -> int:
+    """How many of S_m are found.
+
+    Args:
+        identified: Fraction of S_m to find.
+        members: |S_m|.
+
+    Raises:
+        UserError: It rounds to none.
+    """
+    count = round(identified * members)
+    if not count:
+        raise UserError(f"identified={identified} of {members} manipulated samples is none: give more")
+    return count
+
+
 def identify(
     samples: Samples,
     discovery: Discovery | None,
@@ -48,8 +64,5 @@ def identify(
     discovery = discovery or Uniform()
     if discovery.count is not None:
         identified = discovery.count / members
-    count = round(identified * members)
-    if not count:
-        raise UserError(f"identified={identified} of {members} manipulated samples is none: give more")
-    samples.deleted[discovery.find(samples, count, seed, pixels)] = True
+    samples.deleted[discovery.find(samples, number_found(identified, members), seed, pixels)] = True
     return identified

@@ -9,7 +9,7 @@ from torch import Tensor
 from cmu_lightning.data import validating
 from cmu_lightning.data.checks import check_channels, check_domains, check_relabelled, check_selected, check_sharding
 from cmu_lightning.data.discoveries import Detector, Discovery, Inspection
-from cmu_lightning.data.identifying import identify
+from cmu_lightning.data.identifying import identify, number_found
 from cmu_lightning.data.loading import Pixels, Samples, Split
 from cmu_lightning.data.manipulations import Manipulation, Unknown
 from cmu_lightning.data.stored import StoredDataModule
@@ -58,6 +58,8 @@ class ManipulatedDataModule(StoredDataModule):
             raise UserError(f"val_size={val_size} is negative: 0 is for no validation")
         if discovery is not None and discovery.extent is not None and identified != 1:
             raise UserError(f"give discovery.{discovery.extent} or identified={identified}, not both")
+        if getattr(manipulation, "size", None):  # known before an original is trained for it
+            number_found(identified, manipulation.size)
         self.manipulation = copy(manipulation)  # of which another data set may have other classes
         self.manipulation.num_classes = self.num_classes
         self.identified = identified

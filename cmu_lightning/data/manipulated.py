@@ -58,8 +58,8 @@ class ManipulatedDataModule(StoredDataModule):
             raise UserError(f"val_size={val_size} is negative: 0 is for no validation")
         if discovery is not None and discovery.extent is not None and identified != 1:
             raise UserError(f"give discovery.{discovery.extent} or identified={identified}, not both")
-        if getattr(manipulation, "size", None):  # known before an original is trained for it
-            number_found(identified, manipulation.size)
+        if size := getattr(manipulation, "size", None):  # known before an original is trained for it
+            number_found(identified, size)
         self.manipulation = copy(manipulation)  # of which another data set may have other classes
         self.manipulation.num_classes = self.num_classes
         self.identified = identified

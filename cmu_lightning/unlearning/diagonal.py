@@ -49,7 +49,7 @@ def fisher_diagonal(network: nn.Module, batches: Iterable[Batch], objective: Obj
         if not len(batch.image):
             continue
         if hooked is None:
-            hooked = _right(network, _used_once(network, batch.image[:1]), batch, objective)
+            hooked = _right(network, _used_once(network, batch.image[0]), batch, objective)
         _add_by_hooks(sums, network, hooked, batch, objective)
         others = {name for name in sums if name.rpartition(".")[0] not in hooked}
         if others:
@@ -59,9 +59,10 @@ def fisher_diagonal(network: nn.Module, batches: Iterable[Batch], objective: Obj
 
 
 def _used_once(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
-    """The known layers that are called once a pass, with one row for the image, and share no parameter with a module.
+    """The known layers that see each image once a pass, as a row, and share no parameter with a module.
 
-    Others put windows of an image, or places of a sequence, where samples are expected.
+    Others put windows of an image, or places of a sequence, where samples are expected, or see no image at all. That is
+    tried with two numbers of images, for one of them may be that of the places.
     """
     owners = Counter(id(parameter) for module in network.modules() for parameter in module._parameters.values())
     known = {
@@ -71,14 +72,21 @@ def _used_once(network: nn.Module, image: Tensor) -> dict[str, nn.Module]:
         and module._parameters.keys() <= {"weight", "bias"}  # others make the weight, in a hook of their own
         and all(owners[id(parameter)] == 1 for parameter in module.parameters())
     }
+    for count in (2, 3):
+        known = _called_once(network, known, image.expand(count, *image.shape))
+    return known
+
+
+def _called_once(network: nn.Module, layers: dict[str, nn.Module], images: Tensor) -> dict[str, nn.Module]:
+    """The layers that a pass calls once, with a row for each image, which depends on it."""
     calls: Counter[str] = Counter()
 
     def called(name: str, layer: nn.Module, seen: tuple[Any, ...], output: Tensor) -> None:
-        calls[name] += 1 if len(seen[0]) == len(output) == 1 else 2
+        calls[name] += 1 if output.requires_grad and len(seen[0]) == len(output) == len(images) else 2
 
-    with _hooks(known, called), torch.no_grad():
-        network(image)
-    return {name: module for name, module in known.items() if calls[name] == 1}
+    with _without_gradients(network), _hooks(layers, called):
+        network(images.detach().requires_grad_().clone())
+    return {name: module for name, module in layers.items() if calls[name] == 1}
 
 
 def _right(
@@ -128,12 +136,20 @@ def _add_by_hooks(
         tensor = seen[0].detach()
         output.register_hook(partial(backward, name, layer, tensor, tensor._version))  # type: ignore[no-untyped-call]
 
+    image = batch.image.detach().requires_grad_().clone()  # so that there is a graph without the parameters
+    with _without_gradients(network), _hooks(layers, forward):
+        value = objective(network(image), batch.label).sum()
+        if value.requires_grad:  # a network may look at images without gradients
+            value.backward()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _without_gradients(network: nn.Module) -> Iterator[None]:
+    """Frozen for a while."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    image = batch.image.detach().requires_grad_()  # so that there is a graph without the parameters
     try:
         network.requires_grad_(False)
-        with _hooks(layers, forward):
-            objective(network(image), batch.label).sum().backward()  # type: ignore[no-untyped-call]
+        yield
     finally:
         for parameter in trained:
             parameter.requires_grad_()

@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from cmu_lightning.errors import UserError
 from cmu_lightning.models.made import Made  # and makes short class names known to configs
 from cmu_lightning.unlearning import Original
-from cmu_lightning.unlearning.trainers import check_precision
+from cmu_lightning.unlearning.trainers import check_callback, check_precision
 
 REQUIRED_TRAINER = {
     "accumulate_grad_batches": 1,
@@ -28,15 +28,6 @@ REQUIRED_TRAINER = {
     "use_distributed_sampler": False,
 }
 """The trainer's options that a stage needs as they are."""
-
-
-IMPOSSIBLE_CALLBACKS = {
-    "GradientAccumulationScheduler": "would change what a step is: leave it out and set procedure.batch_size",
-    "BatchSizeFinder": "would change what a step is: leave it out and set procedure.batch_size",
-    "LearningRateFinder": "would change the procedure: leave it out and set procedure.lr",
-    "StochasticWeightAveraging": "averages over epochs, of which a stage has one: leave it out, or use WeightAveraging",
-    "Timer": "would end a stage before its last step: leave it out and set procedure.steps",
-}
 
 
 def refuse_impossible(config: Namespace) -> None:
@@ -105,9 +96,7 @@ def settle(config: Namespace, plain: Callable[[], dict[str, Any]]) -> None:
 
 def _check_callbacks(given: Any) -> None:
     for callback in given if isinstance(given, list) else [given] if given else []:
-        name = callback.class_path.rpartition(".")[2]
-        if name in IMPOSSIBLE_CALLBACKS:
-            raise UserError(f"the callback {name} {IMPOSSIBLE_CALLBACKS[name]}")
+        check_callback(resolve_name(callback.class_path))
 
 
 def _check_seed(name: str, seed: Any) -> None:

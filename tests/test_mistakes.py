@@ -61,6 +61,10 @@ WRONG = {
         ["--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{0: 4}"],
         "GradientAccumulationScheduler would change what a step is: .* procedure.batch_size",
     ),
+    "a callback of one's own that does": (
+        ["--trainer.callbacks+=tests.test_stages.Own", "--trainer.callbacks.scheduling", "{0: 4}"],
+        "the callback Own would change what a step is",
+    ),
     "averages of one epoch": (
         ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "0.1"],
         "StochasticWeightAveraging averages over epochs",

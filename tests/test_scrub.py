@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.nn.functional import cross_entropy, kl_div
 
 from cmu_lightning.data import Batch, DigitsDataModule, Poison, Uniform, evaluation
@@ -249,6 +250,12 @@ def test_the_command_line_leaves_no_weights_of_epochs(fit, runs):
     (folder,) = own.glob("poison_digits/Scrub/*")
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "csv", "last.ckpt", "metrics.json"}
     assert weights(folder / "last.ckpt")
+
+
+def test_rewinding_and_averages_exclude_each_other(tmp_path, original):
+    stage = Scrub(LINEAR, SHORT, original, rewind=True)
+    with pytest.raises(UserError, match="rewinding ends with one epoch's weights, and averaging with an average"):
+        trainer(tmp_path, EMAWeightAveraging()).fit(stage, datamodule=digits(0.5))
 
 
 def test_rewinding_needs_validation_samples_of_every_class_of_s_f(tmp_path):

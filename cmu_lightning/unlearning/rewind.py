@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
 from cmu_lightning.data import CorruptedDataModule, evaluation
@@ -28,7 +29,11 @@ class Rewind(Callback):
     folder = "epochs"
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """There has to be something to compare with."""
+        """There has to be something to compare with, and nothing that changes the weights afterwards."""
+        if any(isinstance(each, WeightAveraging) for each in trainer.callbacks):  # type: ignore[attr-defined]
+            raise UserError(
+                "rewinding ends with one epoch's weights, and averaging with an average: leave one of them out"
+            )
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not len(data.validation.labels):
             raise UserError("rewinding compares with validation samples, and val_size=0 leaves none: give more")

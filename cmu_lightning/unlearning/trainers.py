@@ -2,8 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    StochasticWeightAveraging,
+    Timer,
+    WeightAveraging,
+)
 
 from cmu_lightning.errors import UserError
 
@@ -13,6 +20,25 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
 """In which weights stay what they are."""
+
+IMPOSSIBLE_CALLBACKS: dict[type[Callback], str] = {
+    GradientAccumulationScheduler: "would change what a step is: leave it out and set procedure.batch_size",
+    BatchSizeFinder: "would change what a step is: leave it out and set procedure.batch_size",
+    LearningRateFinder: "would change the procedure: leave it out and set procedure.lr",
+    StochasticWeightAveraging: "averages over epochs, of which a stage has one: leave it out, or use WeightAveraging",
+    Timer: "would end a stage before its last step: leave it, or max_time, out and set procedure.steps",
+}
+
+
+def check_callback(kind: type) -> None:
+    """Of the command line or of a Trainer.
+
+    Raises:
+        UserError: It would change what a stage is.
+    """
+    for impossible, why in IMPOSSIBLE_CALLBACKS.items():
+        if issubclass(kind, impossible):
+            raise UserError(f"the callback {kind.__name__} {why}")
 
 
 def check_precision(given: str | int) -> None:
@@ -50,7 +76,10 @@ def check_trainer(trainer: Trainer, stage: "Stage") -> None:
         raise UserError("this Trainer has run a stage already, and would do no step of another: make a new one")
     if stage.samples_forward:
         raise UserError(f"this {type(stage).__name__} has been fitted already: make a new one")
-    averaging = [each for each in trainer.callbacks if isinstance(each, WeightAveraging)]  # type: ignore[attr-defined]
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for each in callbacks:
+        check_callback(type(each))
+    averaging = [each for each in callbacks if isinstance(each, WeightAveraging)]
     if averaging and not stage.trains:
         raise UserError(
             f"{type(averaging[0]).__name__} averages weights over steps, and {type(stage).__name__} has none: leave it "

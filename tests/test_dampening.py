@@ -156,6 +156,15 @@ def test_importances_are_of_the_network_at_rest_and_in_full_precision(tmp_path, 
     assert same(dict(stage.network.state_dict()), dict(network.state_dict()))
 
 
+def test_the_exact_diagonal_is_of_squares_alone():
+    class Absolute(SSD):
+        def measure(self, gradient):
+            return gradient.abs()
+
+    with pytest.raises(UserError, match="fisher=sample is of squares, which Absolute does not measure: give batch"):
+        Absolute(LINEAR, SHORT, fisher="sample")
+
+
 @pytest.mark.parametrize("method", [SSD, LFSSD])
 def test_a_threshold_of_infinity_returns_the_original(tmp_path, original, method):
     assert same(fitted(tmp_path, method(LINEAR, SHORT, original, selection=inf)), network_weights(original))

@@ -102,12 +102,24 @@ def other_padding(monkeypatch):
         (partial(SSD, augment=True), other_padding),
         (Scaled, lambda monkeypatch: Cubed),
         (SSD, lambda monkeypatch: lambda network, *more: SSD(partial(Rectified, 144, 10), *more)),
+        (SSD, lambda monkeypatch: lambda network, *more: SSD(partial(Tempered, 3.0), *more)),
     ],
 )
 def test_importances_of_the_same_weights_seen_otherwise_are_kept_apart(tmp_path, original, monkeypatch, first, other):
     fitted(tmp_path, first(LINEAR, SHORT, original))
     fitted(tmp_path, other(monkeypatch)(LINEAR, SHORT, original))
     assert len(list((tmp_path / "importances").glob("*.pt"))) == 2
+
+
+class Tempered(Linear):
+    """An argument that neither the weights nor its text tell."""
+
+    def __init__(self, scale):
+        super().__init__(144, 10)
+        self.scale = scale
+
+    def forward(self, images):
+        return self.scale * super().forward(images)
 
 
 class Rectified(Linear):

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from cmu_lightning.data.training import Passes, TrainingBatches
+from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.progress import StageLines, StageProgress
 from cmu_lightning.tracking.run import write_atomically
 from cmu_lightning.unlearning.dampening import factors, histogram, informative, selected
 from cmu_lightning.unlearning.diagonal import fisher_diagonal
 from cmu_lightning.unlearning.importance import batch_importance, flat, task_loss
 from cmu_lightning.unlearning.importance_file import ImportanceFile, tensor_checksum
+from cmu_lightning.unlearning.networks import check_outputs
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import View
 from cmu_lightning.unlearning.unlearner import Unlearner
@@ -55,9 +57,17 @@ class Dampener(Unlearner):
         augment: bool = False,
     ) -> None:
         super().__init__(network, procedure, original, seed)
+        if fisher == "sample" and type(self).measure is not Dampener.measure:
+            raise UserError(f"fisher=sample is of squares, which {type(self).__name__} does not measure: give batch")
         self.fisher, self.augment = fisher, augment
         self.summary: dict[str, Any] = {}
         """A histogram of importance ratios, the threshold, and how many parameters were selected or left alone."""
+
+    def setup(self, stage: str) -> None:
+        """Keep an image's logits, by which importances of a network with other arguments are told apart."""
+        super().setup(stage)
+        if stage == "fit":
+            self.logits = check_outputs(self.network, self.data)
 
     def objective(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What importances differentiate, of each sample, shape (n,): the loss."""
@@ -146,7 +156,7 @@ class Dampener(Unlearner):
             "original": tensor_checksum(*self.network.state_dict().values()),
             "data": [data.fingerprint, type(manipulation).__name__, vars(manipulation)],
             "samples": tensor_checksum(samples.labels, samples.manipulated, samples.deleted),
-            "network": repr(self.network),
+            "network": [repr(self.network), [f"{each:.2e}" for each in self.logits.flatten().tolist()]],
             "normalised": [data.mean, data.std],
             "estimator": self.estimator(),
             "batch_size": batch_size if self.fisher == "batch" else None,

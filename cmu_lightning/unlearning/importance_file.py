@@ -63,5 +63,5 @@ def tensor_checksum(*tensors: Tensor) -> int:
     """Tells other values apart."""
     value = 0
     for tensor in tensors:
-        value = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), value)
+        value = zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes(), value)
     return value

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -270,6 +270,10 @@ def test_what_validation_does_is_done_after_a_resume_too(tmp_path, interval):
         assert (first.steps, rest.steps) == ([5, 10], [15, 20])
 
 
+class Own(GradientAccumulationScheduler):
+    """Of one's own."""
+
+
 @pytest.mark.parametrize(
     ("again", "says"),
     [
@@ -282,6 +286,14 @@ def test_what_validation_does_is_done_after_a_resume_too(tmp_path, interval):
         (
             lambda run, stage: trainer(".", EMAWeightAveraging()).fit(Keep(LINEAR, SHORT), datamodule=digits()),
             "EMAWeightAveraging averages weights over steps, and Keep has none",
+        ),
+        (
+            lambda run, stage: trainer(".", Own({0: 4})).fit(Original(LINEAR, SHORT), datamodule=digits()),
+            "the callback Own would change what a step is: .* set procedure.batch_size",
+        ),
+        (
+            lambda run, stage: trainer(".", max_time="00:00:01:00").fit(Original(LINEAR, SHORT), datamodule=digits()),
+            "the callback Timer would end a stage before its last step: leave it, or max_time, out",
         ),
     ],
 )
@@ -333,17 +345,37 @@ def test_a_network_that_comes_for_evaluation_is_trained(tmp_path):
     assert stage.network[0].num_batches_tracked == SHORT.steps
 
 
+ALWAYS = Linear(144, 10)
+
+
 @pytest.mark.parametrize(
     ("network", "says"),
     [
         (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(10)), "learn their shape from the first batch"),
         (lambda: Says({"logits": 1}), "Says gives dict for an image: wrap it"),
         (lambda: Says(AssertionError("12 is not 224")), "does not take images of shape .*12 is not 224"),
+        (
+            lambda: nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten(), nn.Linear(144, 10)),
+            "Sequential gives other logits for an image alone than in a batch: have its batch norm track",
+        ),
+        (lambda: ALWAYS, "network gives the same Linear each time, .* have it make a new one"),
+        (lambda: Drawn(144, 10), "another Drawn with the same weights gives other logits: have what it draws in"),
     ],
 )
 def test_networks_that_cannot_be_a_stages_are_refused(tmp_path, network, says):
     with pytest.raises(UserError, match=says):
         trainer(tmp_path).fit(Original(network, SHORT), datamodule=digits())
+
+
+class Drawn(nn.Linear):
+    """Random features that no checkpoint keeps."""
+
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("features", torch.randn(sizes[0]), persistent=False)
+
+    def forward(self, images):
+        return super().forward(images.flatten(1) * self.features)
 
 
 class Auxiliary(nn.Linear):

@@ -55,13 +55,16 @@ def weights_digest(weights: dict[str, torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_outputs(network: nn.Module, data: CorruptedDataModule) -> None:
+def check_outputs(network: nn.Module, data: CorruptedDataModule) -> torch.Tensor:
     """One image through a network on the CPU, before anything costs time.
+
+    Returns:
+        Its logits, shape (1, num_classes).
 
     Raises:
         UserError: It does not fit the data.
     """
-    image = data.pixels()(data.samples.images[:1], torch.ones(1, dtype=torch.bool)).cpu()
+    image = _images(data, 1)
     try:
         with torch.no_grad(), evaluating(network):
             outputs = network(image)
@@ -79,6 +82,50 @@ def check_outputs(network: nn.Module, data: CorruptedDataModule) -> None:
             f"{type(network).__name__} gives outputs of shape {shape[1:]} for the {data.num_classes} classes "
             f"of {data.dataset}: make network of so many classes"
         )
+    return outputs
+
+
+def check_function(make: Callable[[], nn.Module], network: nn.Module, data: CorruptedDataModule) -> None:
+    """Logits have to follow from weights and image alone, for weights are kept, and images counted one by one.
+
+    Args:
+        make: Made the network, and makes another.
+        network: Fits the data.
+        data: Set up.
+
+    Raises:
+        UserError: They depend on the other images of a batch, or on what the network draws and does not keep; or
+            there is but one network.
+    """
+    name, logits = type(network).__name__, check_outputs(network, data)
+    with torch.no_grad(), evaluating(network):
+        beside = network(_images(data, 2))[:1]
+    if not _alike(logits, beside):
+        raise UserError(
+            f"{name} gives other logits for an image alone than in a batch: have its batch norm track running stats"
+        )
+    another = build(make, 1)
+    if {*map(id, network.parameters())} & {*map(id, another.parameters())}:
+        raise UserError(
+            f"network gives the same {name} each time, but originals are another one: have it make a new one"
+        )
+    another.load_state_dict(network.state_dict())
+    if not _alike(logits, check_outputs(another, data)):
+        raise UserError(
+            f"another {name} with the same weights gives other logits: have what it draws in its state_dict, as a "
+            "persistent buffer, or drawn by a fixed seed"
+        )
+
+
+def _images(data: CorruptedDataModule, count: int) -> torch.Tensor:
+    """The first ones, stamped, on the CPU."""
+    images = data.samples.images[:count]
+    return data.pixels()(images, torch.ones(len(images), dtype=torch.bool)).cpu()
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """But for rounding."""
+    return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max()), equal_nan=True))
 
 
 def refuse_untrainable(network: nn.Module, images: torch.Tensor, error: Exception) -> None:

@@ -13,7 +13,13 @@ from cmu_lightning.data import Batch
 from cmu_lightning.data.sampling import mix
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.measuring import Measuring
-from cmu_lightning.unlearning.networks import build, check_outputs, refuse_untrainable, share_batch_norm, weights_digest
+from cmu_lightning.unlearning.networks import (
+    build,
+    check_function,
+    refuse_untrainable,
+    share_batch_norm,
+    weights_digest,
+)
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.trainers import check_trainer
 
@@ -101,13 +107,17 @@ class Stage(Measuring):
         """What the stage starts from, in evaluation mode; None for an original."""
         return None
 
+    def prepare(self) -> None:
+        """What comes before the first step, on the CPU; nothing for an original."""
+
     def setup(self, stage: str) -> None:
         """Check that the trainer runs the stage once and that the network fits the data."""
         trainer = self.trainer
         if stage != "fit":
             return
         check_trainer(trainer, self)
-        check_outputs(self.network, self.data)
+        check_function(self.make_network, self.network, self.data)
+        self.prepare()
         if trainer.world_size > 1 and self.trains:
             self.network = share_batch_norm(self.network, trainer.strategy.root_device)
         self.lay_out(self.network)
@@ -117,7 +127,9 @@ class Stage(Measuring):
     def lay_out(self, network: nn.Module) -> None:
         """On GPUs channels last, as images are, so that no step has to turn weights over."""
         if self.trainer.strategy.root_device.type == "cuda":
-            network.to(memory_format=torch.channels_last)
+            for each in (*network.parameters(), *network.buffers()):
+                if each.dim() == 4:  # Module.to fails for 5
+                    each.data = each.data.contiguous(memory_format=torch.channels_last)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Procedure A; None for what trains nothing."""

@@ -13,7 +13,6 @@ from cmu_lightning.tracking.checkpoint import load_network, read_original
 from cmu_lightning.unlearning.networks import check_outputs, is_finite
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import RECORD, Stage
-from cmu_lightning.unlearning.trainers import check_trainer
 
 
 class Unlearner(Stage):
@@ -40,16 +39,13 @@ class Unlearner(Stage):
         super().__init__(network, procedure, seed)
         self.original = original
 
-    def setup(self, stage: str) -> None:
-        """Load the original before training, and keep what it predicts on S_f."""
-        if stage == "fit":
-            check_trainer(self.trainer, self)
-            original = self.load_original()
-            self._check_deletion_set()
-            self.start(original)
-            self.reference = self.classes(original, self.data.all_deleted())
-            original.cpu()
-        super().setup(stage)
+    def prepare(self) -> None:
+        """Load the original, and keep what it predicts on S_f."""
+        original = self.load_original()
+        self._check_deletion_set()
+        self.start(original)
+        self.reference = self.classes(original, self.data.all_deleted())
+        original.cpu()
 
     def start(self, original: nn.Module) -> None:
         """Take from the original what the method starts with; here its weights."""

@@ -141,6 +141,13 @@ def test_symmetric_noise_gives_every_other_class_alike():
     assert domains(SymmetricNoise(size=3)) == (ALL, set())
 
 
+def test_symmetric_noise_needs_another_class():
+    noise = SymmetricNoise(size=2)
+    noise.num_classes = 1
+    with pytest.raises(UserError, match="another class, of which there is none"):
+        noise.relabel(torch.zeros(2, dtype=torch.long))
+
+
 def test_asymmetric_noise_flips_what_it_is_told():
     chosen, true, given = drawn(AsymmetricNoise(size=100, flips=CIFAR10_FLIPS))
     assert given == [CIFAR10_FLIPS[label] for label in true]

@@ -69,8 +69,8 @@ class Measuring(LightningModule):
     def stop_clock(self) -> None:
         """Add what has passed, once the device has done its work."""
         if self.started is not None:
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            if self.device.type in ("cuda", "mps"):
+                torch.get_device_module(self.device).synchronize()
             self.seconds_before = self.seconds
             self.started = None
 

@@ -67,4 +67,4 @@ class Inspection:
         starts = range(0, len(index), size)
         for start in bar(starts, "detecting", len(starts)):
             rows = slice(start, start + size)
-            yield rows, network(self.pixels(images[rows], manipulated[rows], index[rows])).double().cpu()
+            yield rows, network(self.pixels(images[rows], manipulated[rows], index[rows])).cpu().double()

@@ -38,6 +38,10 @@ class SymmetricNoise(Indiscriminate):
 
     def relabel(self, labels: Tensor) -> Tensor:
         """Another class each."""
+        if self.num_classes == 1:
+            raise UserError(
+                "SymmetricNoise gives samples another class, of which there is none: take data of two or more"
+            )
         further = torch.randint(1, self.num_classes, labels.shape, generator=generator(self.seed, 1))
         return (labels + further.to(labels.device)) % self.num_classes
 

@@ -14,6 +14,7 @@ from torch import nn
 from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Original, Potion, TunedSSD
+from cmu_lightning.unlearning.dampener import Dampener
 from cmu_lightning.unlearning.dampening import factors, histogram, informative, percent, percentile, ratios
 from tests.networks import Double
 from tests.plain import LINEAR, SHORT, digits, fitted, same, trainer, weights
@@ -154,6 +155,14 @@ def test_importances_are_of_the_network_at_rest_and_in_full_precision(tmp_path, 
     for got, want in zip((found["deleted"], found["retain"]), wanted, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-12)
     assert same(dict(stage.network.state_dict()), dict(network.state_dict()))
+
+
+def test_a_method_that_does_not_choose_is_refused(tmp_path, original):
+    class Undecided(Dampener):
+        pass
+
+    with pytest.raises(UserError, match="Undecided has no choose"):
+        fitted(tmp_path, Undecided(LINEAR, SHORT, original))
 
 
 def test_the_exact_diagonal_is_of_squares_alone():

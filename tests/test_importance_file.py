@@ -70,19 +70,23 @@ def test_augmented_importances_are_of_moved_images_in_another_order(tmp_path, or
 
 
 class Scaled(SSD):
-    """An objective with a parameter of its own."""
+    """An objective and a measure with parameters of their own."""
 
-    power = 2
+    power, root = 2, 1.0
 
     def objective(self, logits, labels):
         return logits.abs().pow(self.power).sum(dim=1)
 
-    def estimator(self):
-        return [*super().estimator(), self.power]
+    def measure(self, gradient):
+        return (self.values * gradient).abs() ** self.root
 
 
-class Cubed(Scaled):
-    power = 3
+def other_parameter(name):
+    def changed(monkeypatch):
+        monkeypatch.setattr(Scaled, name, 3)
+        return Scaled
+
+    return changed
 
 
 def other_normalisation(monkeypatch):
@@ -100,7 +104,8 @@ def other_padding(monkeypatch):
     [
         (SSD, other_normalisation),
         (partial(SSD, augment=True), other_padding),
-        (Scaled, lambda monkeypatch: Cubed),
+        (Scaled, other_parameter("power")),
+        (Scaled, other_parameter("root")),
         (SSD, lambda monkeypatch: lambda network, *more: SSD(partial(Rectified, 144, 10), *more)),
         (SSD, lambda monkeypatch: lambda network, *more: SSD(partial(Tempered, 3.0), *more)),
     ],

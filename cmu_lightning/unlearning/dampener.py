@@ -20,7 +20,7 @@ from cmu_lightning.tracking.run import write_atomically
 from cmu_lightning.unlearning.dampening import factors, histogram, informative, selected
 from cmu_lightning.unlearning.diagonal import fisher_diagonal
 from cmu_lightning.unlearning.importance import batch_importance, flat, task_loss
-from cmu_lightning.unlearning.importance_file import ImportanceFile, tensor_checksum
+from cmu_lightning.unlearning.importance_file import ImportanceFile, as_text, tensor_checksum
 from cmu_lightning.unlearning.networks import check_outputs
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import View
@@ -64,7 +64,15 @@ class Dampener(Unlearner):
         """A histogram of importance ratios, the threshold, and how many parameters were selected or left alone."""
 
     def setup(self, stage: str) -> None:
-        """Keep an image's logits, by which importances of a network with other arguments are told apart."""
+        """Keep an image's logits, by which importances of a network with other arguments are told apart.
+
+        Raises:
+            UserError: The method does not choose.
+        """
+        if type(self).choose is Dampener.choose:  # a LightningModule has no abstract methods
+            raise UserError(
+                f"{type(self).__name__} has no choose, which gives the threshold and the strength: define it"
+            )
         super().setup(stage)
         if stage == "fit":
             self.logits = check_outputs(self.network, self.data)
@@ -78,8 +86,12 @@ class Dampener(Unlearner):
         return gradient.square()
 
     def estimator(self) -> list[Any]:
-        """What tells importances of other kinds apart; parameters that an objective of one's own has belong to it."""
-        return [*(f"{each.__module__}.{each.__qualname__}" for each in (self.objective, self.measure)), self.fisher]
+        """What tells importances of other kinds apart: what both do to some numbers, for they may have parameters."""
+        weights, classes = len(self.values), self.logits.shape[1]
+        logits = torch.linspace(-1, 2, 3 * classes, device=self.device).view(3, classes)
+        values = self.objective(logits, torch.arange(3, device=self.device) % classes)
+        measured = self.measure(torch.linspace(-1, 1, weights, device=self.device))[:: weights // 100 + 1]
+        return [self.fisher, as_text(values), as_text(measured)]
 
     @abstractmethod
     def choose(self, deleted: Tensor, retain: Tensor) -> tuple[float, float]:
@@ -156,7 +168,7 @@ class Dampener(Unlearner):
             "original": tensor_checksum(*self.network.state_dict().values()),
             "data": [data.fingerprint, type(manipulation).__name__, vars(manipulation)],
             "samples": tensor_checksum(samples.labels, samples.manipulated, samples.deleted),
-            "network": [repr(self.network), [f"{each:.2e}" for each in self.logits.flatten().tolist()]],
+            "network": [repr(self.network), as_text(self.logits)],
             "normalised": [data.mean, data.std],
             "estimator": self.estimator(),
             "batch_size": batch_size if self.fisher == "batch" else None,

@@ -59,6 +59,11 @@ class ImportanceFile:
         save_tensors(self.path, content)
 
 
+def as_text(values: Tensor) -> list[str]:
+    """Numbers that are told apart, but not by how they were rounded."""
+    return [f"{value:.2e}" for value in values.detach().flatten().tolist()]
+
+
 def tensor_checksum(*tensors: Tensor) -> int:
     """Tells other values apart."""
     value = 0

@@ -27,7 +27,7 @@ def prepared(images: int):
     stage = BadT(ResNet9, Procedure())
     stage.start(build(ResNet9, 1))
     image, label = torch.randn(images, 3, 32, 32).contiguous(memory_format=torch.channels_last), torch.zeros(images)
-    return stage, Batch(image, label.long(), label.long(), torch.rand(images) < 0.1, images)
+    return stage, Batch(image, label.long(), label.long(), torch.rand(images) < 0.1, torch.arange(images), images)
 
 
 def in_the_graph(stage, batch):

@@ -65,7 +65,7 @@ def main() -> None:
     network = ResNet9(10).eval()
     image = torch.randn(given.images, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     label = torch.randint(0, 10, (given.images,))
-    batch = Batch(image, label, label, label > 0, given.images)
+    batch = Batch(image, label, label, label > 0, label, given.images)
     ways = {"forward and backward": plain, "exact diagonal": ours, "vmap(grad)": vmapped}
     plain(network, batch)
     mine, theirs = ours(network, batch), vmapped(network, batch)

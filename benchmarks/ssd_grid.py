@@ -51,7 +51,9 @@ class Case:
         made = []
         for part in rows.split(size):
             images, clean, label, _, deleted, _ = samples.take(part)
-            made.append(Batch(self.pixels(images, self.manipulated[part.cpu()]), label, clean, deleted, len(part)))
+            made.append(
+                Batch(self.pixels(images, self.manipulated[part.cpu()]), label, clean, deleted, part, len(part))
+            )
         return made
 
     def some(self, what, share):

@@ -37,7 +37,7 @@ def stage_with_teachers(reduction):
 def batch(deleted):
     torch.manual_seed(1)
     image, label = torch.rand(6, 1, 3, 3, dtype=torch.float64), torch.zeros(6, dtype=torch.long)
-    return Batch(image, label, label, deleted, 6)
+    return Batch(image, label, label, deleted, torch.arange(6), 6)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "batchmean"])

@@ -138,7 +138,7 @@ def test_processes_together_see_the_batch_of_one(world_size, manipulation):
     for step in range(12):
         one = whole.batch(step)
         slices = [part.batch(step) for part in parts]
-        for field in ("image", "label", "clean", "deleted"):
+        for field in ("image", "label", "clean", "deleted", "row"):
             assert torch.equal(torch.cat([getattr(piece, field) for piece in slices]), getattr(one, field))
         assert {piece.total for piece in slices} == {one.total} == {len(one.label)}
         sizes |= {len(piece.label) for piece in slices}
@@ -152,8 +152,9 @@ def test_a_batch_is_cropped_then_stamped_then_normalised():
     batches = loaders(stage, data)
     stamped = 0
     for step in range(20):
-        order = batches.sources[0].epoch(step)[0]
-        for image, label, index in zip(*batches.batch(step)[:2], order, strict=True):
+        order, batch = batches.sources[0].epoch(step)[0], batches.batch(step)
+        assert torch.equal(batch.row, order)
+        for image, label, index in zip(batch.image, batch.label, order, strict=True):
             manipulated = bool(data.samples.manipulated[index])
             corner = image[0, -1, -1] * 0.25 + 0.5
             if manipulated:

@@ -106,8 +106,8 @@ def test_no_step_waits_for_images_that_do_not_fit_the_gpu(fake, monkeypatch):
     with Copies() as seen:
         batch = source.batch(0, pixels, 0, 1)
     assert all(field.device == GPU for field in batch[:-1])
-    # images, crops, both labels, the mask of S_f, which are stamped, and their indices
-    assert seen.count == {"does not wait": 7}
+    # images, crops, both labels, the mask of S_f, which are stamped, and both kinds of indices
+    assert seen.count == {"does not wait": 8}
 
 
 class Keyed(Poison):
@@ -133,7 +133,7 @@ def test_no_step_reads_a_number_from_the_gpu(fake, monkeypatch, method):
         stage.teachers = tuple(LINEAR() for _ in range(stage.forwards - 1))
     monkeypatch.setattr(method, "global_rank", 0)
     label = torch.zeros(7, dtype=torch.long, device=GPU)
-    batch = Batch(torch.zeros(7, 1, 12, 12, device=GPU), label, label, label > 0, 7)
+    batch = Batch(torch.zeros(7, 1, 12, 12, device=GPU), label, label, label > 0, label, 7)
     for step in range(4):
         monkeypatch.setattr(method, "global_step", step)
         assert stage.training_step(batch, step).device == GPU

@@ -29,7 +29,7 @@ def batches(images, labels, size, rank=0, world_size=1):
         part = rank_slice(total, rank, world_size)
         rows = slice(start + part.start, start + part.stop)
         label = labels[rows]
-        made.append(Batch(images[rows], label, label, torch.zeros(len(label), dtype=torch.bool), total))
+        made.append(Batch(images[rows], label, label, torch.zeros(len(label), dtype=torch.bool), label, total))
     return made
 
 

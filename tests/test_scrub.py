@@ -37,7 +37,7 @@ def stage(**options):
 def batch(deleted):
     torch.manual_seed(1)
     image, label = torch.rand(6, 1, 3, 3, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 0, 1])
-    return Batch(image, label, label, torch.full((6,), deleted), 6)
+    return Batch(image, label, label, torch.full((6,), deleted), torch.arange(6), 6)
 
 
 def terms(made, of):

@@ -63,14 +63,15 @@ class Samples(NamedTuple):
 class Batch(NamedTuple):
     """This process's slice of a global batch, shape (n, ...); n can be 0.
 
-    `label` is what the model is told, `clean` the truth, which no method may use. `deleted` marks S_f.
-    `total` is the size of the global batch.
+    `label` is what the model is told, `clean` the truth, which no method may use. `deleted` marks S_f. `row` is where
+    in S_tr a sample is, for methods that keep something of each. `total` is the size of the global batch.
     """
 
     image: Tensor
     label: Tensor
     clean: Tensor
     deleted: Tensor
+    row: Tensor
     total: int
 
 

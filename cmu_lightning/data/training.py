@@ -37,7 +37,8 @@ class Source:
         fields = samples.labels, samples.clean, samples.deleted
         label, clean, deleted = (to_device(field[rows], device) for field in fields)
         images = self.augmentation(to_device(samples.images[rows], device), to_device(crops[part], device))
-        return Batch(pixels(images, stamped[part], index[part]), label, clean, deleted, total)
+        image = pixels(images, stamped[part], index[part])
+        return Batch(image, label, clean, deleted, to_device(rows, device), total)
 
     def epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """An epoch's samples in order, which are stamped, their crops, and their `number`; kept for its next steps."""

@@ -60,6 +60,12 @@ def test_weights_in_every_form(written, prefix, make):
     assert same(load_network(make(), read_original(path), path), theirs)
 
 
+def test_what_a_stage_keeps_beside_its_network_is_left_out():
+    theirs = Linear(4, 2)
+    kept = {"mean": torch.zeros(1), **{f"network.{key}": value for key, value in theirs.state_dict().items()}}
+    assert same(load_network(Linear(4, 2), {"state_dict": kept}, "own.pt"), theirs)
+
+
 def test_a_prefix_of_some_keys_stays():
     weights = Linear(4, 2).state_dict()
     torch.save({("module." if "1" in key else "") + key: value for key, value in weights.items()}, "own.pt")

@@ -132,7 +132,12 @@ def load_network(network: nn.Module, checkpoint: dict[str, Any], path: str | Pat
 
 
 def _unwrapped(weights: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Without what wrappers put in front of every key, as long as the keys are not the network's own."""
+    """Without what wrappers put in front of every key, as long as the keys are not the network's own.
+
+    What a stage keeps beside its network is left out.
+    """
+    if weights.keys() > {f"network.{key}" for key in own}:
+        weights = {key: value for key, value in weights.items() if key.startswith("network.")}
     while weights and weights.keys() != own.keys():
         prefix = next((each for each in WRAPPERS if all(key.startswith(each) for key in weights)), None)
         if prefix is None:

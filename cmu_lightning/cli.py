@@ -11,6 +11,7 @@ from cmu_lightning.complaints import one_sentence
 from cmu_lightning.console import quiet, user_mistake
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.lightning_cli import CLI
+from cmu_lightning.options import HelpfulParser
 from cmu_lightning.parsing import PROGRAM, find_configs, read_env
 from cmu_lightning.tracking.account import say
 from cmu_lightning.tracking.refusal import report_refusal
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None, kind: type[CLI] = CLI) -> int:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             save_config_callback=None,
+            parser_class=HelpfulParser,
             trainer_defaults=TRAINER_DEFAULTS,
             parser_kwargs=STRICT | {"prog": PROGRAM} | {name: STRICT.copy() for name in kind.subcommands()},
         )

@@ -1,20 +1,43 @@
 """What `fit` and `test` can be told, as options of LightningCLI."""
 
 import sys
+from argparse import Action
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 import yaml
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import nn
 
-from cmu_lightning.parsing import as_taken
+from cmu_lightning.parsing import PROGRAM, as_taken
 from cmu_lightning.settling import refuse_impossible, settle
 from cmu_lightning.tracking.checkpoint import read_checkpoint
 from cmu_lightning.tracking.notes import note_name
 from cmu_lightning.tracking.wandb import WandbLogger
 from cmu_lightning.unlearning import Procedure
+
+
+class Help(DefaultHelpFormatter):
+    """Leaves out the hundreds of torch's modules among which a network could be, and which bury a method's options."""
+
+    def _get_help_string(self, action: Action) -> str:
+        text: str = super()._get_help_string(action)
+        kept, many, _ = text.partition(", known subclasses: torch.nn.Module")
+        return f"{kept})" if many else text
+
+
+class HelpfulParser(LightningArgumentParser):
+    """Of the command and of its classes.
+
+    Args:
+        options: Of LightningArgumentParser.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        own: dict[str, Any] = {"formatter_class": Help, "prog": PROGRAM}
+        super().__init__(**own | options)
 
 
 class Options(LightningCLI):

@@ -262,6 +262,16 @@ def test_help_and_print_config(capsys, fit):
         assert "Warning" not in printed.err
 
 
+def test_help_of_a_method_is_of_its_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.help", "Scrub"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: python -m cmu_lightning")
+    assert "--model.distill DISTILL" in printed
+    assert "torch.nn" not in printed  # of which there are hundreds
+    assert len(printed.splitlines()) < 80
+
+
 def test_an_original_says_that_it_knows_no_deletion_set(copied, fit, capsys):
     assert fit("--data.identified", "0.5", "--runs_dir", str(copied)) == 0
     assert "this is the original, of which no S_f is a part" in capsys.readouterr().err

@@ -37,6 +37,7 @@ def refuse_impossible(config: Namespace) -> None:
         UserError: A value is out of its range.
     """
     _check_seed("seed_everything", config.seed_everything)
+    _refuse_untyped(config.model.class_path)
     for name in ("network", "data", "model"):
         _refuse_null(name, config[name])
     if not re.fullmatch(r"\w[\w.-]*", config.setting or ""):
@@ -51,6 +52,16 @@ def refuse_impossible(config: Namespace) -> None:
         raise UserError(f"trainer.gradient_clip_val={clip} is not positive: give a norm, or leave it out")
     if config.trainer.limit_test_batches == 0:
         raise UserError("trainer.limit_test_batches=0 leaves nothing to measure: give at least 1, or leave it out")
+
+
+def _refuse_untyped(stage: str) -> None:
+    """A class of one's own whose network would be made too early."""
+    taken = signature(resolve_name(stage)).parameters
+    for name, kind in {"network": "Callable[[], nn.Module]", "procedure": "Procedure"}.items():
+        if name in taken and taken[name].annotation is Parameter.empty:
+            raise UserError(
+                f"{stage} takes {name} without a type, by which the command line reads it: write {name}: {kind}"
+            )
 
 
 def _refuse_null(name: str, part: Any) -> None:

@@ -14,7 +14,7 @@ from cmu_lightning.data import Batch, DigitsDataModule, InterclassConfusion
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
 from cmu_lightning.tracking.callbacks import LastCheckpoint
-from cmu_lightning.unlearning import CF, BadT, Keep, Original, Procedure, RewoD, Scrub, Unlearner
+from cmu_lightning.unlearning import CF, BadT, Dampener, Keep, Original, Procedure, RewoD, Scrub, Unlearner
 from cmu_lightning.unlearning.networks import build
 from tests.networks import Linear
 from tests.plain import LINEAR, SHORT, digits, same, trainer, weights
@@ -45,7 +45,9 @@ def test_slices_of_a_batch_give_its_mean_loss_and_gradient(tmp_path):
     losses, total = 0, [torch.zeros_like(gradient) for gradient in gradients]
     for part in (slice(0, 3), slice(3, 5), slice(5, 5)):
         nothing = torch.zeros(0, dtype=torch.bool)
-        loss = stage.global_mean(stage.loss(Batch(image[part], label[part], label[part], nothing, 5)), nothing_but(5))
+        loss = stage.global_mean(
+            stage.loss(Batch(image[part], label[part], label[part], nothing, nothing, 5)), nothing_but(5)
+        )
         losses += loss.detach() / 3
         for sum_, gradient in zip(total, torch.autograd.grad(loss, list(stage.network.parameters())), strict=True):
             sum_ += gradient / 3
@@ -56,7 +58,7 @@ def test_slices_of_a_batch_give_its_mean_loss_and_gradient(tmp_path):
 
 def nothing_but(total):
     empty = torch.empty(0)
-    return Batch(empty, empty, empty, empty, total)
+    return Batch(empty, empty, empty, empty, empty, total)
 
 
 def test_an_empty_slice_of_a_network_with_batch_norm_gives_zero_gradients():
@@ -211,6 +213,10 @@ def test_dropout_depends_on_the_stages_seed_alone(tmp_path):
     assert not same(results[0], results[2])
 
 
+class Misspelt(CF):
+    view = "forget"
+
+
 @pytest.mark.parametrize(
     ("make", "arguments", "says"),
     [
@@ -219,6 +225,7 @@ def test_dropout_depends_on_the_stages_seed_alone(tmp_path):
         (lambda path: CF(partial(ResNet9, 10, 1, 4), SHORT, path), {}, "of another architecture: features"),
         (lambda path: Original(LINEAR, SHORT), {"max_epochs": 3}, "max_epochs=1"),
         (lambda path: Original(LINEAR, SHORT), {"max_steps": 3}, "no max_steps"),
+        (lambda path: Misspelt(LINEAR, SHORT, path), {}, "Misspelt.view is 'forget': give one of 'train', 'retain'"),
         (lambda path: Original(partial(Linear, 144, 3), SHORT), {}, r"shape \(3,\) for the 10 classes"),
         (
             lambda path: Original(partial(Linear, 100, 10), SHORT),
@@ -411,7 +418,7 @@ class Says(nn.Module):
 UNLEARNERS = [kind for kind in vars(unlearning).values() if isinstance(kind, type) and issubclass(kind, Unlearner)]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in UNLEARNERS if kind is not Unlearner])
+@pytest.mark.parametrize("kind", [kind for kind in UNLEARNERS if kind not in (Unlearner, Dampener)])
 def test_damaged_unfinished_and_hostile_checkpoints_are_refused(tmp_path, original, kind):
     class Hostile:
         def __reduce__(self):

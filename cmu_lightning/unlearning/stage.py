@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -115,6 +115,9 @@ class Stage(Measuring):
         trainer = self.trainer
         if stage != "fit":
             return
+        if self.view not in get_args(View):
+            known = ", ".join(map(repr, get_args(View)))
+            raise UserError(f"{type(self).__name__}.view is {self.view!r}: give one of {known}")
         check_trainer(trainer, self)
         check_function(self.make_network, self.network, self.data)
         self.prepare()

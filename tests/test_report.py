@@ -234,6 +234,8 @@ def test_the_folder_of_a_setting_is_not_that_of_the_runs(tmp_path, capsys):
     Study(tmp_path / "runs").original(0)
     assert main(["report", str(tmp_path / "runs/poison_digits"), "--out", str(tmp_path / "out")]) == 2
     assert f"is the folder of one setting: give the runs folder, {tmp_path / 'runs'}\n" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "runs/poison_digits/Original"), "--out", str(tmp_path / "out")]) == 2
+    assert f"is the folder of one method: give the runs folder, {tmp_path / 'runs'}\n" in capsys.readouterr().err
 
 
 WRONG = {

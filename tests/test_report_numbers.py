@@ -62,6 +62,39 @@ def test_hyperparameters_that_are_no_numbers_make_another_method():
     assert own.curve("SSD (fisher=sample)", "acc_corr")[0.5].mean == 0.7
 
 
+def test_lists_are_no_numbers_to_choose_among():
+    study = Study(Path("runs"))
+    study.original(0)
+    for layers in ([1], [1, 2]):
+        study.unlearner("Mine", 0.5, 0, {"layers": layers}, acc_corr=0.1 * len(layers), selection_score=0.5)
+    (variant,) = variants(collect(Path("runs"))[0])
+    assert [*variant.methods] == ["Mine", "Mine (layers=[1])"]
+
+
+def found_by(folder, kind, **arguments):
+    """Have a run's S_f found otherwise."""
+    config = folder / "config.yaml"
+    discovery = f"    discovery: {json.dumps({'class_path': kind, 'init_args': arguments})}\n"
+    config.write_text(config.read_text().replace("    root: null\n", f"    root: null\n{discovery}"))
+
+
+def test_seeds_of_ones_own_are_not_averaged_over_in_silence():
+    study = Study(Path("runs"))
+    study.original(0)
+    for seed in (0, 1):
+        found_by(study.unlearner("CF", 0.5, 0, acc_corr=0.2 + seed / 2, hash=f"{seed}" * 10), "mine.Random", seed=seed)
+    (variant,) = variants(collect(Path("runs"))[0])
+    assert [*variant.methods] == ["CF", "CF (data.discovery.seed=1)"]
+    assert variant.found == ["mine.Random"]
+
+
+def test_what_s_m_did_no_harm_to_is_said(study):
+    study.original(1, acc_corr=0.9, acc_retain=0.9)
+    assert summary().variant.found == []
+    (said,) = [sentence for sentence in missing(summary()) if sentence.startswith("Nothing to correct")]
+    assert said.startswith("Nothing to correct with seeds 1: the original's acc_corr is 0.90 and its acc_retain 0.90")
+
+
 def test_classes_of_one_name_are_several_methods():
     study = Study(Path("runs"))
     study.original()

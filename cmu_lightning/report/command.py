@@ -90,10 +90,12 @@ def _read_and_write(console: Console, given: Namespace, runs_dir: Path, unread: 
     with console.status(f"reading {given.runs_dir}"):
         results, skipped = collect(runs_dir)
     skipped = [*unread, *skipped]
-    if not results and any(runs_dir.glob("*/*/metrics.json")):
-        raise UserError(f"{given.runs_dir} is the folder of one setting: give the runs folder, {runs_dir.parent}")
+    for depth, what in enumerate(("run", "method", "setting")):
+        if not results and any(runs_dir.glob("/".join(["*"] * depth + ["metrics.json"]))):
+            folder = runs_dir.resolve().parents[2 - depth]
+            raise UserError(f"{given.runs_dir} is the folder of one {what}: give the runs folder, {folder}")
     if not results:
-        _name(console, skipped)
+        _name(console, skipped, everywhere=False)
         raise UserError(f"there is no finished run in {given.runs_dir}: run fit or sweep first")
     from cmu_lightning.report.write import write_figures, write_page_and_tables
 
@@ -114,8 +116,8 @@ def _read_and_write(console: Console, given: Namespace, runs_dir: Path, unread: 
     return written
 
 
-def _name(console: Console, skipped: list[Skipped]) -> None:
-    """Say what was skipped."""
+def _name(console: Console, skipped: list[Skipped], everywhere: bool = True) -> None:
+    """Say what was skipped; what is not on the screen is in the report, if there is one."""
     if not skipped:
         return
     shown = Shown("path", "reason", title=f"skipped: {len(skipped)}", title_justify="left")
@@ -123,4 +125,4 @@ def _name(console: Console, skipped: list[Skipped]) -> None:
         shown.add_row(*(str(part).replace("[", "\\[") for part in each))
     console.print(shown)
     if len(skipped) > SHOWN:
-        console.print(f"and {len(skipped) - SHOWN} more, all of them in the report")
+        console.print(f"and {len(skipped) - SHOWN} more" + ", all of them in the report" * everywhere)

@@ -11,6 +11,8 @@ from cmu_lightning.tracking.identity import identity
 WITHOUT_FINE_TUNING = frozenset({"RewoD", "SSD", "LFSSD", "ASSD", "Potion", "TunedSSD", "Keep"})
 """Unlearners on which `procedure.unlearn_steps` has no bearing."""
 
+SEEDS = ("data.seed", "data.manipulation.seed", "model.seed")
+
 BLOCK = re.compile(r"^(?=\w)", re.MULTILINE)
 MODEL = re.compile(r"^model:\s+class_path: (\S+)", re.MULTILINE)
 NEEDED = ("setting:", "data:", "network:", "procedure:", "trainer:")
@@ -69,12 +71,12 @@ def _parse(text: str) -> Configuration | None:
 
 
 def flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names, as on the command line; without seeds."""
+    """Nested settings by dotted names, as on the command line; without the seeds that every run has."""
     values: dict[str, Any] = {}
     for key, value in nested.items():
         name = prefix if key in ("init_args", "class_path") else f"{prefix}.{key}".removeprefix(".")
         if isinstance(value, dict):
             values |= flat(value, name)
-        elif key != "seed":
+        elif name not in SEEDS:
             values[name] = str(value).removeprefix("cmu_lightning.")
     return dict(sorted(values.items()))

@@ -47,11 +47,12 @@ def over_fractions(curve: Curve) -> Spread | None:
 
 
 def missing(summary: Summary) -> list[str]:
-    """What other runs of the variant let one expect and is not there, in sentences."""
+    """What other runs of the variant let one expect and is not there, and what there was no need to correct."""
     said = []
     without = {point.seeds[:2] for point in summary.points if point.original is None}
     if without or not summary.variant.originals:
         said.append(f"No original for seeds {_listed(sorted({seed for seed, _ in without}))}.")
+    said += _without_harm(summary)
     if summary.oracle("acc_corr") is None:
         said.append("No oracle: there is no acc_corr of RewoD at identified 1.")
     for method in summary.methods:
@@ -61,6 +62,19 @@ def missing(summary: Summary) -> list[str]:
         if undecided := sum(point.choose(summary.rule) is None for point in points):
             said.append(f"{method}: {undecided} points without what the rule {summary.rule} needs.")
     return said
+
+
+def _without_harm(summary: Summary) -> list[str]:
+    """Originals that are no worse where S_m should do harm: a trigger may not have taken hold."""
+    said = []
+    for original in summary.variant.originals.values():
+        inside, outside = (original.metrics.get(name) for name in ("acc_corr", "acc_retain"))
+        if inside is not None and outside is not None and inside >= outside:
+            said.append(
+                f"Nothing to correct with seeds {original.seeds}: the original's acc_corr is {inside:.2f} and its "
+                f"acc_retain {outside:.2f}, so S_m did no harm, and methods are not told apart there."
+            )
+    return sorted(said)
 
 
 def _missing_points(summary: Summary, method: str, points: list[Point]) -> list[str]:

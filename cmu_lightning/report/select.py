@@ -70,15 +70,16 @@ def destroyed(chosen: Metrics, original: Metrics | None) -> bool | None:
 
 def in_grid_order(results: Iterable[Result]) -> list[Result]:
     """As a grid search goes: names sorted, the last one varies fastest; of equal points the first alone."""
-    ordered = sorted(results, key=lambda result: [_sortable(value) for value in _values(result)])
+    ordered = sorted(results, key=lambda result: grid_position(result.metrics))
     distinct: dict[str, Result] = {}
     for result in ordered:
         distinct.setdefault(_point(result.metrics["hyperparameters"]), result)
     return list(distinct.values())
 
 
-def _values(result: Result) -> list[Any]:
-    return [value for _, value in sorted(result.metrics["hyperparameters"].items())]
+def grid_position(run: Metrics) -> list[tuple[int, float, str]]:
+    """By which runs are in grid order; numbers come before names."""
+    return [_sortable(value) for _, value in sorted(run["hyperparameters"].items())]
 
 
 def _sortable(value: Any) -> tuple[int, float, str]:

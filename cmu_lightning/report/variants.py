@@ -39,6 +39,13 @@ class Variant:
     originals: dict[str, Result]
     methods: dict[str, list[Result]]
 
+    @property
+    def found(self) -> list[str]:
+        """How S_f came about, where that is not the paper's uniform draw."""
+        runs = [result for results in self.methods.values() for result in results if result.configuration]
+        kinds = {run.configuration.of(run.metrics["method"]).get(DISCOVERY) for run in runs if run.configuration}
+        return sorted(str(kind) for kind in kinds if kind not in OF_PAPER)
+
     def original_of(self, result: Result) -> Result | None:
         """What an unlearner started from; None if it is not among the runs."""
         return self.originals.get(result.metrics["original"])
@@ -108,7 +115,7 @@ def _variant(name: str, about: dict[str, Any], group: list[Result]) -> Variant:
     named: dict[str, set[str]] = defaultdict(set)
     for result in group:
         tuned = result.metrics["hyperparameters"].items()
-        named[result.metrics["method"]] |= {name for name, value in tuned if isinstance(value, str | bool | None)}
+        named[result.metrics["method"]] |= {name for name, value in tuned if not _is_number(value)}
     for result in group:
         if not result.is_original:
             method = result.metrics["method"]
@@ -131,11 +138,11 @@ def _kinds(result: Result, named: set[str]) -> dict[str, str]:
         named: Those that are no number in any of its runs.
     """
     tuned = result.metrics["hyperparameters"]
-    return {
-        name: str(value) if isinstance(value, str | bool | None) else "a number"
-        for name, value in tuned.items()
-        if name in named
-    }
+    return {name: "a number" if _is_number(value) else str(value) for name, value in tuned.items() if name in named}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _key(values: Mapping[str, Any]) -> Key:

@@ -99,7 +99,13 @@ def _by_folder(summaries: list[Summary], charts: list[list[Chart]], maps: list[M
 
 
 def _missing(summary: Summary) -> Table:
-    return Table("missing", "What is missing", "Nothing is filled in.", ["gap"], [[each] for each in missing(summary)])
+    return Table(
+        "missing",
+        "What is missing or in doubt",
+        "Nothing is filled in.",
+        ["gap"],
+        [[each] for each in missing(summary)],
+    )
 
 
 def _skipped(skipped: list[Skipped]) -> Table:

@@ -169,6 +169,10 @@ WRONG = {
     "no parameters": ("method: grid", "has no parameters"),
     "no command": ("method: grid\nparameters: {a: {value: 1}}", "has no command"),
     "another command": ("command: [python, x.py]\nmethod: grid\nparameters: {a: {value: 1}}", "a sweep runs fit"),
+    "arguments of nobody": (
+        "command: [-m, cmu_lightning, fit, '${arg}']\nmethod: grid\nparameters: {a: {value: 1}}",
+        'no parameter reaches the command: put "${args}" at its end',
+    ),
     "a bare value": ("method: grid\nparameters: {a: 3}\ncommand: []", "parameter a is 3: give a mapping"),
     "a bound as text": ("method: grid\nparameters: {a: {min: 1e-4, max: 1.0}}\ncommand: []", "'1e-4', which YAML does"),
     "min over max": ("method: grid\nparameters: {a: {min: 2, max: 1}}\ncommand: []", "min 2 is not less than max 1"),

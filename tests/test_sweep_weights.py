@@ -30,7 +30,8 @@ def points(name, *selections):
 def finish(point, score, run=None, note="", **more):
     """What a run of the point leaves."""
     run = RUNS / "poison_digits" / "SSD" / f"0-{run or point.key[:10]}"
-    write_json(run / "metrics.json", {"hash": run.name[2:], "original": "abc", "selection_score": score} | more)
+    of = {"hash": run.name[2:], "original": "abc", "hyperparameters": dict(point.values)}
+    write_json(run / "metrics.json", of | {"selection_score": score} | more)
     (run / "config.yaml").write_text(f"{MARK}\n")
     (run / "last.ckpt").write_text("")
     path = RUNS / ".sweep" / "asked" / point.key
@@ -50,6 +51,23 @@ def test_the_best_keeps_its_weights_once_all_have_finished():
         runs.append(finish(point, score).name)
         choice.settle(point)
         assert kept() == ({*runs} if len(runs) < 3 else {runs[1]}), "of equal ones the first"
+
+
+def test_of_equal_ones_the_first_is_the_reports_and_not_the_files():
+    grid = points("a.yaml", 100, 10)
+    for point in grid:
+        finish(point, 0.5)
+    Choice(grid, RUNS).settle(grid[0])
+    (kept_values,) = [dict(point.values) for point in grid if f"0-{point.key[:10]}" in kept()]
+    assert kept_values == {"model.selection": 10}
+
+
+def test_what_a_killed_sweep_has_not_dropped_the_next_one_drops():
+    grid, progress = points("a.yaml", 1, 10), SimpleNamespace(show=lambda **_: None)
+    for point, score in zip(grid, (0.5, 0.7), strict=True):
+        finish(point, score)
+    Runner(Queue([], RUNS), Choice(grid, RUNS), 1, [], progress, Hyperband(RUNS)).run()
+    assert kept() == {f"0-{grid[1].key[:10]}"}
 
 
 def test_a_point_of_two_files_keeps_its_weights_if_either_chooses_it():

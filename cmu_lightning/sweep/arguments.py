@@ -60,7 +60,7 @@ def of_fit(sweep: Sweep, point: dict[str, Any], runs_dir: Path) -> list[str]:
     """The arguments that a point's command gives to `python -m cmu_lightning`.
 
     Raises:
-        UserError: It is another command.
+        UserError: It is another command, or the same for all points.
     """
     command, program = sweep.content["command"], str(sweep.content.get("program", ""))
     expanded = expand(command, program, point, _json_file(point, runs_dir) if FILE in command else "")
@@ -70,6 +70,8 @@ def of_fit(sweep: Sweep, point: dict[str, Any], runs_dir: Path) -> list[str]:
             f"{sweep.path}: the command is {' '.join(map(str, command))}, and a sweep runs fit: give program: {MODULE} "
             'and ["${env}", "${interpreter}", -m, "${program}", fit, ..., "${args}"]'
         )
+    if not any("${args" in str(item) for item in command):
+        raise UserError(f'{sweep.path}: no parameter reaches the command: put "${{args}}" at its end')
     return expanded[at + 1 :]
 
 

@@ -71,6 +71,7 @@ class Runner:
             self._stop()
         if self.choice is not None:
             self.choice.settle_searches(self.searches)
+            self.choice.settle_rest()
         return self.failures
 
     def _hand_out(self) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.report.select import grid_position
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.stopped import is_stopped
@@ -54,7 +55,8 @@ class Choice:
         """Note the best of some rivals, once all are known; all of them."""
         known = self._known(group)
         if known:
-            best = max(known, key=lambda run: run[2]["selection_score"])  # of equal ones the first in the sweep's order
+            in_order = sorted(known, key=lambda run: grid_position(run[2]))  # of equal ones the first, as in a report
+            best = max(in_order, key=lambda run: run[2]["selection_score"])
             self.chosen[group] = best[1]
         return known
 
@@ -79,6 +81,12 @@ class Choice:
         found = noted_folder(point.key, self.runs_dir)
         stored = None if found is None else _results(found)
         return None if found is None or stored is None or "selection_score" not in stored else (found, stored)
+
+    def settle_rest(self) -> None:
+        """Of rivals that all had finished before, if whoever ran the last of them was killed before it dropped any."""
+        for group, points in list(self.rivals.items()):
+            if group not in self.chosen:
+                self.settle(points[0])
 
     def settle_searches(self, searches: list[Proposals]) -> None:
         """The same for bayes searches that have come to their end."""

@@ -1,5 +1,6 @@
 """`python -m cmu_lightning repair --config MINE.yaml`."""
 
+import shlex
 import signal
 import sys
 import threading
@@ -80,7 +81,7 @@ def _parser() -> Parser:
         "repair", "Try the methods that fit on an original, and choose. All other options are those of fit."
     )
     parser.add_argument("--runs_dir", help="Default: CMU_RUNS_DIR, else ./runs.")
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"Default: RUNS_DIR/SETTING/{CHOICE}.")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"Beside RUNS_DIR/SETTING/{CHOICE}.")
     return parser
 
 
@@ -107,11 +108,12 @@ def _repair(study: list[Point], runs_dir: Path, out: Path | None) -> int:
     for each in tried:
         if each.folder != chosen.folder:
             drop(each.folder, each.metrics, runs_dir)
-    reasons = {str(failure.point): failure.reason.removeprefix("error: ") for failure in failed}
+    reasons = {_tried(failure.point): failure.reason.removeprefix("error: ") for failure in failed}
     outcome = Outcome(original, tried, chosen, why, reasons)
-    out = out or original.folder.parents[1] / CHOICE
-    write_json(out, outcome.content())
-    _show(outcome, out)
+    own = original.folder.parents[1] / CHOICE  # where model cards look for it
+    for path in {own, out or own}:
+        write_json(path, outcome.content())
+    _show(outcome, out or own)
     return 0
 
 
@@ -166,21 +168,27 @@ def _candidate(point: Point, runs_dir: Path) -> Candidate | None:
     metrics = None if found is None else read_metrics(found)
     if found is None or metrics is None:
         return None
+    return Candidate(_tried(point, metrics["method"]), found, metrics)
+
+
+def _tried(point: Point, method: str | None = None) -> str:
+    """What a point is to a reader; a method that has not run has the name of its config."""
     tuned = ", ".join(f"{name} {value:g}" for name, value in point.values.items())
-    method = "the original" if metrics["method"] == "Keep" else metrics["method"]
-    return Candidate(f"{method} ({tuned})" if tuned else method, found, metrics)
+    name = method or next(Path(value).stem for option, value in point.options if option == "--config")
+    name = "the original" if name == "Keep" else name
+    return f"{name} ({tuned})" if tuned else name
 
 
 def _show(outcome: Outcome, out: Path) -> None:
     console = Console()
     console.print(outcome.table())
-    folder = outcome.chosen.folder
+    folder = shlex.quote(str(outcome.chosen.folder))
     for line in (
         outcome.why,
         str(out),
         "next:",
         f"  python -m cmu_lightning predict {folder} --out predictions.csv",
         f"  python -m cmu_lightning export {folder} --out FOLDER",
-        f'  in Python: cmu_lightning.load("{folder}")',
+        f"  in Python: cmu_lightning.load({str(outcome.chosen.folder)!r})",
     ):
         console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -35,7 +35,7 @@ def options(arguments: list[str]) -> Iterator[tuple[str, str]]:
         following = arguments[at + 1 : at + 2]
         if not equals and following and not following[0].startswith("--"):
             value, at = following[0], at + 1
-        yield name, value
+        yield "--config" if name == "-c" else name, value
         at += 1
 
 
@@ -48,7 +48,7 @@ def note_name(arguments: list[str]) -> str:
     named = hashlib.sha256(_source() + _has_gpu())
     for name, value in options(arguments):
         if name not in NO_IDENTITY:
-            meant = _meaning(value) if name in ("--config", "-c") or _is_part(value) else _one_spelling(value)
+            meant = _meaning(value) if name == "--config" or _is_part(value) else _one_spelling(value)
             named.update(f"{name}={meant}\n".encode())
     return named.hexdigest()[:16]
 

@@ -1,5 +1,6 @@
 """The folder of a finished run, looked at before torch is needed."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -35,4 +36,5 @@ def runs_dir_of(folder: Path) -> Path:
 
 def again(folder: Path) -> str:
     """The command that makes a run, or what of it is missing."""
-    return f"python -m cmu_lightning fit --config {folder}/config.yaml --runs_dir {runs_dir_of(folder)}"
+    config, runs_dir = (shlex.quote(str(path)) for path in (folder / "config.yaml", runs_dir_of(folder)))
+    return f"python -m cmu_lightning fit --config {config} --runs_dir {runs_dir}"

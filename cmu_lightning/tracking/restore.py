@@ -25,7 +25,7 @@ def restore_network(folder: Path, checkpoint: Path | None = None) -> nn.Module:
     Raises:
         UserError: The folder is not a run's.
     """
-    network: nn.Module = _make(folder, "network", Callable[[], nn.Module])()
+    network: nn.Module = _maker(folder, "network", Callable[[], nn.Module])()()
     path = checkpoint or folder / "last.ckpt"
     return load_network(network, read_original(path), path).eval()
 
@@ -36,15 +36,20 @@ def restore_data(folder: Path) -> CorruptedDataModule:
     Raises:
         UserError: The folder is not a run's, or its data are not those that it was run on.
     """
-    data: CorruptedDataModule = _make(folder, "data", CorruptedDataModule)
+    make = _maker(folder, "data", CorruptedDataModule)
+    where = f"where they are, {folder}/config.yaml says under data: write it there if they have moved"
+    try:
+        data: CorruptedDataModule = make()
+        data.prepare_data()
+        data.setup()
+    except UserError as error:
+        raise UserError(f"the data of {folder} cannot be read ({error}); {where}") from error
     state = read_checkpoint(folder / "last.ckpt").get(type(data).__qualname__)
     if state is None:
         raise UserError(f"{folder}/last.ckpt is of no {type(data).__name__}: give a run whose files belong together")
-    data.prepare_data()
-    data.setup()
     difference = data.difference(state)
     if difference:
-        raise UserError(f"{folder} was run on {difference}: let CMU_DATA_DIR name the folder of its own data")
+        raise UserError(f"{folder} was run on {difference}; {where}, or let CMU_DATA_DIR name their folder")
     data.load_state_dict(state)
     return data
 
@@ -67,8 +72,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _make(folder: Path, key: str, kind: Any) -> Any:
-    """What the config says under a key."""
+def _maker(folder: Path, key: str, kind: Any) -> Callable[[], Any]:
+    """Makes what the config says under a key."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{key}", type=kind)
     config = read_config(folder)
@@ -79,7 +84,7 @@ def _make(folder: Path, key: str, kind: Any) -> Any:
         raise UserError(
             f"{folder}/config.yaml is not a run's, or damaged: it does not say how to make the {key}"
         ) from error
-    return parser.instantiate_classes(parsed)[key]
+    return lambda: parser.instantiate_classes(parsed)[key]
 
 
 def _refuse_lost(spec: Any, folder: Path) -> None:

@@ -200,6 +200,16 @@ def test_a_report_names_runs_of_unknown_data(unknown, runs):
     assert len(skipped) == 4
 
 
+def test_no_original_is_trained_for_a_list_that_cannot_be(fit, capsys):
+    write("a name\n")
+    arguments = ("--config", "unlearn/cf.yaml", "--runs_dir", "runs")
+    assert fit(*arguments, *LIST) == 2
+    assert "line 1 has 'a name', which is no index" in capsys.readouterr().err
+    assert fit(*arguments, "--data.manipulation", "Unknown") == 2
+    assert "S_f is empty" in capsys.readouterr().err
+    assert [path for path in Path("runs").rglob("*") if ".locks" not in path.parts] == []
+
+
 def test_nothing_to_unlearn_is_said_and_leaves_nothing(fit, capsys):
     Path("setting.yaml").write_text(
         "setting: mine\ndata: {class_path: DigitsDataModule, init_args: {manipulation: {class_path: Unknown}}}\n"

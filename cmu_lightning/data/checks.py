@@ -116,6 +116,18 @@ def check_order(owner: object, order: Tensor, count: int) -> None:
         )
 
 
+def check_deletion_set(deleted: Tensor) -> None:
+    """There is something to unlearn, and something to keep.
+
+    Raises:
+        UserError: S_f is empty, or everything.
+    """
+    if not deleted.any():
+        raise UserError("S_f is empty, so there is nothing to unlearn: give data.discovery Flagged and its path")
+    if deleted.all():
+        raise UserError(f"S_f is all {len(deleted)} training samples, so nothing is left to keep: flag less")
+
+
 def check_scores(owner: object, scores: Tensor, total: int) -> None:
     """What a detector's `scores` gives: a number for each sample.
 

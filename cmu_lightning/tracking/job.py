@@ -3,11 +3,13 @@
 import os
 import shutil
 from contextlib import ExitStack, suppress
+from copy import copy
 from typing import Any
 
 from lightning.pytorch import Trainer
 
-from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.data import CorruptedDataModule, Detector, Flagged, Unknown
+from cmu_lightning.data.checks import check_deletion_set
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import read_checkpoint, save_whole
 from cmu_lightning.tracking.handover import INHERITED, decide
@@ -85,8 +87,19 @@ class Job:
             self._refuse_foreign(resume)
         original = None
         if isinstance(self.stage, Unlearner) and self.original:
+            if self.original.metrics is None and not self.stage.original:
+                self._refuse_unusable()
             original = self.stage.original or find_or_train(self.original, self.config, self.data.deletion_arguments)
         return {"finished": False, "resume": resume, "original": original}
+
+    def _refuse_unusable(self) -> None:
+        """A list that cannot be, or none where one is needed, before an original is trained for it."""
+        unknown = isinstance(self.data.manipulation, Unknown) and not isinstance(self.data.discovery, Detector)
+        if unknown or isinstance(self.data.discovery, Flagged):
+            data = copy(self.data)  # which goes again, with its images
+            data.prepare_data()
+            data.setup()
+            check_deletion_set(data.samples.deleted)
 
     def _refuse_other_data(self, fingerprint: int) -> None:
         """Of a class of one's own that says nothing of its files, their content tells whether the run is of them."""

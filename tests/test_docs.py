@@ -57,9 +57,31 @@ def stored(method: str) -> dict:
 
 def test_an_unlearner_of_ones_own(runs, follow):
     shutil.copytree(runs, "runs")
-    follow("GradientAscent", "mine")
+    follow("class GradientAscent", "mine")
     assert stored("GradientAscent")["hyperparameters"] == {"weight": 0.2}
     assert stored("GradientAscent")["identified"] == 0.5
+
+
+@pytest.mark.parametrize("name", ["SecondBest", "Salience"])
+def test_other_unlearners_of_ones_own(runs, fit, tmp_path, monkeypatch, name):
+    shutil.copytree(runs, "runs")
+    (code,) = (block for block in blocks("docs/extending.md", "python") if f"class {name}" in block)
+    Path("mine.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    assert fit("--model", f"mine.{name}", "--data.identified", "0.5", "--runs_dir", "runs") == 0
+    assert stored(name)["changed"] > 0
+
+
+def test_a_test_of_ones_own(tmp_path, monkeypatch):
+    for name, word in {"mine.py": "class GradientAscent", "test_mine.py": "def test_its_loss"}.items():
+        (code,) = (block for block in blocks("docs/extending.md", "python") if word in block)
+        Path(name).write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    exec(compile(Path("test_mine.py").read_text(), "test_mine.py", "exec"), scope := {})
+    scope["test_its_loss"]()
+    scope["test_it_starts_from_the_original_and_ends_elsewhere"](tmp_path)
 
 
 def test_a_backdoor_of_ones_own(follow):

@@ -213,6 +213,12 @@ def test_dropout_depends_on_the_stages_seed_alone(tmp_path):
     assert not same(results[0], results[2])
 
 
+class Relabels(CF):
+    def start(self, original):
+        super().start(original)
+        self.data.samples.labels[self.data.samples.deleted] = 3
+
+
 class Misspelt(CF):
     view = "forget"
 
@@ -225,6 +231,7 @@ class Misspelt(CF):
         (lambda path: CF(partial(ResNet9, 10, 1, 4), SHORT, path), {}, "of another architecture: features"),
         (lambda path: Original(LINEAR, SHORT), {"max_epochs": 3}, "max_epochs=1"),
         (lambda path: Original(LINEAR, SHORT), {"max_steps": 3}, "no max_steps"),
+        (lambda path: Relabels(LINEAR, SHORT, path), {}, "Relabels changes the labels of the data, .* by batch.row"),
         (lambda path: Misspelt(LINEAR, SHORT, path), {}, "Misspelt.view is 'forget': give one of 'train', 'retain'"),
         (lambda path: Original(partial(Linear, 144, 3), SHORT), {}, r"shape \(3,\) for the 10 classes"),
         (

@@ -75,7 +75,7 @@ class Dampener(Unlearner):
             )
         super().setup(stage)
         if stage == "fit":
-            self.logits = check_outputs(self.network, self.data)
+            self.first_logits = check_outputs(self.network, self.data)
 
     def objective(self, logits: Tensor, labels: Tensor) -> Tensor:
         """What importances differentiate, of each sample, shape (n,): the loss."""
@@ -87,7 +87,7 @@ class Dampener(Unlearner):
 
     def estimator(self) -> list[Any]:
         """What tells importances of other kinds apart: what both do to some numbers, for they may have parameters."""
-        weights, classes = len(self.values), self.logits.shape[1]
+        weights, classes = len(self.values), self.first_logits.shape[1]
         logits = torch.linspace(-1, 2, 3 * classes, device=self.device).view(3, classes)
         values = self.objective(logits, torch.arange(3, device=self.device) % classes)
         measured = self.measure(torch.linspace(-1, 1, weights, device=self.device))[:: weights // 100 + 1]
@@ -168,7 +168,7 @@ class Dampener(Unlearner):
             "original": tensor_checksum(*self.network.state_dict().values()),
             "data": [data.fingerprint, type(manipulation).__name__, vars(manipulation)],
             "samples": tensor_checksum(samples.labels, samples.manipulated, samples.deleted),
-            "network": [repr(self.network), as_text(self.logits)],
+            "network": [repr(self.network), as_text(self.first_logits)],
             "normalised": [data.mean, data.std],
             "estimator": self.estimator(),
             "batch_size": batch_size if self.fisher == "batch" else None,

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from cmu_lightning.data.checks import check_deletion_set
 from cmu_lightning.data.loading import Evaluation, EvaluationBatches
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import load_network, read_original
@@ -42,22 +43,20 @@ class Unlearner(Stage):
     def prepare(self) -> None:
         """Load the original, and keep what it predicts on S_f."""
         original = self.load_original()
-        self._check_deletion_set()
+        check_deletion_set(self.data.samples.deleted)
+        labels = self.data.samples.labels.clone()
         self.start(original)
+        if not torch.equal(labels, self.data.samples.labels):
+            raise UserError(
+                f"{type(self).__name__} changes the labels of the data, by which it is measured: keep a copy, and look "
+                "into it by batch.row"
+            )
         self.reference = self.classes(original, self.data.all_deleted())
         original.cpu()
 
     def start(self, original: nn.Module) -> None:
         """Take from the original what the method starts with; here its weights."""
         self.network.load_state_dict(original.state_dict())
-
-    def _check_deletion_set(self) -> None:
-        """There is something to unlearn, and something to keep."""
-        deleted = self.data.samples.deleted
-        if not deleted.any():
-            raise UserError("S_f is empty, so there is nothing to unlearn: give data.discovery Flagged and its path")
-        if deleted.all():
-            raise UserError(f"S_f is all {len(deleted)} training samples, so nothing is left to keep: flag less")
 
     def load_original(self) -> nn.Module:
         """The original, in evaluation mode, if it was trained on this very manipulation."""
@@ -78,13 +77,18 @@ class Unlearner(Stage):
         check_outputs(original, data)
         return original.eval()
 
-    @torch.no_grad()
     def classes(self, network: nn.Module, what: Evaluation) -> Tensor:
-        """Predicted classes of everything in an evaluation, on every process alike; shape (n,), on the CPU.
+        """Predicted classes of everything in an evaluation, on every process alike; shape (n,), on the CPU."""
+        return torch.cat([outputs.argmax(dim=1) for outputs in self._outputs(network, what)]).cpu()
 
-        In the precision of all other evaluations, so that a network agrees with itself.
-        """
+    def logits(self, network: nn.Module, what: Evaluation) -> Tensor:
+        """What the classes are the largest of; shape (n, num_classes), float32, on the CPU."""
+        return torch.cat([outputs.float() for outputs in self._outputs(network, what)]).cpu()
+
+    @torch.no_grad()
+    def _outputs(self, network: nn.Module, what: Evaluation) -> list[Tensor]:
+        """Of each batch, in the precision of all other evaluations, so that a network agrees with itself."""
         network.to(self.trainer.strategy.root_device).eval()
         batches = EvaluationBatches(what, self.data.pixels(), rank=0, world_size=1)
         with self.trainer.precision_plugin.forward_context(), self.steadily():
-            return torch.cat([network(batch.image).argmax(dim=1) for batch in batches]).cpu()
+            return [network(batch.image) for batch in batches]

@@ -68,6 +68,8 @@ def find_configs(arguments: list[str]) -> list[str]:
 
 
 def _find(name: str) -> str:
+    if not Path(name).exists() and (CONFIGS / f"{name}.yaml").is_file():
+        raise UserError(f"there is no config {name}: give {name}.yaml")
     shipped = CONFIGS / name
     if Path(name).is_file():
         _refuse_unreadable(Path(name))

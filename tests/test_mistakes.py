@@ -8,7 +8,16 @@ import pytest
 from cmu_lightning.cli import main
 from cmu_lightning.complaints import one_sentence
 from cmu_lightning.parsing import CONFIGS
+from cmu_lightning.unlearning import CF as Fine
 from tests.logged import CF
+
+
+class Untyped(Fine):
+    """As one writes it first."""
+
+    def __init__(self, network, procedure, original=None, seed=None):
+        super().__init__(network, procedure, original, seed)
+
 
 WRONG = {
     "an unknown key": (["--data.identifed", "0.5"], "no option 'identifed'"),
@@ -17,6 +26,7 @@ WRONG = {
         ["--config", "unlearn/cff.yaml"],
         r"no config unlearn/cff.yaml, .* unlearn/cf.yaml",
     ),
+    "a config without its ending": (["--config", "unlearn/cf"], "no config unlearn/cf: give unlearn/cf.yaml"),
     "a fraction over 1": (["--data.identified", "1.5"], "identified=1.5 is not in"),
     "more samples than there are": (["--data.manipulation.size", "3000"], "3000 samples .* has 1197"),
     "a class that does not exist": (["--data.manipulation.target", "12"], "label 12 .* 0 to 9"),
@@ -64,6 +74,10 @@ WRONG = {
     "a callback of one's own that does": (
         ["--trainer.callbacks+=tests.test_stages.Own", "--trainer.callbacks.scheduling", "{0: 4}"],
         "the callback Own would change what a step is",
+    ),
+    "a method without types": (
+        ["--model", "tests.test_mistakes.Untyped"],
+        r"tests.test_mistakes.Untyped takes network without a type, .* write network: Callable\[\[\], nn.Module\]",
     ),
     "averages of one epoch": (
         ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "0.1"],

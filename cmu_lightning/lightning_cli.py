@@ -17,13 +17,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
 from cmu_lightning.options import Options
-from cmu_lightning.tracking.account import choose_mode, one_silence, say
+from cmu_lightning.tracking.account import ON_DEMAND, choose_mode, one_silence, say
 from cmu_lightning.tracking.callbacks import LastCheckpoint, WriteConfig
 from cmu_lightning.tracking.checkpoint import load_network, read_checkpoint
 from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.tracking.job import Job
 from cmu_lightning.tracking.notes import remember
-from cmu_lightning.tracking.original import ON_DEMAND, original_at, original_of_config
+from cmu_lightning.tracking.original import original_at, original_of_config
 from cmu_lightning.tracking.own_source import own_sources, say_what_changed
 from cmu_lightning.tracking.progress import progress
 from cmu_lightning.tracking.publish import Publish, publish_results

@@ -21,6 +21,8 @@ SPELLINGS: dict[str, Mode] = {
 }
 """Of WANDB_MODE."""
 
+ON_DEMAND = "CMU_ON_DEMAND"
+"""Environment variable of a process that makes the original which an unlearner's command asked for."""
 SILENCE = "CMU_WANDB_SILENCE"
 """Environment variable: a file that is touched when the server was silent."""
 SECONDS_OF_SILENCE = 600.0
@@ -58,7 +60,8 @@ def choose_mode(asked: Mode | None) -> Mode | None:
     if mode == "online":
         say("W&B: there is no key (WANDB_API_KEY, or `wandb login`), so this run is logged offline")
         return "offline"
-    say("W&B is not configured (WANDB_API_KEY, or `wandb login`): results stay in the runs folder")
+    if ON_DEMAND not in os.environ:  # else it was said already
+        say("W&B is not configured (WANDB_API_KEY, or `wandb login`): results stay in the runs folder")
     return None
 
 

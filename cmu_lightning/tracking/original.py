@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.tracking.account import ON_DEMAND
 from cmu_lightning.tracking.checkpoint import read_original
 from cmu_lightning.tracking.identity import digest, identity
 from cmu_lightning.tracking.own_source import say_what_changed
@@ -38,9 +39,6 @@ LAUNCHED = (
     "WANDB_SWEEP",
 )
 """Beginnings of the environment variables that say which process of which job this one is."""
-
-ON_DEMAND = "CMU_ON_DEMAND"
-"""Environment variable of a process that makes the original which an unlearner's command asked for."""
 
 
 def config_of_original(config: dict[str, Any], deletion: frozenset[str]) -> dict[str, Any]:

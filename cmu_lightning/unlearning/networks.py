@@ -97,10 +97,10 @@ def check_function(make: Callable[[], nn.Module], network: nn.Module, data: Corr
         UserError: They depend on the other images of a batch, or on what the network draws and does not keep; or
             there is but one network.
     """
-    name, logits = type(network).__name__, check_outputs(network, data)
-    with torch.no_grad(), evaluating(network):
-        beside = network(_images(data, 2))[:1]
-    if not _alike(logits, beside):
+    check_outputs(network, data)
+    name, images = type(network).__name__, _images(data, 2)
+    logits = _logits(network, images[:1])
+    if not _alike(logits, _logits(network, images)[:1]):
         raise UserError(
             f"{name} gives other logits for an image alone than in a batch: have its batch norm track running stats"
         )
@@ -110,7 +110,7 @@ def check_function(make: Callable[[], nn.Module], network: nn.Module, data: Corr
             f"network gives the same {name} each time, but originals are another one: have it make a new one"
         )
     another.load_state_dict(network.state_dict())
-    if not _alike(logits, check_outputs(another, data)):
+    if not _alike(logits, _logits(another, images[:1])):
         raise UserError(
             f"another {name} with the same weights gives other logits: have what it draws in its state_dict, as a "
             "persistent buffer, or drawn by a fixed seed"
@@ -121,6 +121,13 @@ def _images(data: CorruptedDataModule, count: int) -> torch.Tensor:
     """The first ones, stamped, on the CPU."""
     images = data.samples.images[:count]
     return data.pixels()(images, torch.ones(len(images), dtype=torch.bool)).cpu()
+
+
+@torch.no_grad()
+def _logits(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    with evaluating(network):
+        logits: torch.Tensor = network(images)
+    return logits
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -23,7 +23,8 @@ class Rewind(Callback):
     """Keeps the weights after every epoch on disk, and ends with the best of them.
 
     Those are the ones whose error on S_f, by labels as given, is closest to the error of the last weights on
-    validation samples in the class mix of S_f.
+    validation samples in the class mix of S_f. Without the command line they lie in the Trainer's `default_root_dir`,
+    which then has to be this run's own.
     """
 
     folder = "epochs"

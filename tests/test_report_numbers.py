@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cmu_lightning.report.collect import collect
-from cmu_lightning.report.measures import area, missing, over_fractions, smallest_fraction
+from cmu_lightning.report.measures import area, falls_back, missing, over_fractions, smallest_fraction
 from cmu_lightning.report.paper_tables import cost, measures, published, retain_change
 from cmu_lightning.report.summarise import Spread, Summary, spread
 from cmu_lightning.report.table import Table, as_csv, as_latex, as_markdown
@@ -196,6 +196,9 @@ def test_area_and_smallest_fraction_of_a_curve():
     assert smallest_fraction(curve, Spread(0.5, None, 1)) == 0.2
     assert smallest_fraction(curve, Spread(1.2, None, 1)) is None
     assert smallest_fraction(curve, None) is None
+    back = flat((1, 0.95), (2, 0.85), (4, 1.0), (8, 0.7))
+    assert falls_back(back, Spread(1.0, None, 1)) == [0.2, 0.8]
+    assert falls_back(back, Spread(2.0, None, 1)) == falls_back(back, None) == []
     assert smallest_fraction(flat((1, 0.89), (2, 0.91), (4, 1.0)), Spread(1.0, None, 1)) == 0.2
     assert over_fractions(curve) == (0.5, pytest.approx(0.5), 3)
 

@@ -20,6 +20,14 @@ def smallest_fraction(curve: Curve, oracle: Spread | None) -> float | None:
     return next((identified for identified, each in curve.items() if each.mean >= ENOUGH * oracle.mean), None)
 
 
+def falls_back(curve: Curve, oracle: Spread | None) -> list[float]:
+    """Larger fractions than the smallest one that reaches `ENOUGH` of the oracle's, which do not."""
+    smallest = smallest_fraction(curve, oracle)
+    if oracle is None or smallest is None:
+        return []
+    return [at for at, each in curve.items() if at > smallest and each.mean < ENOUGH * oracle.mean]
+
+
 def area(curve: Curve, fractions: Sequence[float]) -> float | None:
     """Area under a curve by trapezoids, divided by the width of its base: a mean height.
 

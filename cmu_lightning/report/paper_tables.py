@@ -5,8 +5,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cmu_lightning.report.measures import ENOUGH, area, over_fractions, over_runs, smallest_fraction
-from cmu_lightning.report.summarise import Spread, Summary, spread
+from cmu_lightning.report.measures import ENOUGH, area, falls_back, over_fractions, over_runs, smallest_fraction
+from cmu_lightning.report.summarise import Curve, Spread, Summary, spread
 from cmu_lightning.report.table import Cell, Table
 
 
@@ -48,25 +48,40 @@ def measures(summary: Summary) -> Table:
     for method in summary.methods:
         curve = summary.curve(method, "acc_corr")
         oracle = summary.oracle("acc_corr")
-        smallest = smallest_fraction(curve, oracle)
-        reached: Cell = "not reached" if oracle and curve and smallest is None else smallest and f"{smallest:g}"
         healed = over_fractions(summary.curve(method, "utility_x_healed"))
         marks = [choice.destroyed for choice in summary.of(method)]
         wrecked = f"{sum(map(bool, marks))} of {len(marks)}" if None not in marks else None
         rows.append(
-            [method, _share(curve, summary.expected(method)), reached, _areas(summary, method), healed, wrecked]
+            [
+                method,
+                _share(curve, summary.expected(method)),
+                _reached(curve, oracle),
+                _areas(summary, method),
+                healed,
+                wrecked,
+            ]
         )
     return Table(
         name="measures",
         title="How much has to be identified",
         note=f"Smallest identified fraction, of those that were run, whose mean acc_corr is at least {ENOUGH} of the "
-        "oracle's (RewoD at identified 1). Area under acc_corr against identified, divided by the width: mean and "
-        "standard deviation over the seeds that have all fractions. Utility x healed: acc_retain x acc_manipulated, "
-        "mean and standard deviation over fractions of the means over seeds. Destroyed: chosen runs with less than "
-        "half of the original's validation accuracy.",
+        "oracle's (RewoD at identified 1), and larger ones at which it is not. Area under acc_corr against identified, "
+        "divided by the width: mean and standard deviation over the seeds that have all fractions. Utility x healed: "
+        "acc_retain x acc_manipulated, mean and standard deviation over fractions of the means over seeds. Destroyed: "
+        "chosen runs with less than half of the original's validation accuracy.",
         columns=["method", "fractions", f"{ENOUGH} of the oracle at", "area", "utility x healed", "destroyed"],
         rows=rows,
     )
+
+
+def _reached(curve: Curve, oracle: Spread | None) -> Cell:
+    """The smallest fraction, and larger ones that fall back."""
+    if oracle is None or not curve:
+        return None
+    smallest, lost = smallest_fraction(curve, oracle), falls_back(curve, oracle)
+    if smallest is None:
+        return "not reached"
+    return f"{smallest:g}" + f" (not at {', '.join(f'{each:g}' for each in lost)})" * bool(lost)
 
 
 def cost(summary: Summary) -> Table:

@@ -31,11 +31,15 @@ class CorruptedDataModule(ManipulatedDataModule):
         deleted = self.samples.deleted
         if stage.view == "passes":
             return Passes(*(self._pass(mask, stage) for mask in (deleted, ~deleted)))
-        masks = {
+        views = {
             "train": [torch.ones_like(deleted)],
             "retain": [~deleted],
             "forget then retain": [deleted, ~deleted],
-        }[stage.view]
+        }
+        if stage.view not in views:
+            known = ", ".join(map(repr, [*views, "passes"]))
+            raise UserError(f"{type(stage).__name__}.view is {stage.view!r}: give one of {known}")
+        masks = views[stage.view]
         seeds = [mix(stage.seed, 2), stage.seed][-len(masks) :]
         sources = [self._source(mask, stage, seed) for mask, seed in zip(masks, seeds, strict=True)]
         plan = stage.plan(*(source.sampler.steps_per_epoch for source in sources))

@@ -81,7 +81,7 @@ def _parser() -> Parser:
         "repair", "Try the methods that fit on an original, and choose. All other options are those of fit."
     )
     parser.add_argument("--runs_dir", help="Default: CMU_RUNS_DIR, else ./runs.")
-    parser.add_argument("--out", type=Path, metavar="FILE", help=f"Beside RUNS_DIR/SETTING/{CHOICE}.")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=f"A copy of RUNS_DIR/SETTING/{CHOICE}.")
     return parser
 
 

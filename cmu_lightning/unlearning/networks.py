@@ -155,6 +155,13 @@ def refuse_untrainable(network: nn.Module, images: torch.Tensor, error: Exceptio
         ) from error
 
 
+def channels_last(network: nn.Module) -> None:
+    """Lay out its images' kernels in memory as the images are; Module.to fails where something has five dimensions."""
+    for each in (*network.parameters(), *network.buffers()):
+        if each.dim() == 4:
+            each.data = each.data.contiguous(memory_format=torch.channels_last)
+
+
 def share_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
     """A network whose batch norm is over the global batch, where there is a kernel for it."""
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -15,6 +15,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.measuring import Measuring
 from cmu_lightning.unlearning.networks import (
     build,
+    channels_last,
     check_function,
     refuse_untrainable,
     share_batch_norm,
@@ -115,9 +116,6 @@ class Stage(Measuring):
         trainer = self.trainer
         if stage != "fit":
             return
-        if self.view not in get_args(View):
-            known = ", ".join(map(repr, get_args(View)))
-            raise UserError(f"{type(self).__name__}.view is {self.view!r}: give one of {known}")
         check_trainer(trainer, self)
         check_function(self.make_network, self.network, self.data)
         self.prepare()
@@ -130,9 +128,7 @@ class Stage(Measuring):
     def lay_out(self, network: nn.Module) -> None:
         """On GPUs channels last, as images are, so that no step has to turn weights over."""
         if self.trainer.strategy.root_device.type == "cuda":
-            for each in (*network.parameters(), *network.buffers()):
-                if each.dim() == 4:  # Module.to fails for 5
-                    each.data = each.data.contiguous(memory_format=torch.channels_last)
+            channels_last(network)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Procedure A; None for what trains nothing."""

@@ -51,19 +51,34 @@ def read_env() -> None:
         ) from error
 
 
+def attached(arguments: list[str]) -> list[str]:
+    """Arguments, every option's value in one with it: `--threads 1` is `--threads=1`."""
+    joined: list[str] = []
+    for argument in arguments:
+        last = joined[-1] if joined else ""
+        takes = "=" not in last and (last.startswith("--") or last == "-c")
+        if takes and not argument.startswith("--") and argument.partition("=")[0] != "-c":
+            joined[-1] = f"{last}={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def is_config(argument: str) -> bool:
+    """Whether it names a config."""
+    return argument.partition("=")[0] in ("--config", "-c")
+
+
 def find_configs(arguments: list[str]) -> list[str]:
-    """Arguments, with the names of configs that do not exist as given looked up among the project's.
+    """Arguments as `attached`, with the names of configs that do not exist as given looked up among the project's.
 
     Raises:
         UserError: A config is neither here nor there.
     """
-    found = list(arguments)
-    for at, argument in enumerate(arguments):
+    found = []
+    for argument in attached(arguments):
         option, equals, value = argument.partition("=")
-        if equals and option in ("--config", "-c"):
-            found[at] = f"{option}={_find(value)}"
-        elif at and arguments[at - 1] in ("--config", "-c"):
-            found[at] = _find(argument)
+        found.append(f"{option}={_find(value)}" if equals and is_config(argument) else argument)
     return found
 
 
@@ -82,24 +97,13 @@ def _find(name: str) -> str:
 
 
 def as_taken(arguments: list[str]) -> list[str]:
-    """Arguments, with what the parser would take for something else spelled so that it does not.
+    """Arguments as `attached`, with what the parser would take for something else spelled so that it does not.
 
     A class comes before its options, for a sweep has them sorted by name. A network's dotted name is a class_path, for
     a function named alone would take no arguments. null of an option two classes deep is a config, for there the
     parser reads the text "None". {3:5} is a mapping, without the blank that YAML wants, too.
     """
-    spelled: list[str] = []
-    pending = ""
-    for argument in _classes_first(arguments):
-        option, equals, value = argument.partition("=")
-        if equals and option.startswith("--"):
-            spelled.append(_as_taken(option, value) or argument)
-        elif pending and (instead := _as_taken(pending, argument)):
-            spelled[-1] = instead
-        else:
-            spelled.append(argument)
-        pending = argument if argument.startswith("--") and not equals else ""
-    return spelled
+    return [_as_taken(argument) for argument in _classes_first(attached(arguments))]
 
 
 def _classes_first(arguments: list[str]) -> list[str]:
@@ -108,7 +112,7 @@ def _classes_first(arguments: list[str]) -> list[str]:
     for option, last in named.items():  # what comes later wins
         at = len(ordered) - 1 - ordered[::-1].index(arguments[last])
         first = next(n for n, other in enumerate(ordered) if other.startswith(option.removesuffix("class_path")))
-        if not any(other.partition("=")[0] in ("--config", "-c") for other in ordered[first:at]):
+        if not any(map(is_config, ordered[first:at])):
             ordered.insert(first, ordered.pop(at))
     return ordered
 
@@ -117,7 +121,7 @@ def _is_overruled(arguments: list[str], at: int, named: dict[str, int]) -> bool:
     """Whether a class is named again with nothing but options in between."""
     option = _class_option(arguments[at])
     between = arguments[at : named[option]] if option else []
-    return bool(between) and not any(each.partition("=")[0] in ("--config", "-c") for each in between)
+    return bool(between) and not any(map(is_config, between))
 
 
 def _class_option(argument: str) -> str | None:
@@ -125,8 +129,10 @@ def _class_option(argument: str) -> str | None:
     return option if equals and option.endswith(".class_path") else None
 
 
-def _as_taken(option: str, value: str) -> str | None:
-    """An option and its value as one argument; None where they can stay as they are."""
+def _as_taken(argument: str) -> str:
+    option, equals, value = argument.partition("=")
+    if not (equals and option.startswith("--")):
+        return argument
     if option == "--network" and DOTTED.fullmatch(value):
         return f'--network={{"class_path": "{value}"}}'
     if TIGHT.fullmatch(value):
@@ -134,7 +140,7 @@ def _as_taken(option: str, value: str) -> str | None:
     keys = option.removeprefix("--").split(".")
     if value == "null" and len(keys) > 2:
         return "--config=" + "".join(f'{{"{key}": ' for key in keys) + "null" + "}" * len(keys)
-    return None
+    return argument
 
 
 def _refuse_unreadable(path: Path) -> None:

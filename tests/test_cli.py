@@ -211,12 +211,11 @@ def test_load_gives_the_network(runs):
 
 def test_configs_are_found_from_anywhere(tmp_path):
     assert find_configs(["--config", "unlearn/cf.yaml", "-c=poison_digits.yaml"]) == [
-        "--config",
-        str(CONFIGS / "unlearn/cf.yaml"),
+        f"--config={CONFIGS / 'unlearn/cf.yaml'}",
         f"-c={CONFIGS / 'poison_digits.yaml'}",
     ]
     Path("mine.yaml").write_text("setting: mine")
-    assert find_configs(["--config", "mine.yaml"]) == ["--config", "mine.yaml"]
+    assert find_configs(["--config", "mine.yaml"]) == ["--config=mine.yaml"]
 
 
 def test_what_a_config_says_can_be_taken_back(fit, tmp_path):
@@ -233,7 +232,10 @@ def test_what_a_config_says_can_be_taken_back(fit, tmp_path):
     overlaid = ["--model.augment=true", "--config=a.yaml", "--model.class_path=SSD"]
     assert as_taken(overlaid) == overlaid
     kept = ["--model.original", "null", "--threads=null", "--data.manipulation.size", "3"]
-    assert as_taken(kept) == kept
+    assert as_taken(kept) == ["--model.original=null", "--threads=null", "--data.manipulation.size=3"]
+    no_equals = ["fit", "--model.augment", "true", "--model.class_path", "SSD", "-c", "a.yaml", "--threads", "-1"]
+    joined = ["fit", "--model.class_path=SSD", "--model.augment=true", "-c=a.yaml", "--threads=-1"]
+    assert as_taken(no_equals) == joined
     assert as_taken(["--data.manipulation.flips", "{9:1,2:0}"]) == ["--data.manipulation.flips={9: 1,2: 0}"]
     assert as_taken(["--network", "my.net"]) == as_taken(["--network=my.net"]) == ['--network={"class_path": "my.net"}']
 

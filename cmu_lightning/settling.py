@@ -12,7 +12,7 @@ from jsonargparse import Namespace
 from cmu_lightning.errors import UserError
 from cmu_lightning.models.made import Made  # and makes short class names known to configs
 from cmu_lightning.unlearning import Original
-from cmu_lightning.unlearning.trainers import check_callback, check_precision
+from cmu_lightning.unlearning.trainers import PRECISIONS, check_callback, check_precision
 
 REQUIRED_TRAINER = {
     "accumulate_grad_batches": 1,
@@ -142,6 +142,7 @@ def _settle_hardware(trainer: Any) -> None:
     if trainer.precision is None:
         trainer.precision = precision(trainer.accelerator)
     check_precision(trainer.precision)
+    trainer.precision = PRECISIONS.get(str(trainer.precision), trainer.precision)
     if trainer.benchmark is None:
         trainer.benchmark = not trainer.deterministic
 

@@ -1,9 +1,11 @@
 """Command lines by the run that they lead to."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from cmu_lightning.devices import gpus, has_bf16
 from cmu_lightning.tracking import notes
 
 COMMAND = ["--config", "mine.yaml", "--data.identified", "0.5"]
@@ -22,7 +24,7 @@ def _fresh(monkeypatch):
 
 def forget():
     """As another process would."""
-    for kept in (notes._read, notes._path, notes._has_gpu):
+    for kept in (notes._read, notes._path, notes._precision):
         kept.cache_clear()
 
 
@@ -30,6 +32,23 @@ def test_one_command_has_one_name():
     named = notes.note_name(COMMAND)
     assert named == notes.note_name(["--config=mine.yaml", "--data.identified=5e-1", "--runs_dir", "elsewhere"])
     assert named != notes.note_name(["--config=mine.yaml", "--data.identified=0.25"])
+
+
+@pytest.mark.parametrize(("capabilities", "bf16"), [("8.0\n9.0\n", True), ("7.5\n", False), ("8.0\n7.5\n", False)])
+def test_gpus_with_and_without_bf16_lead_elsewhere(capabilities, bf16, monkeypatch, tmp_path):
+    without = notes.note_name(COMMAND)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{capabilities}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert has_bf16() == bf16
+    assert gpus() == ["0", "1"][: len(capabilities.split())]
+    forget()
+    assert notes.note_name(COMMAND) != without
+    named = notes.note_name(COMMAND)
+    monkeypatch.setattr(notes, "has_bf16", lambda: not bf16)
+    forget()
+    assert notes.note_name(COMMAND) not in (named, without)
 
 
 def test_whatever_could_lead_elsewhere_makes_another_name(monkeypatch):

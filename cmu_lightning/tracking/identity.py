@@ -18,9 +18,6 @@ TRAINER = (
 )
 """The trainer's options that change numbers; all others are hardware, loggers and what is shown."""
 
-FULL_PRECISION = ("32-true", "32", 32)
-"""Spellings of the precision that was the default of older configs, which left it open."""
-
 ADDED = ("discovery", "resize", "classes")
 """Arguments of data that older configs do not have; where they are None, runs are those of older configs."""
 
@@ -73,7 +70,7 @@ def identity(
 def _of_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     """Options that change numbers, where they are not the default; callbacks can do anything to a training."""
     own = {key: trainer.get(key) for key in TRAINER}
-    if own["precision"] in FULL_PRECISION:
+    if own["precision"] == "32-true":  # older configs left it open
         own["precision"] = None
     for key in ("limit_val_batches", "limit_test_batches"):
         if isinstance(own[key], float) and own[key] == 1:  # all of them; 1 is one

@@ -12,9 +12,9 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from cmu_lightning.devices import gpus
+from cmu_lightning.devices import gpus, has_bf16
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import PACKAGE, find_configs
+from cmu_lightning.parsing import PACKAGE, attached, find_configs
 from cmu_lightning.tracking.run import Run, read_metrics, write_atomically
 
 NO_IDENTITY = ("--runs_dir", "--checkpoints")
@@ -29,14 +29,9 @@ OTHER_COMMANDS = ("sweep", "report", "repair", "serving", "dashboard")
 
 def options(arguments: list[str]) -> Iterator[tuple[str, str]]:
     """The options of a command line, whether their values follow or are attached."""
-    at = 0
-    while at < len(arguments):
-        name, equals, value = arguments[at].partition("=")
-        following = arguments[at + 1 : at + 2]
-        if not equals and following and not following[0].startswith("--"):
-            value, at = following[0], at + 1
+    for argument in attached(arguments):
+        name, _, value = argument.partition("=")
         yield "--config" if name == "-c" else name, value
-        at += 1
 
 
 def note_name(arguments: list[str]) -> str:
@@ -45,7 +40,7 @@ def note_name(arguments: list[str]) -> str:
     Raises:
         UserError: It names a config that is not there.
     """
-    named = hashlib.sha256(_source() + _has_gpu())
+    named = hashlib.sha256(_source() + _precision())
     for name, value in options(arguments):
         if name not in NO_IDENTITY:
             meant = _meaning(value) if name == "--config" or _is_part(value) else _one_spelling(value)
@@ -103,9 +98,9 @@ def _one_spelling(value: str) -> str:
 
 
 @cache
-def _has_gpu() -> bytes:
-    """It decides on the precision where nobody else does."""
-    return bool(gpus()).to_bytes()
+def _precision() -> bytes:
+    """What the machine's GPUs decide where nobody else does."""
+    return bytes([bool(gpus()), has_bf16()])
 
 
 @cache

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from cmu_lightning.unlearning.stage import Stage
 
 
-PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16")
-"""In which weights stay what they are."""
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+"""In which weights stay what they are, by their short names."""
 
 IMPOSSIBLE_CALLBACKS: dict[type[Callback], str] = {
     GradientAccumulationScheduler: "would change what a step is: leave it out and set procedure.batch_size",
@@ -47,7 +47,7 @@ def check_precision(given: str | int) -> None:
     Raises:
         UserError: Weights would have another number of bits than originals and importances.
     """
-    if str(given) not in PRECISIONS:
+    if str(given) not in {*PRECISIONS, *PRECISIONS.values()}:
         raise UserError(
             f"trainer.precision={given} changes the weights themselves, of which importances and originals are in 32 "
             "bits: give 32-true, bf16-mixed or 16-mixed"

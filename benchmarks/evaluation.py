@@ -20,7 +20,7 @@ from lightning.pytorch import Trainer
 
 from benchmarks.machine import where
 from cmu_lightning.data import CIFAR10DataModule, Poison, Split
-from cmu_lightning.data.loading import evaluation_size
+from cmu_lightning.data.evaluation import evaluation_size
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import Original, Procedure
 

@@ -19,7 +19,7 @@ from lightning.pytorch import Callback
 
 from benchmarks.machine import where
 from cmu_lightning import cli
-from cmu_lightning.data.loading import evaluation_size
+from cmu_lightning.data.evaluation import evaluation_size
 from cmu_lightning.lightning_cli import CLI
 
 THEIRS = {

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.machine import where
 from cmu_lightning.data import Batch, CIFAR10DataModule, DigitsDataModule, Poison, evaluation
-from cmu_lightning.data.loading import EvaluationBatches, Pixels
+from cmu_lightning.data.evaluation import EvaluationBatches
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import TunedSSD
 from cmu_lightning.unlearning.dampening import factors
@@ -38,7 +38,7 @@ class Case:
         network = ResNet9(data.num_classes, channels, width=width).eval()
         self.network = network.to(DEVICE, memory_format=torch.channels_last)
         self.start = flat(self.network.parameters()).detach().clone()
-        self.pixels = Pixels(data.mean, data.std, data.manipulation, DEVICE)
+        self.pixels = data.pixels(DEVICE)
         samples = data.samples.to(DEVICE)
         rows = [torch.nonzero(mask).flatten() for mask in (samples.deleted, ~samples.deleted)]
         self.manipulated = data.samples.manipulated
@@ -60,7 +60,7 @@ class Case:
         """The first part of an evaluation."""
         count = round(share * len(what.rows))
         first = {key: getattr(what, key)[:count] for key in ("rows", "stamped", "target", "domain")}
-        return what._replace(split=what.split.to(DEVICE), **first)
+        return what._replace(images=what.images.to(DEVICE), **first)
 
     def importances(self):
         """Over S_f and over the retain data."""

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from cmu_lightning.data import DigitsDataModule
-from cmu_lightning.data.loading import Split
+from cmu_lightning.data.samples import Split
 
 
 class CountedDigits(DigitsDataModule):

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cmu_lightning.data import ClassBiased, Detector, DigitsDataModule, Inspection, Poison, Uniform
-from cmu_lightning.data.loading import Split
+from cmu_lightning.data.samples import Split
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import Original
 from tests.plain import LINEAR, SHORT, digits, same, trainer
@@ -65,7 +65,7 @@ def test_splits(change):
 
 def test_a_mean_for_each_channel(monkeypatch):
     monkeypatch.setattr(DigitsDataModule, "mean", (0.1, 0.2, 0.3))
-    with pytest.raises(UserError, match=r"DigitsDataModule\.mean has 3 numbers for 1 channels"):
+    with pytest.raises(UserError, match=r"mean=\[0.1, 0.2, 0.3\] of DigitsDataModule has 3 numbers for 1 channels"):
         digits().setup()
 
 

@@ -20,10 +20,9 @@ from cmu_lightning.data import (
     Poison,
     Split,
     evaluation,
-    loading,
 )
 from cmu_lightning.data.download import found_or_downloaded
-from cmu_lightning.data.loading import EvaluationBatches
+from cmu_lightning.data.evaluation import EvaluationBatches
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import CF, Original, Procedure
 from tests.networks import Linear
@@ -178,7 +177,7 @@ def test_the_retain_view_has_no_deleted_sample():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_counts_every_sample_once(world_size, monkeypatch):
-    monkeypatch.setattr(loading, "evaluation_size", lambda images: 100)
+    monkeypatch.setattr(evaluation, "evaluation_size", lambda images: 100)
     data = digits()
     what = evaluation.of_test(data)
     seen = [EvaluationBatches(what, data.pixels(), rank, world_size) for rank in range(world_size)]

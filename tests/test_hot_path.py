@@ -12,9 +12,11 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cmu_lightning.data import AdapBlend, AllToAll, Batch, Blended, Poison, TaCT, loading
+from cmu_lightning.data import AdapBlend, AllToAll, Batch, Blended, Poison, TaCT
 from cmu_lightning.data.augmentation import CropAndFlip
-from cmu_lightning.data.loading import Evaluation, EvaluationBatches, Pixels, Samples, Split
+from cmu_lightning.data.evaluation import Evaluation, EvaluationBatches
+from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.samples import Samples
 from cmu_lightning.data.sampling import EpochSampler
 from cmu_lightning.data.training import Source
 from cmu_lightning.errors import UserError
@@ -63,7 +65,7 @@ def fake(monkeypatch):
         return torch.zeros(5, 1, dtype=torch.long)
 
     five.nonzero = nonzero
-    monkeypatch.setattr(loading, "torch", five)
+    monkeypatch.setattr("cmu_lightning.data.pixels.torch", five)
     monkeypatch.setattr(torch.Tensor, "pin_memory", pinned)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
@@ -219,7 +221,7 @@ def test_evaluation_copies_what_is_asked_once(fake):
     asked = torch.zeros(COUNT, 6, dtype=torch.long)
     stamped = torch.ones(COUNT, dtype=torch.bool)
     rows = torch.arange(COUNT)
-    what = Evaluation(("a",) * 6, Split(split.images, split.labels), rows, stamped, asked, asked > 0, rows)
+    what = Evaluation(("a",) * 6, split.images, rows, stamped, asked, asked > 0, rows)
     pixels = Pixels((0.5,) * 3, (0.5,) * 3, Poison(size=5), GPU)
     with Copies() as seen:
         assert len(list(EvaluationBatches(what, pixels, 0, 1))) == 3
@@ -278,6 +280,13 @@ def test_precision_is_mixed_on_gpus(monkeypatch, there, bf16, accelerator, expec
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
     assert precision(accelerator) == expected
+
+
+def test_short_names_of_a_precision_are_the_same_run(fit, tmp_path):
+    for given in ("bf16", "bf16-mixed"):
+        arguments = ("--procedure.steps", "1", "--trainer.precision", given, "--trainer.accelerator", "cpu")
+        assert fit(*arguments, "--runs_dir", str(tmp_path)) == 0
+    assert len(list(tmp_path.rglob("metrics.json"))) == 1
 
 
 class Normed(nn.Module):

@@ -26,8 +26,7 @@ def batches(images, labels, size, rank=0, world_size=1):
     made = []
     for start in range(0, len(images), size):
         total = min(size, len(images) - start)
-        part = rank_slice(total, rank, world_size)
-        rows = slice(start + part.start, start + part.stop)
+        rows = rank_slice(slice(start, start + total), rank, world_size)
         label = labels[rows]
         made.append(Batch(images[rows], label, label, torch.zeros(len(label), dtype=torch.bool), label, total))
     return made

@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
 from cmu_lightning.data import FolderDataModule, Poison, TensorDataModule, Unknown
-from cmu_lightning.data.loading import evaluation_size
+from cmu_lightning.data.evaluation import evaluation_size
 from cmu_lightning.data.mapped import Mapped
 from cmu_lightning.errors import UserError
 
@@ -118,7 +118,7 @@ WRONG = {
     "16 bits": (lambda: deep("mine/train/cat/a.png"), {}, "cat/a.png has more than 8 bits"),
     "another class to validate": (lambda: draw("mine/val/bird/1.png"), {}, "mine/val/bird is of a class"),
     "nothing to validate": (lambda: Path("mine/val").mkdir(), {}, "mine/val has no images"),
-    "means of other channels": (None, {"mean": [0.5]}, r"data.mean=\[0.5\] has 1 numbers for 3 channels"),
+    "means of other channels": (None, {"mean": [0.5]}, r"mean=\[0.5\] of FolderDataModule has 1 numbers for 3"),
     "means of 0 to 255": (None, {"mean": [127, 127, 127]}, r"not from 0 to 1, and white is 1: divide it and std"),
     "a deviation of 0": (None, {"std": [0.5, 0, 1]}, "divides by nothing"),
     "no size": (None, {"image_size": 0}, "image_size=0"),

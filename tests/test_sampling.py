@@ -8,8 +8,9 @@ from cmu_lightning.data.sampling import EpochSampler, generator, held_out, mix, 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 512])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_slices_of_all_ranks_are_the_whole(count, world_size):
-    parts = [list(range(count))[rank_slice(count, rank, world_size)] for rank in range(world_size)]
-    assert [item for part in parts for item in part] == list(range(count))
+    items = list(range(count + 5))
+    parts = [items[rank_slice(slice(3, 3 + count), rank, world_size)] for rank in range(world_size)]
+    assert [item for part in parts for item in part] == items[3 : 3 + count]
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
     assert len(parts[0]) == max(map(len, parts))
 

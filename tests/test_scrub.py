@@ -159,7 +159,7 @@ def test_rewinding_ends_at_the_epoch_that_forgot_just_enough(tmp_path, original,
     deleted, held = data.all_deleted(), evaluation.of_validation(data)
 
     def wrong(network, what, row):
-        image = data.pixels()(what.split.images[what.rows[row : row + 1]], what.stamped[row : row + 1])
+        image = data.pixels()(what.images[what.rows[row : row + 1]], what.stamped[row : row + 1])
         return float(network(image).argmax() != what.target[row, 0])
 
     errors, labels = [], deleted.target[:, 0]

@@ -20,7 +20,7 @@ from cmu_lightning.data import (
     WaNet,
     evaluation,
 )
-from cmu_lightning.data.loading import EvaluationBatches
+from cmu_lightning.data.evaluation import EvaluationBatches
 from cmu_lightning.data.manipulations.pattern import uniform_numbers
 from cmu_lightning.data.sampling import mix
 from cmu_lightning.errors import UserError
@@ -204,7 +204,7 @@ def test_training_images_carry_their_own_pixels_and_test_images_the_unseen_ones(
         (evaluation.of_train(data, None), chosen, partial(data.manipulation.stamp_training, index=chosen)),
         (evaluation.of_test(data), torch.arange(397), data.manipulation.stamp),
     ):
-        split = what.split.images[rows].permute(0, 3, 1, 2).float() / 255
+        split = what.images[rows].permute(0, 3, 1, 2).float() / 255
         seen = torch.cat([batch.image for batch in EvaluationBatches(what, data.pixels(), 0, 1)])[: len(rows)]
         assert torch.allclose(seen * std + mean, stamp(split), atol=1e-5)
 

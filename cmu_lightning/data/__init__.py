@@ -18,7 +18,6 @@ from cmu_lightning.data.discoveries import (
     Uniform,
 )
 from cmu_lightning.data.folder import FolderDataModule
-from cmu_lightning.data.loading import Batch, Split
 from cmu_lightning.data.manipulations import (
     SIG,
     AdapBlend,
@@ -38,6 +37,8 @@ from cmu_lightning.data.manipulations import (
     WaNet,
 )
 from cmu_lightning.data.pcam import PCAMDataModule
+from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.samples import Batch, Samples, Split
 
 __all__ = [
     "SIG",
@@ -65,8 +66,10 @@ __all__ = [
     "Manipulation",
     "OneWayConfusion",
     "PCAMDataModule",
+    "Pixels",
     "Poison",
     "RandomSwap",
+    "Samples",
     "Similarity",
     "SpectralSignatures",
     "Split",

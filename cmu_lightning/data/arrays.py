@@ -10,11 +10,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from cmu_lightning.data.loading import Split
 from cmu_lightning.data.manipulations import Manipulation
 from cmu_lightning.data.mapped import Images
 from cmu_lightning.data.own import OwnDataModule
 from cmu_lightning.data.pieces import header, pieces
+from cmu_lightning.data.samples import Split
 from cmu_lightning.errors import UserError
 
 

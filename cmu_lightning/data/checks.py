@@ -6,9 +6,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from cmu_lightning.data.loading import Split
 from cmu_lightning.data.manipulations import Manipulation
 from cmu_lightning.data.mapped import Mapped
+from cmu_lightning.data.samples import Split
 from cmu_lightning.errors import UserError
 
 
@@ -58,7 +58,8 @@ def check_channels(owner: object, statistics: dict[str, Sequence[float]], channe
     for name, values in statistics.items():
         if len(values) != channels:
             raise UserError(
-                f"{type(owner).__name__}.{name} has {len(values)} numbers for {channels} channels: give {channels}"
+                f"{name}={list(values)} of {type(owner).__name__} has {len(values)} numbers for {channels} channels: "
+                f"give {channels}"
             )
 
 

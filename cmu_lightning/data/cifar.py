@@ -7,7 +7,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from cmu_lightning.data.datamodule import CorruptedDataModule
 from cmu_lightning.data.download import found_or_downloaded
-from cmu_lightning.data.loading import Split
+from cmu_lightning.data.samples import Split
 
 
 class CIFAR10DataModule(CorruptedDataModule):

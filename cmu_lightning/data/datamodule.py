@@ -9,7 +9,7 @@ from torch import Tensor
 from cmu_lightning.data import evaluation
 from cmu_lightning.data.augmentation import CropAndFlip
 from cmu_lightning.data.discoveries import Detector
-from cmu_lightning.data.loading import Evaluation, EvaluationBatches
+from cmu_lightning.data.evaluation import Evaluation, EvaluationBatches
 from cmu_lightning.data.manipulated import ManipulatedDataModule
 from cmu_lightning.data.sampling import EpochSampler, mix
 from cmu_lightning.data.training import Passes, Source, TrainingBatches
@@ -80,20 +80,16 @@ class CorruptedDataModule(ManipulatedDataModule):
         return [self.batches(what) for what in self.evaluations().values()]
 
     def all_deleted(self) -> Evaluation:
-        """S_f, with nothing asked."""
+        """On S_f: whether its predicted classes are the labels as given."""
         return evaluation.of_deleted(self, self.samples.labels[self.samples.deleted].cpu())
 
-    def val_evaluations(self) -> dict[str, Evaluation]:
-        """What is measured during training: validation samples, and S_f against the original's predictions."""
-        stage = self._running()[1]
-        measured = {"val": evaluation.of_validation(self)} if len(self.validation.labels) else {}
-        if stage.reference is not None:
-            measured["deleted"] = evaluation.of_deleted(self, stage.reference)
-        return measured
-
     def val_dataloader(self) -> list[EvaluationBatches]:
-        """One loader for each of `val_evaluations`."""
-        return [self.batches(what) for what in self.val_evaluations().values()]
+        """What is measured during training: validation samples, and S_f against the original's predictions."""
+        reference = self._running()[1].reference
+        measured = [evaluation.of_validation(self)] if len(self.validation.labels) else []
+        if reference is not None:
+            measured.append(evaluation.of_deleted(self, reference))
+        return [self.batches(what) for what in measured]
 
     def state_dict(self) -> dict[str, Any]:
         """What travels in every checkpoint.

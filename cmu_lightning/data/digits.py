@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import pad
 
 from cmu_lightning.data.datamodule import CorruptedDataModule
-from cmu_lightning.data.loading import Split
+from cmu_lightning.data.samples import Split
 from cmu_lightning.data.sampling import held_out
 
 

@@ -1,17 +1,21 @@
-"""What is measured on which samples.
+"""What is measured on which samples, and batches of them for a network.
 
 Every accuracy is a question: of the samples of this domain, which fraction is given this class? Clean-label
 accuracies ask for the true class, `fit_*` for the label as given, `asr` for the adversary's target, and
 `unchanged` for the class that the original predicts.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from cmu_lightning.data.loading import Evaluation, Split
+from cmu_lightning.data.mapped import Images
+from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.samples import Samples
+from cmu_lightning.data.sampling import rank_slice
 
 if TYPE_CHECKING:
     from cmu_lightning.data.datamodule import CorruptedDataModule
@@ -19,25 +23,95 @@ if TYPE_CHECKING:
 Question = tuple[Tensor, Tensor]  # the class asked for, int64, and the domain, bool; each of shape (n,)
 
 
+class Evaluation(NamedTuple):
+    """Samples to be classified, and what each of D accuracies counts as right.
+
+    `rows` (n,) says which of the images, `stamped` (n,) which carry the manipulation's pixels,
+    `target` (n, D) the class that an accuracy asks for, `domain` (n, D) whether it counts the sample; `number`
+    (n,) tells training samples apart to the manipulation, and is None where they are stamped as unseen images are.
+    """
+
+    names: tuple[str, ...]
+    images: Images
+    rows: Tensor
+    stamped: Tensor
+    target: Tensor
+    domain: Tensor
+    number: Tensor | None = None
+
+
+class EvaluationBatch(NamedTuple):
+    """This process's slice of a batch of an `Evaluation`; n can be 0."""
+
+    image: Tensor
+    target: Tensor
+    domain: Tensor
+
+
+def evaluation_size(images: Images) -> int:
+    """Images in a batch without gradients: many enough to fill an accelerator, few enough for a laptop's memory."""
+    height, width = images.shape[1:3]
+    return max(16, min(1000, 4 * 1000 * 32 * 32 // (height * width)))
+
+
+class EvaluationBatches:
+    """Every sample of an evaluation exactly once over all processes, in order, not augmented.
+
+    All processes get the same number of batches, some of which may be empty.
+    """
+
+    def __init__(self, evaluation: Evaluation, pixels: Pixels, rank: int, world_size: int) -> None:
+        self.evaluation, self.pixels = evaluation, pixels
+        self.rank, self.world_size = rank, world_size
+        self.size = evaluation_size(evaluation.images)
+
+    def __len__(self) -> int:
+        return -(-len(self.evaluation.rows) // self.size)
+
+    def __iter__(self) -> Iterator[EvaluationBatch]:
+        _, images, rows, stamped, target, domain, number = self.evaluation
+        place, device = images.device, self.pixels.device
+        images_at = rows.to(place)  # once, as all of these: a copy a batch would wait for the device
+        number = None if number is None else number.to(device)
+        target, domain = target.to(device), domain.to(device)
+        for start in range(0, len(rows), self.size):
+            stop = min(start + self.size, len(rows))
+            part = rank_slice(slice(start, stop), self.rank, self.world_size)
+            image = self.pixels(images[images_at[part]], stamped[part], None if number is None else number[part])
+            yield EvaluationBatch(image, target[part], domain[part])
+
+
 def ask(
-    split: Split, rows: Tensor, stamped: Tensor, questions: dict[str, Question], index: Tensor | None = None
+    images: Images, rows: Tensor, stamped: Tensor, questions: dict[str, Question], number: Tensor | None = None
 ) -> Evaluation:
     """An evaluation of some samples; those that no question counts are left out.
 
     Args:
-        split: Holds the images.
+        images: Those of a split.
         rows: Which ones, shape (n,).
         stamped: Which of them carry the manipulation's pixels, shape (n,).
         questions: By their names.
-        index: Tells them apart to the manipulation, shape (n,); None stamps them as unseen images.
+        number: Tells them apart to the manipulation, shape (n,); None stamps them as unseen images.
     """
     target = torch.stack([question[0] for question in questions.values()], dim=1)
     domain = torch.stack([question[1] for question in questions.values()], dim=1)
     counted = domain.any(dim=1)
-    own = None if index is None else index[counted]
+    own = None if number is None else number[counted]
     return Evaluation(
-        tuple(questions), split, rows[counted], stamped[counted], target[counted], domain[counted], own
+        tuple(questions), images, rows[counted], stamped[counted], target[counted], domain[counted], own
     )  # fmt: skip
+
+
+def of_samples(samples: Samples, rows: Tensor, questions: dict[str, Question]) -> Evaluation:
+    """Of samples as they are trained on but not augmented.
+
+    Args:
+        samples: All of them.
+        rows: Which ones, shape (n,).
+        questions: By their names.
+    """
+    stamped, number = (field.cpu()[rows] for field in (samples.manipulated, samples.number))
+    return ask(samples.images, rows, stamped, questions, number)
 
 
 def of_test(data: "CorruptedDataModule") -> Evaluation:
@@ -59,7 +133,7 @@ def of_test(data: "CorruptedDataModule") -> Evaluation:
     if wanted is not None:
         others = affected & (wanted.repeat(2) != clean)
         questions |= {"acc_corr_nontarget": (clean, others), "asr": (wanted.repeat(2), others)}
-    return ask(data.test, torch.arange(len(labels)).repeat(2), torch.cat([~nothing, nothing]), questions)
+    return ask(data.test.images, torch.arange(len(labels)).repeat(2), torch.cat([~nothing, nothing]), questions)
 
 
 def of_train(data: "CorruptedDataModule", reference: Tensor | None) -> Evaluation:
@@ -69,7 +143,7 @@ def of_train(data: "CorruptedDataModule", reference: Tensor | None) -> Evaluatio
         data: Set up.
         reference: Classes that the original predicts on S_f, in ascending order of index; None for an original.
     """
-    clean, labels, manipulated, deleted, index = (field.cpu() for field in data.samples[1:])
+    clean, labels, manipulated, deleted, _ = (field.cpu() for field in data.samples[1:])
     questions = {"acc_manipulated": (clean, manipulated)}
     if reference is not None:
         questions |= {
@@ -79,17 +153,19 @@ def of_train(data: "CorruptedDataModule", reference: Tensor | None) -> Evaluatio
             "fit_retain": (labels, ~deleted),
             "unchanged": (labels.masked_scatter(deleted, reference), deleted),
         }
-    split = Split(data.samples.images, data.samples.clean)
-    return ask(split, torch.arange(len(clean)), manipulated, questions, index)
+    return of_samples(data.samples, torch.arange(len(clean)), questions)
 
 
 def of_deleted(data: "CorruptedDataModule", reference: Tensor) -> Evaluation:
-    """On S_f: whether its predicted classes are still the original's."""
+    """On S_f: whether its predicted classes are these.
+
+    Args:
+        data: Set up.
+        reference: One for each sample of S_f, in ascending order of index, such as what the original predicts.
+    """
     rows = torch.nonzero(data.samples.deleted).flatten().cpu()
     everywhere = torch.ones(len(rows), dtype=torch.bool)
-    split = Split(data.samples.images, data.samples.clean)
-    stamped, index = (field.cpu()[rows] for field in (data.samples.manipulated, data.samples.number))
-    return ask(split, rows, stamped, {"unchanged": (reference, everywhere)}, index)
+    return of_samples(data.samples, rows, {"unchanged": (reference, everywhere)})
 
 
 def of_validation(data: "CorruptedDataModule") -> Evaluation:
@@ -99,5 +175,4 @@ def of_validation(data: "CorruptedDataModule") -> Evaluation:
     classes = one_hot(labels, data.num_classes).bool()
     questions = {"val_acc": (labels, torch.ones_like(labels, dtype=torch.bool))}
     questions |= {f"val_acc_class_{label}": (labels, classes[:, label]) for label in range(data.num_classes)}
-    split = Split(samples.images, samples.clean)
-    return ask(split, torch.arange(len(labels)), samples.manipulated.cpu(), questions, samples.number.cpu())
+    return of_samples(samples, torch.arange(len(labels)), questions)

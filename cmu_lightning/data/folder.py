@@ -14,9 +14,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_datas
 
 from cmu_lightning.bar import bar
 from cmu_lightning.data.decoding import decode
-from cmu_lightning.data.loading import Split
 from cmu_lightning.data.manipulations import Manipulation, Unknown
 from cmu_lightning.data.own import OwnDataModule
+from cmu_lightning.data.samples import Split
 from cmu_lightning.errors import UserError
 
 MANY = 1000

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from cmu_lightning.data.discoveries import Detector, Discovery, Uniform
-from cmu_lightning.data.loading import Pixels, Samples
+from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
 
 

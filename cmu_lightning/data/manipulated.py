@@ -10,8 +10,9 @@ from cmu_lightning.data import validating
 from cmu_lightning.data.checks import check_channels, check_domains, check_relabelled, check_selected, check_sharding
 from cmu_lightning.data.discoveries import Detector, Discovery, Inspection
 from cmu_lightning.data.identifying import identify, number_found
-from cmu_lightning.data.loading import Pixels, Samples, Split
 from cmu_lightning.data.manipulations import Manipulation, Unknown
+from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.samples import Samples, Split
 from cmu_lightning.data.stored import StoredDataModule
 from cmu_lightning.errors import UserError
 
@@ -101,7 +102,7 @@ class ManipulatedDataModule(StoredDataModule):
         samples = self._manipulate(train, ~held if self.val_labels == "clean" else torch.ones_like(held))
         place = self._place(train, test)
         left = samples.take(~held) if held.any() else samples
-        flagged, pixels = None if flagged is None else flagged[~held], self._pixels(torch.device("cpu"))
+        flagged, pixels = None if flagged is None else flagged[~held], self.pixels(torch.device("cpu"))
         self.identified = identify(left, self.discovery, flagged, self.identified, self.seed, pixels)
         self.samples = left.to(place)
         own = None if validation is None else validating.untouched(validation, self.validated)
@@ -188,12 +189,10 @@ class ManipulatedDataModule(StoredDataModule):
         members = int(manipulated.sum())
         self.identified = int((deleted & manipulated).sum()) / members if members else 1.0
 
-    def pixels(self) -> Pixels:
-        """Makes a network's input on the device it runs on."""
-        return self._pixels(self.trainer.strategy.root_device if self.trainer else torch.device("cpu"))
-
-    def _pixels(self, device: torch.device) -> Pixels:
-        return Pixels(self.mean, self.std, self.manipulation, device)
+    def pixels(self, device: torch.device | None = None) -> Pixels:
+        """Makes a network's input on a device; default that on which it runs."""
+        running = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return Pixels(self.mean, self.std, self.manipulation, device or running)
 
     def _running(self) -> tuple[Any, "Stage"]:
         if self.trainer is None:

@@ -73,7 +73,7 @@ def room(shape: tuple[int, ...], folder: str) -> Mapped:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+            _reserve(file.fileno(), max(size, 1))
             array = torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="r+", shape=shape))
             return Mapped(array, torch.arange(shape[0]))
     except OSError as error:
@@ -81,6 +81,11 @@ def room(shape: tuple[int, ...], folder: str) -> Mapped:
             f"data.memory_map={folder} cannot hold {size / 2**30:.1f} GiB of images ({error.strerror}): give a folder "
             "that can be written to, on a larger disk"
         ) from error
+
+
+def _reserve(file: int, size: int) -> None:
+    """Room on the disk, where it can be had at once, as on Linux; else the file only gets its size."""
+    getattr(os, "posix_fallocate", lambda file, _, size: os.truncate(file, size))(file, 0, size)
 
 
 def mapped(images: Images, folder: str) -> Mapped:

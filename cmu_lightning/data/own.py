@@ -50,14 +50,5 @@ class OwnDataModule(CorruptedDataModule):
         """With a mean and a standard deviation for each channel."""
         read = super()._loaded()
         channels = read.train.images.shape[-1]
-        self.mean = self._of_channels("mean", self.mean, channels)
-        self.std = self._of_channels("std", self.std, channels)
+        self.mean, self.std = (given or (0.5,) * channels for given in (self.mean, self.std))
         return read
-
-    @staticmethod
-    def _of_channels(name: str, given: tuple[float, ...], channels: int) -> tuple[float, ...]:
-        if len(given) not in (0, channels):
-            raise UserError(
-                f"data.{name}={list(given)} has {len(given)} numbers for {channels} channels: give {channels}"
-            )
-        return given or (0.5,) * channels

@@ -5,8 +5,8 @@ from torchvision.datasets import PCAM
 
 from cmu_lightning.data.datamodule import CorruptedDataModule
 from cmu_lightning.data.download import found_or_downloaded
-from cmu_lightning.data.loading import Split
 from cmu_lightning.data.mapped import CHUNK
+from cmu_lightning.data.samples import Split
 from cmu_lightning.errors import UserError
 
 

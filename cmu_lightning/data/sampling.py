@@ -26,10 +26,10 @@ def mix(*entropy: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
 
-def rank_slice(count: int, rank: int, world_size: int) -> slice:
-    """The contiguous part of `count` items that is `rank`'s; the first ranks take one more if it must be."""
-    share, rest = divmod(count, world_size)
-    start = rank * share + min(rank, rest)
+def rank_slice(whole: slice, rank: int, world_size: int) -> slice:
+    """The contiguous part of a slice that is `rank`'s; the first ranks take one more if it must be."""
+    share, rest = divmod(whole.stop - whole.start, world_size)
+    start = whole.start + rank * share + min(rank, rest)
     return slice(start, start + share + (rank < rest))
 
 

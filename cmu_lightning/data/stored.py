@@ -14,8 +14,8 @@ from lightning.pytorch import LightningDataModule
 from cmu_lightning.data import mapped
 from cmu_lightning.data.checks import check_splits
 from cmu_lightning.data.decoding import decode
-from cmu_lightning.data.loading import Split
 from cmu_lightning.data.mapped import Images
+from cmu_lightning.data.samples import Split
 
 Splits = tuple[Split, Split | None, Split | None]
 """Training, validation and test; None for one that there is not."""

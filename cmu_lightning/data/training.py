@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from cmu_lightning.data.augmentation import CropAndFlip
-from cmu_lightning.data.loading import Batch, Pixels, Samples, to_device
+from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.samples import Batch, Samples, to_device
 from cmu_lightning.data.sampling import EpochSampler, generator, rank_slice
 
 
@@ -29,16 +30,14 @@ class Source:
     def batch(self, step: int, pixels: Pixels, rank: int, world_size: int) -> Batch:
         """A process's slice of one global batch; `step` counts this source's own."""
         epoch, whole = self.sampler.batch(step)
-        order, stamped, crops, index = self.epoch(epoch)
-        total = whole.stop - whole.start
-        part = rank_slice(total, rank, world_size)
-        part = slice(whole.start + part.start, whole.start + part.stop)
+        order, stamped, crops, number = self.epoch(epoch)
+        part = rank_slice(whole, rank, world_size)
         samples, rows, device = self.samples, order[part], pixels.device
         fields = samples.labels, samples.clean, samples.deleted
         label, clean, deleted = (to_device(field[rows], device) for field in fields)
         images = self.augmentation(to_device(samples.images[rows], device), to_device(crops[part], device))
-        image = pixels(images, stamped[part], index[part])
-        return Batch(image, label, clean, deleted, to_device(rows, device), total)
+        image = pixels(images, stamped[part], number[part])
+        return Batch(image, label, clean, deleted, to_device(rows, device), whole.stop - whole.start)
 
     def epoch(self, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """An epoch's samples in order, which are stamped, their crops, and their `number`; kept for its next steps."""

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.loading import Samples, Split
+from cmu_lightning.data.samples import Samples, Split
 from cmu_lightning.data.sampling import held_out
 from cmu_lightning.errors import UserError
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from cmu_lightning.bar import bar
 from cmu_lightning.data import CorruptedDataModule
-from cmu_lightning.data.evaluation import ask
-from cmu_lightning.data.loading import EvaluationBatches, Pixels, Samples, Split, evaluation_size
+from cmu_lightning.data.evaluation import EvaluationBatches, evaluation_size, of_samples
+from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
 
 LONG = 20
@@ -37,18 +37,12 @@ class Classifier:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.networks = [network.to(device) for network in networks]
         self.data = data
-        self.pixels = Pixels(data.mean, data.std, data.manipulation, device)
+        self.pixels = data.pixels(device)
 
     def samples(self, samples: Samples) -> list[Predictions]:
         """Predictions of each network on samples as they are trained on: not augmented, trigger included."""
         everywhere = torch.ones(len(samples.labels), dtype=torch.bool)
-        what = ask(
-            Split(samples.images, samples.clean),
-            torch.arange(len(everywhere)),
-            samples.manipulated.cpu(),
-            {"fit": (samples.labels.cpu(), everywhere)},
-            samples.number.cpu(),
-        )
+        what = of_samples(samples, torch.arange(len(everywhere)), {"fit": (samples.labels.cpu(), everywhere)})
         batches = EvaluationBatches(what, self.pixels, rank=0, world_size=1)
         return self._classify((batch.image for batch in batches), len(batches))
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from cmu_lightning.data import CorruptedDataModule
-from cmu_lightning.data.loading import Samples
+from cmu_lightning.data.samples import Samples
 from cmu_lightning.serving.predictions import Classifier, Predictions
 
 Row = dict[str, Any]

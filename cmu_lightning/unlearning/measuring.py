@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from cmu_lightning.data import CorruptedDataModule
-from cmu_lightning.data.loading import EvaluationBatch
+from cmu_lightning.data.evaluation import EvaluationBatch
 from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import DomainAccuracy, matched_accuracy, selection_score
 from cmu_lightning.unlearning.networks import is_finite

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cmu_lightning.data.checks import check_deletion_set
-from cmu_lightning.data.loading import Evaluation, EvaluationBatches
+from cmu_lightning.data.evaluation import Evaluation, EvaluationBatches
 from cmu_lightning.errors import UserError
 from cmu_lightning.tracking.checkpoint import load_network, read_original
 from cmu_lightning.unlearning.networks import check_outputs, is_finite
@@ -80,6 +80,15 @@ class Unlearner(Stage):
     def classes(self, network: nn.Module, what: Evaluation) -> Tensor:
         """Predicted classes of everything in an evaluation, on every process alike; shape (n,), on the CPU."""
         return torch.cat([outputs.argmax(dim=1) for outputs in self._outputs(network, what)]).cpu()
+
+    def accuracies(self, what: Evaluation) -> Tensor:
+        """Of the network as it is now, on every process alike; shape (D,), float64, on the CPU.
+
+        Its forward passes are the method's own, and counted.
+        """
+        self.samples_forward += len(what.rows)
+        right = self.classes(self.network, what).unsqueeze(1) == what.target
+        return (right & what.domain).sum(0).double() / what.domain.sum(0)
 
     def logits(self, network: nn.Module, what: Evaluation) -> Tensor:
         """What the classes are the largest of; shape (n, num_classes), float32, on the CPU."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cmu_lightning.data.checks import check_order
-from cmu_lightning.data.loading import Pixels, Samples
+from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from cmu_lightning.data.discoveries.base import Discovery
-from cmu_lightning.data.loading import Pixels, Samples
+from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
 
 

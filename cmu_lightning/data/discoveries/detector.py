@@ -8,7 +8,8 @@ from torch import Tensor
 from cmu_lightning.data.checks import check_scores
 from cmu_lightning.data.discoveries.base import Discovery
 from cmu_lightning.data.discoveries.inspection import Inspection
-from cmu_lightning.data.loading import Pixels, Samples
+from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
 
 

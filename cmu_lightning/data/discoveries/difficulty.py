@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
 from cmu_lightning.data.discoveries.base import Discovery
-from cmu_lightning.data.loading import Pixels, Samples
+from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.samples import Samples
 
 
 class ByDifficulty(Discovery):

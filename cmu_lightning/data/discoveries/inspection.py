@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cmu_lightning.bar import bar
-from cmu_lightning.data.loading import Pixels, Samples, evaluation_size
+from cmu_lightning.data.evaluation import evaluation_size
+from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
 
 

@@ -56,19 +56,14 @@ class Potion(Dampener):
     def choose(self, deleted: Tensor, retain: Tensor) -> tuple[float, float]:
         """Search from |S_f| / N / 25 on, by steps of a tenth."""
         ascending = ratios(deleted, retain)
-        enough = self.rho * self._accuracy()
+        known = self.data.all_deleted()
+        enough = self.rho * self.accuracies(known)[0]
         share = self.data.samples.deleted.cpu().double().mean().item() / 25
         for _ in self.tracked(range(self.tries), "dampening, at most", self.tries):
             selection = percentile(ascending, percent(share))
             self.dampen(factors(deleted, retain, selection, 1.0))
-            if self._accuracy() <= enough:
+            if self.accuracies(known)[0] <= enough:
                 return selection, 1.0
             share *= self.growth
         rank_zero_warn(f"no dampening of {self.tries} brought the accuracy on S_f to {enough:.3f}; the last one stays")
         return selection, 1.0
-
-    def _accuracy(self) -> float:
-        """On S_f, by the labels as given."""
-        what = self.data.all_deleted()
-        self.samples_forward += len(what.rows)
-        return float((self.classes(self.network, what) == what.target[:, 0]).double().mean())

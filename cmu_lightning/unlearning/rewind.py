@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
 
 from cmu_lightning.data import CorruptedDataModule, evaluation
 from cmu_lightning.errors import UserError
@@ -66,7 +65,8 @@ class Rewind(Callback):
     def _choose(self, stage: "Unlearner", trainer: Trainer, last: int) -> int:
         """The step after which the weights are best."""
         data = stage.data
-        wanted = self._matched_error(stage, data)
+        by_class = stage.accuracies(evaluation.of_validation(data))[1:]
+        wanted = 1 - matched_accuracy(by_class, data.samples.labels[data.samples.deleted].cpu())
         kept = [step for step in range(last + 1) if step == last or self._keeps(trainer, step)]
         errors = {step: self._error_on_deleted(stage, data, step) for step in kept}
         return min(reversed(errors), key=lambda step: abs(errors[step] - wanted))
@@ -89,13 +89,4 @@ class Rewind(Callback):
 
     def _error_on_deleted(self, stage: "Unlearner", data: CorruptedDataModule, step: int) -> float:
         self._load(stage, step)
-        what = data.all_deleted()
-        stage.samples_forward += len(what.rows)
-        return float((stage.classes(stage.network, what) != what.target[:, 0]).double().mean())
-
-    def _matched_error(self, stage: "Unlearner", data: CorruptedDataModule) -> float:
-        what = evaluation.of_validation(data)
-        stage.samples_forward += len(what.rows)
-        right = stage.classes(stage.network, what).unsqueeze(1) == what.target
-        by_class: Tensor = ((right & what.domain).sum(0).double() / what.domain.sum(0))[1:]
-        return 1 - matched_accuracy(by_class, data.samples.labels[data.samples.deleted].cpu())
+        return 1 - float(stage.accuracies(data.all_deleted())[0])

@@ -52,10 +52,8 @@ class TunedSSD(Dampener):
     def _score(self, deleted: Tensor, retain: Tensor, selection: float, ratio: float) -> dict[str, Any]:
         """Dampen and measure."""
         self.dampen(factors(deleted, retain, selection, ratio * selection))
-        validation, found = evaluation.of_validation(self.data), self.data.all_deleted()
-        self.samples_forward += len(validation.rows) + len(found.rows)
-        val_acc = (self.classes(self.network, validation) == validation.target[:, 0]).double().mean().item()
         assert self.reference is not None
-        changed = 1 - (self.classes(self.network, found) == self.reference).double().mean().item()
+        val_acc = self.accuracies(evaluation.of_validation(self.data))[0].item()
+        changed = 1 - self.accuracies(evaluation.of_deleted(self.data, self.reference))[0].item()
         scores = {"val_acc": val_acc, "changed": changed, "selection_score": selection_score(val_acc, changed)}
         return {"selection": selection, "dampening_ratio": ratio} | scores

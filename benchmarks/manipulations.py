@@ -18,9 +18,9 @@ from torch.nn.functional import cross_entropy
 
 import cmu_lightning
 from cmu_lightning import data as manipulations
-from cmu_lightning.cli import main
 from cmu_lightning.data import CorruptedDataModule, DigitsDataModule, GaussianPoison, evaluation
 from cmu_lightning.data.evaluation import EvaluationBatches
+from cmu_lightning.fit.command import main
 from cmu_lightning.metrics import DomainAccuracy
 
 TRIED = [

@@ -19,8 +19,8 @@ from lightning.pytorch import Callback
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.machine import where
-from cmu_lightning import cli
-from cmu_lightning.lightning_cli import CLI
+from cmu_lightning.fit import command
+from cmu_lightning.fit.cli import CLI
 
 CPU = ProfilerActivity.CPU
 ROWS = 15
@@ -112,7 +112,7 @@ def main() -> None:
             return trainer
 
         CLI.instantiate_trainer = with_recorder  # type: ignore[method-assign]
-        if cli.main(arguments):
+        if command.main(arguments):
             raise SystemExit(1)
     gpu = torch.cuda.is_available()
     timed, watched, recorded = recorder.seconds

@@ -14,8 +14,8 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from cmu_lightning.report.collect import collect
-from cmu_lightning.report.draw import draw
+from cmu_lightning.report.pictures.draw import draw
+from cmu_lightning.report.reading.collect import collect
 from cmu_lightning.report.write import write_figures, write_page_and_tables
 from tests.study import Study, whole_study
 

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy, pad
 from benchmarks.machine import where
 from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.models import ResNet9
-from cmu_lightning.tracking.callbacks import LastCheckpoint
+from cmu_lightning.runs.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import CF, Original, Procedure
 
 NETWORK = partial(ResNet9, num_classes=10, in_channels=1, width=16)

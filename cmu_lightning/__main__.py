@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given and given[0] in LIGHT:
             code: int = import_module(LIGHT[given[0]]).main(given[1:])
         else:
-            code = import_module("cmu_lightning.cli").main(given)
+            code = import_module("cmu_lightning.fit.command").main(given)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -1,4 +1,4 @@
-"""The one exception that means: the input must change, not the program."""
+"""The one exception that means: the input must change, not the program; and what others say."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,8 @@ class UserError(ValueError):
 
     The command line prints the sentence and exits with code 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; of one that says nothing, nothing."""
+    return str(error).strip().partition("\n")[0]

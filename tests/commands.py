@@ -23,7 +23,7 @@ def ran(command: str) -> Ended:
     python, *words = shlex.split(command)
     assert python == "python"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cmu_lightning.cli"])
+    context.set_forkserver_preload(["cmu_lightning.fit.command"])
     with TemporaryDirectory() as place:
         said = [f"{place}/{name}" for name in ("out", "err")]
         process = context.Process(target=_work, args=(words, str(Path.cwd()), dict(os.environ), said))

@@ -12,7 +12,7 @@ os.environ["WANDB_MODE"] = "disabled"
 import pytest
 import torch
 
-from cmu_lightning.cli import main
+from cmu_lightning.fit.command import main
 from cmu_lightning.tracking.client import end_client
 from cmu_lightning.unlearning import Original
 from tests.logged import CF, metrics, numbers

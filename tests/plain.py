@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from cmu_lightning.data import DigitsDataModule, Poison
-from cmu_lightning.tracking.callbacks import LastCheckpoint
+from cmu_lightning.runs.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import Procedure
 from tests.networks import Linear
 

@@ -12,11 +12,12 @@ import torch
 import yaml
 
 import cmu_lightning
-from cmu_lightning.cli import main
-from cmu_lightning.lightning_cli import CLI
-from cmu_lightning.parsing import CONFIGS, as_taken, find_configs
-from cmu_lightning.tracking.checkpoint import save_whole
-from cmu_lightning.tracking.notes import is_finished
+from cmu_lightning.fit.cli import CLI
+from cmu_lightning.fit.command import main
+from cmu_lightning.fit.spelling import as_taken
+from cmu_lightning.parsing import CONFIGS, find_configs
+from cmu_lightning.runs.notes import is_finished
+from cmu_lightning.unlearning.checkpoint import save_whole
 from tests.networks import Linear
 
 CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")

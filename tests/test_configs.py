@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cmu_lightning.cli import main
-from cmu_lightning.lightning_cli import CLI
+from cmu_lightning.fit.cli import CLI
+from cmu_lightning.fit.command import main
 from cmu_lightning.parsing import CONFIGS
 
 OVERLAY = "released_code.yaml"

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from cmu_lightning.cli import main
 from cmu_lightning.data import (
     ActivationClustering,
     Detector,
@@ -25,6 +24,7 @@ from cmu_lightning.data import (
 )
 from cmu_lightning.data.sampling import held_out
 from cmu_lightning.errors import UserError
+from cmu_lightning.fit.command import main
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import CF, Original
 from tests.plain import LINEAR, SHORT, trainer, weights

@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
-from cmu_lightning.cli import main
 from cmu_lightning.data import ByDifficulty, ClassBiased, DigitsDataModule, Poison, SymmetricNoise, Uniform
 from cmu_lightning.errors import UserError
+from cmu_lightning.fit.command import main
 
 
 def digits(discovery=None, identified=1.0, seed=0, manipulation=None):

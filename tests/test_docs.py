@@ -13,7 +13,7 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from cmu_lightning import data
-from cmu_lightning.cli import main
+from cmu_lightning.fit.command import main
 from cmu_lightning.parsing import PACKAGE
 
 ROOT = PACKAGE.parent

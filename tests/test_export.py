@@ -17,7 +17,7 @@ import cmu_lightning
 from cmu_lightning.__main__ import main
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9, WideResNet
-from cmu_lightning.serving.files import largest_difference, write_onnx
+from cmu_lightning.serving.formats import largest_difference, write_onnx
 from tests.networks import Linear
 
 FILES = ["README.md", "model.onnx", "model.safetensors"]
@@ -128,7 +128,7 @@ def test_a_destroyed_model_is_called_so_and_a_lost_original_is_told(copied, monk
     run = the(copied)
     stored = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps(stored | {"val_acc": 0.1}))
-    monkeypatch.setattr("cmu_lightning.serving.files.find_spec", lambda name: None)
+    monkeypatch.setattr("cmu_lightning.serving.formats.find_spec", lambda name: None)
     assert main(["export", str(run), "--out", "mine"]) == 0
     text = Path("mine/README.md").read_text()
     assert "this model is destroyed**" in text
@@ -166,7 +166,7 @@ def test_an_onnx_file_that_does_something_else(unlearned, capsys, monkeypatch):
     def another(network: nn.Module, images: torch.Tensor, path: Path) -> None:
         write_onnx(Linear(144, 10).eval(), images, path)
 
-    monkeypatch.setattr("cmu_lightning.serving.files.write_onnx", another)
+    monkeypatch.setattr("cmu_lightning.serving.formats.write_onnx", another)
     refused([str(the(unlearned)), "--out", "new/mine"], "ONNX file of Linear gives logits that differ by", capsys)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from cmu_lightning.cli import main
 from cmu_lightning.data import DigitsDataModule, Flagged, Poison, Uniform, Unknown
 from cmu_lightning.data.sampling import held_out
 from cmu_lightning.errors import UserError
-from cmu_lightning.report.collect import collect
-from cmu_lightning.tracking.notes import is_finished, noted_folder
-from cmu_lightning.tracking.run import read_metrics
+from cmu_lightning.fit.command import main
+from cmu_lightning.report.reading.collect import collect
+from cmu_lightning.runs.notes import is_finished, noted_folder
+from cmu_lightning.runs.run import read_metrics
 
 NAMES = ["cat/a b.png", "cat/1.png", "dog/1.png", "dog/2.png"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cmu_lightning.cli import main
 from cmu_lightning.data import CIFAR10DataModule, Split
-from cmu_lightning.lightning_cli import CLI
+from cmu_lightning.fit.cli import CLI
+from cmu_lightning.fit.command import main
 from cmu_lightning.parsing import PACKAGE
 
 ROOT = PACKAGE.parent

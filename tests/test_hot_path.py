@@ -20,9 +20,9 @@ from cmu_lightning.data.samples import Samples
 from cmu_lightning.data.sampling import EpochSampler
 from cmu_lightning.data.training import Source
 from cmu_lightning.errors import UserError
+from cmu_lightning.fit.settling import precision
 from cmu_lightning.models import ResNet9
-from cmu_lightning.settling import precision
-from cmu_lightning.tracking.callbacks import LastCheckpoint
+from cmu_lightning.runs.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import CF, BadT, Keep, Original, Procedure, Scrub, Stage
 from cmu_lightning.unlearning.networks import share_batch_norm
 from tests.plain import LINEAR, SHORT, digits, trainer

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cmu_lightning.tracking.identity import digest, identity
+from cmu_lightning.runs.identity import digest, identity
 
 CONFIG = {
     "setting": "mine",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cmu_lightning.cli import main
-from cmu_lightning.complaints import one_sentence
+from cmu_lightning.fit.command import main
+from cmu_lightning.fit.complaints import one_sentence
 from cmu_lightning.parsing import CONFIGS
 from cmu_lightning.unlearning import CF as Fine
 from tests.logged import CF

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cmu_lightning.devices import gpus, has_bf16
-from cmu_lightning.tracking import notes
+from cmu_lightning.runs import notes
 
 COMMAND = ["--config", "mine.yaml", "--data.identified", "0.5"]
 

@@ -18,8 +18,8 @@ import cmu_lightning
 from cmu_lightning.__main__ import main
 from cmu_lightning.errors import UserError
 from cmu_lightning.models.made import Made
-from cmu_lightning.tracking.checkpoint import load_network, read_original
-from cmu_lightning.tracking.original import original_at
+from cmu_lightning.runs.original import original_at
+from cmu_lightning.unlearning.checkpoint import load_network, read_original
 from tests.commands import ran
 from tests.networks import Linear
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from cmu_lightning.parsing import PACKAGE
-from cmu_lightning.tracking import own_source
-from cmu_lightning.tracking.own_source import own_sources
+from cmu_lightning.runs import own_source
+from cmu_lightning.runs.own_source import own_sources
 
 CODE = """
 from cmu_lightning.unlearning import CF

@@ -18,10 +18,11 @@ from socket import socket
 import pytest
 import torch
 
-from cmu_lightning.cli import main
+from cmu_lightning.files import write_json
+from cmu_lightning.fit.command import main
 from cmu_lightning.parsing import PACKAGE
-from cmu_lightning.tracking import original as original_of
-from cmu_lightning.tracking.run import Run, write_json
+from cmu_lightning.runs import original as original_of
+from cmu_lightning.runs.run import Run
 from tests.alike import kept, run
 
 ROOT = PACKAGE.parent
@@ -34,7 +35,7 @@ TWO = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.acceler
 def processes():
     """Processes that start fast, for one has imported everything and forks."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cmu_lightning.cli"])
+    context.set_forkserver_preload(["cmu_lightning.fit.command"])
     return context
 
 

@@ -7,9 +7,9 @@ import pytest
 import rich
 import torch
 
-from cmu_lightning.bar import bar
-from cmu_lightning.tracking.progress import StageLines, StageProgress, progress
+from cmu_lightning.screen import bar
 from cmu_lightning.unlearning import SSD, Original, Potion, TunedSSD
+from cmu_lightning.unlearning.progress import StageLines, StageProgress, progress
 from tests.plain import LINEAR, SHORT, Until, digits, trainer
 
 
@@ -29,7 +29,7 @@ def test_a_terminal_has_a_bar_and_a_log_file_has_lines(terminal, kind):
 
 
 def test_a_line_tells_the_step_the_curves_and_the_time_left(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cmu_lightning.tracking.progress.time", SimpleNamespace(monotonic=lambda: 0.0))
+    monkeypatch.setattr("cmu_lightning.unlearning.progress.time", SimpleNamespace(monotonic=lambda: 0.0))
     run(tmp_path, StageLines(seconds=0), Original(LINEAR, SHORT))
     lines = capsys.readouterr().out.splitlines()
     steps = [line for line in lines if line.startswith("Original")]
@@ -90,7 +90,7 @@ def test_the_time_left_after_a_resume_is_of_its_own_steps(tmp_path, capsys, monk
     checkpoint = tmp_path / "last.ckpt"
     run(tmp_path, StageLines(), Original(LINEAR, SHORT), Until(checkpoint, 20))
     looks = iter(range(100))  # two at the clock for a line
-    monkeypatch.setattr("cmu_lightning.tracking.progress.time", SimpleNamespace(monotonic=lambda: next(looks)))
+    monkeypatch.setattr("cmu_lightning.unlearning.progress.time", SimpleNamespace(monotonic=lambda: next(looks)))
     run(tmp_path, StageLines(seconds=0), Original(LINEAR, SHORT), ckpt_path=str(checkpoint), weights_only=True)
     steps = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Original")]
     told = [(line.partition(",")[0], line[-6:-5]) for line in steps]
@@ -115,7 +115,7 @@ def test_work_outside_of_a_stage_has_a_bar_in_a_terminal(capsys, monkeypatch, en
 @pytest.mark.parametrize(("rank", "lines"), [("0", 2), ("1", 0)])
 def test_work_outside_of_a_stage_has_lines_in_a_log_file(capsys, monkeypatch, rank, lines):
     looks = iter([0.0, 10.0, 40.0, 50.0, 80.0])
-    monkeypatch.setattr("cmu_lightning.bar.time", SimpleNamespace(monotonic=lambda: next(looks)))
+    monkeypatch.setattr("cmu_lightning.screen.time", SimpleNamespace(monotonic=lambda: next(looks)))
     monkeypatch.setenv("LOCAL_RANK", rank)
     assert list(bar("abcd", "reading", 4)) == [*"abcd"]
     told = ["reading: 2 of 4, 0:00:40 left\n", "reading: 4 of 4, 0:00:00 left\n"]

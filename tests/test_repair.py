@@ -22,9 +22,9 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.repair import command
 from cmu_lightning.repair.choose import Candidate, choose, comparable, doubts
 from cmu_lightning.repair.study import TRIED, points
-from cmu_lightning.report.collect import collect
+from cmu_lightning.report.reading.collect import collect
+from cmu_lightning.runs.run import read_metrics
 from cmu_lightning.sweep.failures import Failure
-from cmu_lightning.tracking.run import read_metrics
 from cmu_lightning.unlearning import Keep
 from tests.networks import Linear
 

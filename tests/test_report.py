@@ -12,15 +12,15 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cmu_lightning.__main__ import main
-from cmu_lightning.report import draw, draw_chart, draw_map
-from cmu_lightning.report.appearance import FIXED, styles
-from cmu_lightning.report.chart import Axis, Chart, Map, Mark, Series
-from cmu_lightning.report.collect import collect
+from cmu_lightning.report.comparing.summarise import Summary
+from cmu_lightning.report.comparing.variants import variants
 from cmu_lightning.report.file_name import file_name
-from cmu_lightning.report.pictures import pictures
-from cmu_lightning.report.scatter import across_fractions
-from cmu_lightning.report.summarise import Summary
-from cmu_lightning.report.variants import variants
+from cmu_lightning.report.pictures import draw, draw_chart, draw_map
+from cmu_lightning.report.pictures.appearance import FIXED, styles
+from cmu_lightning.report.pictures.chart import Axis, Chart, Map, Mark, Series
+from cmu_lightning.report.pictures.scatter import across_fractions
+from cmu_lightning.report.pictures.variant import pictures
+from cmu_lightning.report.reading.collect import collect
 from tests.browser import visit
 from tests.study import Study, whole_study
 

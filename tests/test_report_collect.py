@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import cmu_lightning.unlearning
-from cmu_lightning.report.collect import Seeds, collect
-from cmu_lightning.report.configuration import WITHOUT_FINE_TUNING
-from cmu_lightning.report.variants import labels, variants
+from cmu_lightning.report.comparing.variants import labels, variants
+from cmu_lightning.report.reading.collect import Seeds, collect
+from cmu_lightning.report.reading.configuration import WITHOUT_FINE_TUNING
 from cmu_lightning.unlearning import Unlearner
 from tests.study import Study
 

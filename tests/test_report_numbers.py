@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from cmu_lightning.report.collect import collect
-from cmu_lightning.report.measures import area, falls_back, missing, over_fractions, smallest_fraction
-from cmu_lightning.report.paper_tables import cost, measures, published, retain_change
-from cmu_lightning.report.summarise import Spread, Summary, spread
-from cmu_lightning.report.table import Table, as_csv, as_latex, as_markdown
-from cmu_lightning.report.tables import chosen_runs, curves, origin, regrets
-from cmu_lightning.report.variants import variants
+from cmu_lightning.report.comparing.measures import area, falls_back, missing, over_fractions, smallest_fraction
+from cmu_lightning.report.comparing.summarise import Spread, Summary, spread
+from cmu_lightning.report.comparing.variants import variants
+from cmu_lightning.report.reading.collect import collect
+from cmu_lightning.report.tables.paper import cost, measures, published, retain_change
+from cmu_lightning.report.tables.table import Table, as_csv, as_latex, as_markdown
+from cmu_lightning.report.tables.variant import chosen_runs, curves, origin, regrets
 from tests.study import Study
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from cmu_lightning.__main__ import main
-from cmu_lightning.report.appearance import SEQUENCE
-from cmu_lightning.report.collect import collect
-from cmu_lightning.report.regime_map import regime_map, regime_table
-from cmu_lightning.report.regimes import REGULARITY, regimes
-from cmu_lightning.report.summarise import Summary
-from cmu_lightning.report.table import as_csv
-from cmu_lightning.report.variants import variants
+from cmu_lightning.report.comparing.regimes import REGULARITY, regimes
+from cmu_lightning.report.comparing.summarise import Summary
+from cmu_lightning.report.comparing.variants import variants
+from cmu_lightning.report.pictures.appearance import SEQUENCE
+from cmu_lightning.report.pictures.regime_map import regime_map, regime_table
+from cmu_lightning.report.reading.collect import collect
+from cmu_lightning.report.tables.table import as_csv
 from tests.browser import visit
 from tests.study import Study
 

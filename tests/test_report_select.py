@@ -5,8 +5,18 @@ from itertools import product
 
 import pytest
 
-from cmu_lightning.report.collect import Result
-from cmu_lightning.report.select import RULES, destroyed, in_grid_order, oracle, paper, ptn, regret, rem, scrub_r
+from cmu_lightning.report.comparing.select import (
+    RULES,
+    destroyed,
+    in_grid_order,
+    oracle,
+    paper,
+    ptn,
+    regret,
+    rem,
+    scrub_r,
+)
+from cmu_lightning.report.reading.collect import Result
 from tests.study import GRIDS
 
 NAMES = ("acc_corr", "selection_score", "fit_identified", "fit_retain", "val_acc_matched")

@@ -110,7 +110,7 @@ def test_an_error_is_kept_with_its_words(monkeypatch):
     def broken(arguments):
         raise MemoryError("there is no more")
 
-    monkeypatch.setattr("cmu_lightning.cli.main", broken)
+    monkeypatch.setattr("cmu_lightning.fit.command.main", broken)
     assert run("--first", "1") == 1
     assert lines()[0]["failed"] == "MemoryError: there is no more"
 

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from cmu_lightning.data import Batch, DigitsDataModule, Poison, Uniform, evaluation
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
-from cmu_lightning.tracking.callbacks import LastCheckpoint
+from cmu_lightning.runs.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import CF, Original, Procedure, Scrub
 from cmu_lightning.unlearning.networks import build
 from cmu_lightning.unlearning.rewind import Rewind

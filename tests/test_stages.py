@@ -13,7 +13,7 @@ from cmu_lightning import unlearning
 from cmu_lightning.data import Batch, DigitsDataModule, InterclassConfusion
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
-from cmu_lightning.tracking.callbacks import LastCheckpoint
+from cmu_lightning.runs.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import CF, BadT, Dampener, Keep, Original, Procedure, RewoD, Scrub, Unlearner
 from cmu_lightning.unlearning.networks import build
 from tests.networks import Linear

@@ -17,12 +17,12 @@ import pytest
 import yaml
 from filelock import FileLock, Timeout
 
-from cmu_lightning import cli
+from cmu_lightning.fit import command
 from cmu_lightning.__main__ import main
 from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.runs.run import read_metrics
 from cmu_lightning.sweep import weights, worker
 from cmu_lightning.sweep.progress import SweepProgress
-from cmu_lightning.tracking.run import read_metrics
 
 TERM = signal.SIGTERM
 FIT = ["fit", "--config", "poison_digits.yaml"]
@@ -74,7 +74,7 @@ def undisturbed(runs, small, tmp_path_factory):
     for identified in (0.5, 1.0):
         for selection in (0.1, 1.0, 10.0):
             options = [f"--data.identified={identified}", "--model.class_path=SSD", f"--model.selection={selection}"]
-            assert cli.main([*FIT, "--config", small, *options, "--runs_dir", str(folder)]) == 0
+            assert command.main([*FIT, "--config", small, *options, "--runs_dir", str(folder)]) == 0
     return results(folder)
 
 
@@ -106,7 +106,7 @@ def test_runs_of_others_are_known_and_keep_their_weights(copied, sweep_file, sma
     """By hand, in another spelling."""
     path = sweep_file(GRID | {"data.identified": {"value": 1.0}})
     options = ["--data.identified", "1", "--model.class_path", "SSD", "--model.selection", "1e-1"]
-    assert cli.main([*FIT, "--config", small, *options, "--runs_dir", str(copied)]) == 0
+    assert command.main([*FIT, "--config", small, *options, "--runs_dir", str(copied)]) == 0
     (by_hand,) = copied.glob("*/SSD/*")
     assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
     assert len(list(copied.glob("*/SSD/*"))) == 3

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 
 import yaml
 
+from cmu_lightning.files import write_json
+from cmu_lightning.runs.notes import LAST
 from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.file import read
 from cmu_lightning.sweep.hyperband import Hyperband
@@ -12,8 +14,6 @@ from cmu_lightning.sweep.points import listed, of_files
 from cmu_lightning.sweep.queue import Queue
 from cmu_lightning.sweep.runner import Runner
 from cmu_lightning.sweep.weights import MARK, Choice
-from cmu_lightning.tracking.notes import LAST
-from cmu_lightning.tracking.run import write_json
 
 RUNS = Path("runs")
 COMMAND = ["-m", "cmu_lightning", "fit", "--config", "poison_digits.yaml", "--config", "unlearn/ssd.yaml", "${args}"]

@@ -19,8 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from cmu_lightning.__main__ import main
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import PACKAGE
-from cmu_lightning.tracking import account, client
-from cmu_lightning.tracking import wandb as tracking
+from cmu_lightning.tracking import account, client, logger
 from cmu_lightning.tracking.client import end_client
 from cmu_lightning.unlearning import Original
 from tests.logged import CF, folder, metrics, numbers
@@ -41,8 +40,8 @@ CASES = {
 def test_without_a_good_server_training_ends_with_the_same_numbers(case, place, fit, server, alone, monkeypatch, capfd):
     behaviour, arguments, says = CASES[case]
     if case != "death in mid-run":  # which answers at first, but not at once on a busy machine
-        monkeypatch.setattr(tracking, "SECONDS_TO_BEGIN", 2.0)
-    monkeypatch.setattr(tracking, "SECONDS_TO_END", 2.0)
+        monkeypatch.setattr(logger, "SECONDS_TO_BEGIN", 2.0)
+    monkeypatch.setattr(logger, "SECONDS_TO_END", 2.0)
     monkeypatch.setattr("builtins.input", lambda *given: pytest.fail("it asked"))
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     if behaviour:
@@ -59,16 +58,16 @@ def test_without_a_good_server_training_ends_with_the_same_numbers(case, place, 
 
 def test_the_limits_sum_to_less_than_45_seconds():
     of_the_client = 10
-    assert tracking.SECONDS_TO_BEGIN + of_the_client + tracking.SECONDS_TO_END < 45
+    assert logger.SECONDS_TO_BEGIN + of_the_client + logger.SECONDS_TO_END < 45
 
 
 @pytest.mark.parametrize("behaviour", [None, {"answers": "500"}])
 def test_a_sweep_without_a_server_is_an_error(behaviour, place, fit, server, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
-    monkeypatch.setattr(tracking, "SECONDS_OF_TRIAL", 2.0)
+    monkeypatch.setattr(logger, "SECONDS_OF_TRIAL", 2.0)
     if behaviour:
         server(**behaviour)
-        monkeypatch.setattr("cmu_lightning.cli.report_refusal", lambda reason: pytest.fail("it asked again"))
+        monkeypatch.setattr("cmu_lightning.fit.command.report_refusal", lambda reason: pytest.fail("it asked again"))
     assert fit(*CF, "--runs_dir", str(place)) == 2
     assert "sweep's trial needs" in capsys.readouterr().err
     assert not list(place.glob("poison_digits/CF/*/metrics.json"))
@@ -80,7 +79,7 @@ def test_a_server_that_dies_in_a_trial_is_an_error_and_the_trial_can_be_told_aga
     """Training ends, and its results are in the folder; the next agent that is handed the trial logs them."""
     dead = server(dies=True)
     monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
-    monkeypatch.setattr(tracking, "PATIENCE", 3.0)
+    monkeypatch.setattr(logger, "PATIENCE", 3.0)
     assert fit(*CF, "--runs_dir", str(place)) == 2
     assert "W&B did not take the results of this trial" in capsys.readouterr().err
     stored = metrics(place, "CF")
@@ -116,7 +115,7 @@ def test_a_refused_trial_has_failed_on_the_server_too(place, fit, server, monkey
 def test_a_silent_server_is_waited_for_once_in_a_command(place, fit, server, monkeypatch, capfd):
     """An original that is trained on demand is a process of its own, which asks first."""
     monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
-    monkeypatch.setattr(tracking, "SECONDS_TO_BEGIN", 2.0)
+    monkeypatch.setattr(logger, "SECONDS_TO_BEGIN", 2.0)
     server(answers="500")
     shutil.rmtree(place / "poison_digits")
     assert fit(*CF, "--runs_dir", str(place)) == 0
@@ -130,7 +129,7 @@ def test_a_silent_server_is_waited_for_once_in_a_command(place, fit, server, mon
 
 def test_runs_of_one_study_wait_once_for_a_silent_server(place, fit, server, monkeypatch, capfd):
     """Until the silence is long past."""
-    monkeypatch.setattr(tracking, "SECONDS_TO_BEGIN", 2.0)
+    monkeypatch.setattr(logger, "SECONDS_TO_BEGIN", 2.0)
     server(answers="500")
     with account.one_silence():
         for identified in ("0.5", "0.6"):
@@ -182,7 +181,7 @@ def test_a_sweep_that_hears_nothing_is_an_error(mode, place, fit, monkeypatch, c
 def test_weights_that_the_server_does_not_take_stay(place, fit, server, alone, monkeypatch, capfd):
     """Its silence is found out when the artifact is announced."""
     server(dies=True)
-    monkeypatch.setattr(tracking, "PATIENCE", 2.0)
+    monkeypatch.setattr(logger, "PATIENCE", 2.0)
 
     def refused(self, artifact):
         raise wandb.errors.AuthenticationError("no answer")

@@ -51,7 +51,8 @@ def main(arguments: Sequence[str]) -> int:
 def _save(made: list) -> None:  # type: ignore[type-arg]
     import wandb
 
-    from cmu_lightning.tracking.account import first_line, has_key
+    from cmu_lightning.errors import first_line
+    from cmu_lightning.tracking.account import has_key
 
     read_env()
     if not has_key():

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.run import locked
+from cmu_lightning.files import locked
 
 LOCK = ".download.lock"
 """Of several processes that find no data one downloads them."""

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from cmu_lightning.bar import bar
 from cmu_lightning.data.decoding import decode
 from cmu_lightning.data.manipulations import Manipulation, Unknown
 from cmu_lightning.data.own import OwnDataModule
 from cmu_lightning.data.samples import Split
 from cmu_lightning.errors import UserError
+from cmu_lightning.screen import bar
 
 MANY = 1000
 """Files from which on reading them shows how far it is."""

@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.report.select import destroyed
+from cmu_lightning.report.comparing.select import destroyed
 
 SHOWN = {
     "val_acc": "val_acc",

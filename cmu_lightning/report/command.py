@@ -12,9 +12,9 @@ from rich.table import Table as Shown
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser, read_env
-from cmu_lightning.report.collect import Skipped, collect
-from cmu_lightning.report.results_file import pack, unpack
-from cmu_lightning.report.select import RULES
+from cmu_lightning.report.comparing.select import RULES
+from cmu_lightning.report.reading.collect import Skipped, collect
+from cmu_lightning.report.reading.results_file import pack, unpack
 
 if TYPE_CHECKING:
     from cmu_lightning.report.write import Written

@@ -9,13 +9,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cmu_lightning import __version__
-from cmu_lightning.report.appearance import LEVELS, Style
-from cmu_lightning.report.chart import Chart, Map
-from cmu_lightning.report.collect import Skipped
-from cmu_lightning.report.measures import missing
-from cmu_lightning.report.summarise import Summary
-from cmu_lightning.report.table import Table
-from cmu_lightning.report.tables import chosen_runs
+from cmu_lightning.report.comparing.measures import missing
+from cmu_lightning.report.comparing.summarise import Summary
+from cmu_lightning.report.pictures.appearance import LEVELS, Style
+from cmu_lightning.report.pictures.chart import Chart, Map
+from cmu_lightning.report.reading.collect import Skipped
+from cmu_lightning.report.tables.table import Table
+from cmu_lightning.report.tables.variant import chosen_runs
 
 
 def page(

@@ -5,22 +5,22 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
-from cmu_lightning.report.appearance import styles
-from cmu_lightning.report.chart import Chart, Map
-from cmu_lightning.report.collect import Result, Skipped
-from cmu_lightning.report.discovery_tables import tables as discoveries
-from cmu_lightning.report.draw import draw, remove_stale
+from cmu_lightning.files import write_atomically
+from cmu_lightning.report.comparing.measures import missing
+from cmu_lightning.report.comparing.regimes import regimes
+from cmu_lightning.report.comparing.summarise import Summary
+from cmu_lightning.report.comparing.variants import variants
 from cmu_lightning.report.file_name import file_name
-from cmu_lightning.report.measures import missing
 from cmu_lightning.report.page import page
-from cmu_lightning.report.pictures import pictures
-from cmu_lightning.report.regime_map import regime_map, regime_table
-from cmu_lightning.report.regimes import regimes
-from cmu_lightning.report.summarise import Summary
-from cmu_lightning.report.table import Table, write
-from cmu_lightning.report.tables import chosen_runs, tables, together
-from cmu_lightning.report.variants import variants
-from cmu_lightning.tracking.run import write_atomically
+from cmu_lightning.report.pictures.appearance import styles
+from cmu_lightning.report.pictures.chart import Chart, Map
+from cmu_lightning.report.pictures.draw import draw, remove_stale
+from cmu_lightning.report.pictures.regime_map import regime_map, regime_table
+from cmu_lightning.report.pictures.variant import pictures
+from cmu_lightning.report.reading.collect import Result, Skipped
+from cmu_lightning.report.tables.discoveries import tables as discoveries
+from cmu_lightning.report.tables.table import Table, write
+from cmu_lightning.report.tables.variant import chosen_runs, tables, together
 
 Charts = dict[str, list[Chart | Map]]
 """By the folder that a variant's figures go to, or the maps of a data set and network."""

@@ -12,10 +12,10 @@ from cmu_lightning import __version__
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.models.made import Made
 from cmu_lightning.repair.choose import CHOICE
-from cmu_lightning.report.select import destroyed
-from cmu_lightning.serving.files import OPSET, TOLERANCE
+from cmu_lightning.report.comparing.select import destroyed
+from cmu_lightning.runs.measured import MEASURED
 from cmu_lightning.serving.finished import runs_dir_of
-from cmu_lightning.tracking.measured import MEASURED
+from cmu_lightning.serving.formats import OPSET, TOLERANCE
 
 VERSIONS = ("python", "torch", "torchvision", "lightning", "torchmetrics")
 

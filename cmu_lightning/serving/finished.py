@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.run import read_metrics
+from cmu_lightning.runs.run import read_metrics
 
 
 def read_finished(folder: Path) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.runs.identity import identity
+from cmu_lightning.runs.original import original_at
+from cmu_lightning.runs.restore import read_config
+from cmu_lightning.runs.run import read_metrics
 from cmu_lightning.serving.finished import again, runs_dir_of
-from cmu_lightning.tracking.identity import identity
-from cmu_lightning.tracking.original import original_at
-from cmu_lightning.tracking.restore import read_config
-from cmu_lightning.tracking.run import read_metrics
 
 
 def original_checkpoint(folder: Path, stored: dict[str, Any]) -> Path:

@@ -53,8 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     if given.out.is_dir():
         raise UserError(f"--out {given.out} is a folder: give the name of a CSV file")
     rows = _rows(given.run, stored, files)
+    from cmu_lightning.files import write_atomically
     from cmu_lightning.serving.rows import as_csv
-    from cmu_lightning.tracking.run import write_atomically
 
     try:
         write_atomically(given.out, as_csv(rows))
@@ -67,10 +67,10 @@ def main(arguments: Sequence[str]) -> int:
 def _rows(run: Path, stored: dict[str, Any], files: list[Path] | None) -> "list[Row]":
     """The content of the file."""
     with Console(stderr=True).status(f"reading {run}"):
+        from cmu_lightning.runs.restore import restore_data, restore_network
         from cmu_lightning.serving.original import original_checkpoint
         from cmu_lightning.serving.predictions import Classifier
         from cmu_lightning.serving.rows import of_data, of_files
-        from cmu_lightning.tracking.restore import restore_data, restore_network
 
         networks = [restore_network(run, original_checkpoint(run, stored)), restore_network(run)]
         data = restore_data(run)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmu_lightning.bar import bar
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.data.evaluation import EvaluationBatches, evaluation_size, of_samples
 from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
+from cmu_lightning.screen import bar
 
 LONG = 20
 """Batches from which on progress is shown."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.files import write_atomically
 from cmu_lightning.sweep.file import Sweep
-from cmu_lightning.tracking.run import write_atomically
 
 MODULE = "cmu_lightning"
 FILE = "${args_json_file}"

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser, read_env
+from cmu_lightning.runs.run import choose_runs_dir
 from cmu_lightning.sweep import failures, search, stopped
 from cmu_lightning.sweep.file import Sweep, find, read
 from cmu_lightning.sweep.hyperband import Hyperband
@@ -20,7 +21,6 @@ from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.queue import Queue
 from cmu_lightning.sweep.weights import Choice
-from cmu_lightning.tracking.run import choose_runs_dir
 
 
 def main(arguments: list[str]) -> int:

@@ -8,8 +8,8 @@ from signal import Signals
 from rich.console import Console
 from rich.table import Table
 
+from cmu_lightning.files import write_json
 from cmu_lightning.sweep.points import Point
-from cmu_lightning.tracking.run import write_json
 
 LINES = 20
 

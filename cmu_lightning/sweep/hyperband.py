@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from cmu_lightning.runs.notes import noted_folder
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.trials import engine, trial
-from cmu_lightning.tracking.notes import noted_folder
 
 LOOK = 2.0
 """Seconds between two looks at the curves."""

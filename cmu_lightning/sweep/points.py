@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.runs.notes import config_text, is_finished, note_name, options
 from cmu_lightning.sweep import search
 from cmu_lightning.sweep.arguments import of_fit
 from cmu_lightning.sweep.file import Sweep
-from cmu_lightning.tracking.notes import config_text, is_finished, note_name, options
 
 OF_DELETION = re.compile(r"--data\.(init_args\.)?(identified|seed|discovery)(\.|$)")
 NO_HYPERPARAMETER = (

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.files import locked, write_json
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.search import Values
 from cmu_lightning.sweep.trials import engine, trial
-from cmu_lightning.tracking.run import locked, write_json
 
 
 class Proposals:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from cmu_lightning.files import write_json
 from cmu_lightning.sweep.points import Point
-from cmu_lightning.tracking.run import write_json
 
 
 def _mark(point: Point, runs_dir: Path) -> Path:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.runs.notes import noted_folder
+from cmu_lightning.runs.run import CURVES, read_metrics
 from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
-from cmu_lightning.tracking.notes import noted_folder
-from cmu_lightning.tracking.run import CURVES, read_metrics
 
 
 def engine(sweep: Sweep) -> Any:

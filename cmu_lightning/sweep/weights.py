@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.report.select import grid_position
+from cmu_lightning.files import locked, write_atomically, write_json
+from cmu_lightning.report.comparing.select import grid_position
+from cmu_lightning.runs.notes import noted_folder
+from cmu_lightning.runs.run import read_metrics
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.stopped import is_stopped
-from cmu_lightning.tracking.notes import noted_folder
-from cmu_lightning.tracking.run import locked, read_metrics, write_atomically, write_json
 
 MARK = "checkpoints: until_chosen"
 """In the config of a run whose weights are a sweep's to drop."""

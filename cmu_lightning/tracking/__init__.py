@@ -1,1 +1,1 @@
-"""Run folders, checkpoints, and how processes agree on them."""
+"""Weights & Biases: whether it is used, what is sent there, and what happens when it does not answer."""

@@ -9,10 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from lightning_utilities.core.rank_zero import rank_zero_only
-from rich.console import Console
-
 from cmu_lightning.errors import UserError
+from cmu_lightning.screen import say
 
 Mode = Literal["online", "offline", "disabled"]
 SPELLINGS: dict[str, Mode] = {
@@ -108,14 +106,3 @@ def was_silent() -> bool:
         return time.time() - Path(os.environ[SILENCE]).stat().st_mtime < SECONDS_OF_SILENCE
     except (KeyError, OSError):
         return False
-
-
-def say(line: str) -> None:
-    """One line on stderr, of the first process alone."""
-    if getattr(rank_zero_only, "rank", 0) == 0:  # Lightning sets it, where it runs
-        Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says first; of one that says nothing, nothing."""
-    return str(error).strip().partition("\n")[0]

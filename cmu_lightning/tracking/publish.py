@@ -8,12 +8,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from cmu_lightning.data import CorruptedDataModule
-from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.account import first_line, in_sweep, say
-from cmu_lightning.tracking.measured import COST, MEASURED
-from cmu_lightning.tracking.results import described
-from cmu_lightning.tracking.run import Run
-from cmu_lightning.tracking.wandb import WandbLogger
+from cmu_lightning.errors import UserError, first_line
+from cmu_lightning.runs.measured import COST, MEASURED
+from cmu_lightning.runs.results import described
+from cmu_lightning.runs.run import Run
+from cmu_lightning.screen import say
+from cmu_lightning.tracking.account import in_sweep
+from cmu_lightning.tracking.logger import WandbLogger
 from cmu_lightning.unlearning.stage import Stage
 
 

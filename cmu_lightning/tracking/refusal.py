@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cmu_lightning.tracking.account import SPELLINGS, has_key, in_sweep
-from cmu_lightning.tracking.wandb import SECONDS_OF_TRIAL
+from cmu_lightning.tracking.logger import SECONDS_OF_TRIAL
 
 
 def report_refusal(reason: str) -> None:

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from cmu_lightning.data.training import Passes, TrainingBatches
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.progress import StageLines, StageProgress
-from cmu_lightning.tracking.run import write_atomically
+from cmu_lightning.files import write_atomically
 from cmu_lightning.unlearning.dampening import factors, histogram, informative, selected
 from cmu_lightning.unlearning.diagonal import fisher_diagonal
 from cmu_lightning.unlearning.importance import batch_importance, flat, task_loss
 from cmu_lightning.unlearning.importance_file import ImportanceFile, as_text, tensor_checksum
 from cmu_lightning.unlearning.networks import check_outputs
 from cmu_lightning.unlearning.procedure import Procedure
+from cmu_lightning.unlearning.progress import StageLines, StageProgress
 from cmu_lightning.unlearning.stage import View
 from cmu_lightning.unlearning.unlearner import Unlearner
 

@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from cmu_lightning.tracking.checkpoint import save_tensors
-from cmu_lightning.tracking.run import locked
+from cmu_lightning.files import locked
+from cmu_lightning.unlearning.checkpoint import save_tensors
 
 
 class ImportanceFile:

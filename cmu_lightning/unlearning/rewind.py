@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from cmu_lightning.data import CorruptedDataModule, evaluation
 from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import matched_accuracy
-from cmu_lightning.tracking.checkpoint import save_tensors
+from cmu_lightning.unlearning.checkpoint import save_tensors
 from cmu_lightning.unlearning.networks import evaluating
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cmu_lightning.data.checks import check_deletion_set
 from cmu_lightning.data.evaluation import Evaluation, EvaluationBatches
 from cmu_lightning.errors import UserError
-from cmu_lightning.tracking.checkpoint import load_network, read_original
+from cmu_lightning.unlearning.checkpoint import load_network, read_original
 from cmu_lightning.unlearning.networks import check_outputs, is_finite
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import RECORD, Stage

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cmu_lightning.bar import bar
 from cmu_lightning.data.evaluation import evaluation_size
 from cmu_lightning.data.pixels import Pixels
 from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
+from cmu_lightning.screen import bar
 
 
 class Inspection:

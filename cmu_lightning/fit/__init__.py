@@ -1,0 +1,1 @@
+"""`python -m cmu_lightning fit` and `test`."""

@@ -1,0 +1,1 @@
+"""Which runs belong together, which of them count, and what they come to."""

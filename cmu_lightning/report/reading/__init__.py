@@ -1,0 +1,1 @@
+"""What there is: runs, their configs and what they measured."""

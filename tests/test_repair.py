@@ -346,7 +346,7 @@ def test_an_original_that_is_not_given_is_announced(monkeypatch, capsys):
 
 
 def test_every_tried_overlay_is_there_and_the_original_comes_first():
-    study = points(["--config", "own_images.yaml"])
+    study = points(["--config", "own_images.yaml"], Path("runs"))
     assert len(study) == 13
     assert len({point.key for point in study}) == 13
     assert "unlearn/keep.yaml" in study[0].arguments

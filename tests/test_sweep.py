@@ -344,10 +344,10 @@ def test_workers_do_not_wait_for_one_original(tmp_path):
     originals = sweep_file({"seed_everything": {"values": [0, 1]}}, name="z_originals.yaml")
     points = listed(of_files([read(path), read(originals)], tmp_path))
     assert [point.is_original for point in points] == [True, True, False, False, False, False]
-    queue = Queue(points[2:], tmp_path)
+    queue = Queue(points[2:])
     first, second, third = queue.next(), queue.next(), queue.next()
     assert first.origin != second.origin
     assert third is not None, "nothing else is left to do"
     queue.give_back(second, finished=True)
     assert queue.next().origin == second.origin or len(queue.waiting) == 0
-    assert Queue(points[2:3], tmp_path).next() is None, "another process works on it"
+    assert Queue(points[2:3]).next() is None, "another process works on it"

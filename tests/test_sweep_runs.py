@@ -17,8 +17,8 @@ import pytest
 import yaml
 from filelock import FileLock, Timeout
 
-from cmu_lightning.fit import command
 from cmu_lightning.__main__ import main
+from cmu_lightning.fit import command
 from cmu_lightning.parsing import PACKAGE
 from cmu_lightning.runs.run import read_metrics
 from cmu_lightning.sweep import weights, worker

@@ -77,9 +77,9 @@ def test_bayes_proposes_what_the_engine_does(tmp_path):
         score, curve = [(0.3 + at / 20, [0.2, 0.31]), (None, [0.1]), (None, []), (None, [0.4, 0.5])][at % 4]
         pretend(point, tmp_path, score, curve)
         if at % 4 == 2:
-            failures.record(point, 1, tmp_path)
+            failures.record(point, 1)
         if at % 4 == 3:
-            stopped.mark(point, tmp_path)
+            stopped.mark(point)
         run |= {"state": ["finished", "running", "failed", "killed"][at % 4]}
         run |= {"history": [{"selection_score": value} for value in curve]}
         told.append(sweeps.SweepRun(summary_metrics={} if score is None else {"selection_score": score}, **run))
@@ -111,16 +111,16 @@ def test_hyperband_stops_what_the_engine_does(tmp_path):
     assert theirs == {2}
     for point, (at, curve) in zip(points, curves.items(), strict=True):
         pretend(point, tmp_path, 0.6 if at == 0 else None, curve)
-    hyperband = Hyperband(tmp_path)
+    hyperband = Hyperband()
     hyperband.add(points)
     assert {points.index(point) for point in hyperband.behind(points[1:])} == theirs
     assert hyperband.behind(points[1:]) == [], "nobody looks more often than he has to"
 
-    again = Hyperband(tmp_path)
-    failures.record(points[2], 1, tmp_path)
+    again = Hyperband()
+    failures.record(points[2], 1)
     again.add(points)
     assert again.behind(points[1:]) == [], "it failed, and waits to be tried again"
-    failures.forget(points[2], tmp_path)
+    failures.forget(points[2])
     again.add([points[2]])
     again.looked = 0.0
     assert again.behind(points[1:]) == [points[2]]

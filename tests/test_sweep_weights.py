@@ -46,7 +46,7 @@ def kept():
 
 def test_the_best_keeps_its_weights_once_all_have_finished():
     grid = points("a.yaml", 1, 10, 100)
-    choice, runs = Choice(grid, RUNS), []
+    choice, runs = Choice(grid), []
     for point, score in zip(grid, (0.5, 0.7, 0.7), strict=True):
         runs.append(finish(point, score).name)
         choice.settle(point)
@@ -57,7 +57,7 @@ def test_of_equal_ones_the_first_is_the_reports_and_not_the_files():
     grid = points("a.yaml", 100, 10)
     for point in grid:
         finish(point, 0.5)
-    Choice(grid, RUNS).settle(grid[0])
+    Choice(grid).settle(grid[0])
     (kept_values,) = [dict(point.values) for point in grid if f"0-{point.key[:10]}" in kept()]
     assert kept_values == {"model.selection": 10}
 
@@ -66,14 +66,14 @@ def test_what_a_killed_sweep_has_not_dropped_the_next_one_drops():
     grid, progress = points("a.yaml", 1, 10), SimpleNamespace(show=lambda **_: None)
     for point, score in zip(grid, (0.5, 0.7), strict=True):
         finish(point, score)
-    Runner(Queue([], RUNS), Choice(grid, RUNS), 1, [], progress, Hyperband(RUNS)).run()
+    Runner(Queue([]), Choice(grid), 1, [], progress, Hyperband()).run()
     assert kept() == {f"0-{grid[1].key[:10]}"}
 
 
 def test_a_point_of_two_files_keeps_its_weights_if_either_chooses_it():
     one, two = points("a.yaml", 1, 10, 100), points("b.yaml", 10, 1000)
     assert len(listed([*one, *two])) == 4
-    choice = Choice([*one, *two], RUNS)
+    choice = Choice([*one, *two])
     scores = {one[0]: 0.1, one[1]: 0.8, one[2]: 0.9, two[1]: 0.2}
     for point, score in scores.items():
         finish(point, score)
@@ -86,7 +86,7 @@ def test_rivals_that_another_process_has_settled_are_known_too():
     one, two = points("a.yaml", 1, 10), points("b.yaml", 10, 1000)
     for point, score in {one[0]: 0.9, one[1]: 0.1, two[1]: 0.8}.items():
         finish(point, score)
-    Choice([*one, *two], RUNS).settle(two[1])
+    Choice([*one, *two]).settle(two[1])
     assert kept() == {f"0-{point.key[:10]}" for point in (one[0], two[1])}
 
 
@@ -95,10 +95,10 @@ def test_runs_of_files_as_they_were_are_compared_with_no_others():
     grid = points("a.yaml", 1, 10, 100)
     for point, score in zip(grid, (0.5, 0.9, 0.6), strict=True):
         finish(point, score, f"old{point.key[:7]}", LAST, content="old")
-    Choice(grid, RUNS).settle(grid[0])
+    Choice(grid).settle(grid[0])
     old = {f"0-old{grid[1].key[:7]}"}
     assert kept() == old
-    choice, runs = Choice(grid, RUNS), []
+    choice, runs = Choice(grid), []
     for point, score in zip(grid, (0.7, 0.6, 0.5), strict=True):
         runs.append(finish(point, score, None, LAST, content="new").name)
         choice.settle(point)
@@ -108,19 +108,19 @@ def test_runs_of_files_as_they_were_are_compared_with_no_others():
 def test_rivals_that_were_all_stopped_early_settle_nothing():
     grid = points("a.yaml", 1, 10)
     for point in grid:
-        stopped.mark(point, RUNS)
-    Choice(grid, RUNS).settle(grid[0])
+        stopped.mark(point)
+    Choice(grid).settle(grid[0])
     assert kept() == set()
 
 
 def test_what_another_sweep_has_stopped_is_not_begun():
     grid, begun = points("a.yaml", 1, 10, 100), []
     for point in grid[1:]:
-        failures.record(point, 1, RUNS)
+        failures.record(point, 1)
     progress = SimpleNamespace(show=lambda **_: None)
-    runner = Runner(Queue(grid, RUNS), None, 0, [], progress, Hyperband(RUNS))
+    runner = Runner(Queue(grid), None, 0, [], progress, Hyperband())
     runner.workers = [SimpleNamespace(point=None, begin=lambda point, *_: begun.append(point))]
-    stopped.mark(grid[0], RUNS)
+    stopped.mark(grid[0])
     runner._hand_out()
     assert begun == grid[1:]
-    assert not any(failures.has_failed(point, RUNS) for point in grid), "while they run they are no failures"
+    assert not any(failures.has_failed(point) for point in grid), "while they run they are no failures"

@@ -17,7 +17,7 @@ from PIL import Image
 from cmu_lightning.parsing import PACKAGE
 from cmu_lightning.runs.job import Job
 from cmu_lightning.runs.run import Run
-from cmu_lightning.tracking import logger
+from cmu_lightning.tracking.logger import WandbLogger
 from cmu_lightning.tracking.publish import publish_results
 from tests.logged import CF, SCRUB, folder, metrics, numbers, records
 from tests.stub import KEY
@@ -133,7 +133,7 @@ def test_csv_files_come_first(place, fit, monkeypatch):
     do = Job.do
     monkeypatch.setattr(Job, "do", lambda job, path: loggers.extend(job.trainer.loggers) or do(job, path))
     assert fit(*CF, "--runs_dir", str(place), "--wandb.mode", "offline") == 0
-    assert [type(logger) for logger in loggers] == [CSVLogger, logger.WandbLogger]
+    assert [type(each) for each in loggers] == [CSVLogger, WandbLogger]
 
 
 def test_an_offline_run_is_synced_by_the_client(place, fit, server):

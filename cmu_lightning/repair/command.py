@@ -1,9 +1,7 @@
 """`python -m cmu_lightning repair --config MINE.yaml`."""
 
 import shlex
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +12,8 @@ from cmu_lightning.files import part_of, write_json
 from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.repair.choose import CHOICE, Candidate, Outcome, choose, comparable, doubts
 from cmu_lightning.repair.study import ORIGINAL, points
-from cmu_lightning.runs.notes import noted_folder
 from cmu_lightning.runs.run import choose_runs_dir, read_metrics
-from cmu_lightning.sweep.failures import Failure
+from cmu_lightning.sweep.failures import Failure, guarded
 from cmu_lightning.sweep.hyperband import Hyperband
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.progress import SweepProgress
@@ -53,15 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     if given.out is not None:
         _check_out(given.out)
     runs_dir = choose_runs_dir(given.runs_dir)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return _repair(points(others), runs_dir, given.out)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: the same command goes on where this one was")
-        return 130
-    except OSError as error:
-        raise UserError(f"runs cannot be written to {runs_dir} ({error}): give another --runs_dir") from error
+    study = points(others, runs_dir)
+    return guarded(lambda: _repair(study, given.out), runs_dir)
 
 
 def _check_out(out: Path) -> None:
@@ -86,29 +76,29 @@ def _parser() -> Parser:
     return parser
 
 
-def _repair(study: list[Point], runs_dir: Path, out: Path | None) -> int:
+def _repair(study: list[Point], out: Path | None) -> int:
     with one_silence(), RepairProgress(len(study), 0) as progress:
         if not {name for name, _ in study[0].options} & set(ORIGINAL):
             line = "no --model.original is given: the setting's own is used, and trained if there is none"
             progress.console.print(line, soft_wrap=True)
-        failed = _run(study[:1], runs_dir, progress)  # what is wrong with all of them is said once
+        failed = _run(study[:1], progress)  # what is wrong with all of them is said once
         if failed:
             return _give_up(failed[0], "the original cannot be measured")
-        original = comparable(_candidate(study[0], runs_dir))
+        original = comparable(_candidate(study[0]))
         if doubt := doubts(original):
             progress.console.print(doubt, markup=False, soft_wrap=True)
-        failed = _run(study[1:], runs_dir, progress, original)
-        last = [_candidate(point, runs_dir) for point in study[1:]]
+        failed = _run(study[1:], progress, original)
+        last = [_candidate(point) for point in study[1:]]
         tried = [found for found in last if found is not None and _is_alike(found, original)]
         chosen, why = choose(original, tried)
         if not (chosen.folder / "last.ckpt").exists():  # an earlier choice, or another command, dropped it
-            lost = _make_again(chosen, study, runs_dir, progress)
+            lost = _make_again(chosen, study, progress)
             if lost:
                 return _give_up(lost[0], f"the weights of {chosen.name} cannot be made again")
     keep(chosen.folder)
     for each in tried:
         if each.folder != chosen.folder:
-            drop(each.folder, each.metrics, runs_dir)
+            drop(each.folder, each.metrics)
     reasons = {_tried(failure.point): failure.reason.removeprefix("error: ") for failure in failed}
     outcome = Outcome(original, tried, chosen, why, reasons)
     own = original.folder.parents[1] / CHOICE  # where model cards look for it
@@ -118,37 +108,34 @@ def _repair(study: list[Point], runs_dir: Path, out: Path | None) -> int:
     return 0
 
 
-def _run(
-    study: list[Point], runs_dir: Path, progress: SweepProgress, original: Candidate | None = None
-) -> list[Failure]:
+def _run(study: list[Point], progress: SweepProgress, original: Candidate | None = None) -> list[Failure]:
     """Those that are not finished, one after the other in one process.
 
     Args:
         study: All of them.
-        runs_dir: Where their runs go.
         progress: Is told.
         original: Measured just now, which tells what the files hold that finished runs have to be of.
     """
-    left = [point for point in study if not _is_done(point, runs_dir, original)]
+    left = [point for point in study if not _is_done(point, original)]
     progress.show(running=0, done=len(study) - len(left))
-    more = ["--runs_dir", str(runs_dir), "--checkpoints", "until_chosen"]
-    return Runner(Queue(left, runs_dir), None, 1, more, progress, Hyperband(runs_dir)).run()
+    more = ["--runs_dir", str(study[0].runs_dir), "--checkpoints", "until_chosen"]
+    return Runner(Queue(left), None, 1, more, progress, Hyperband()).run()
 
 
-def _make_again(chosen: Candidate, study: list[Point], runs_dir: Path, progress: SweepProgress) -> list[Failure]:
+def _make_again(chosen: Candidate, study: list[Point], progress: SweepProgress) -> list[Failure]:
     """Run a finished candidate once more for its weights; if that fails, its results are what they were."""
     results = chosen.folder / "metrics.json"
     results.unlink()
-    lost = _run([point for point in study if noted_folder(point.key, runs_dir) == chosen.folder], runs_dir, progress)
+    lost = _run([point for point in study if point.folder == chosen.folder], progress)
     if lost:
         write_json(results, chosen.metrics)
     return lost
 
 
-def _is_done(point: Point, runs_dir: Path, original: Candidate | None) -> bool:
-    found = _candidate(point, runs_dir)
+def _is_done(point: Point, original: Candidate | None) -> bool:
+    found = _candidate(point)
     if found is None or original is None or "content" not in original.metrics:
-        return point.is_finished(runs_dir)
+        return point.is_finished
     return _is_alike(found, original)
 
 
@@ -164,8 +151,8 @@ def _give_up(failure: Failure, what: str) -> int:
     return 1
 
 
-def _candidate(point: Point, runs_dir: Path) -> Candidate | None:
-    found = noted_folder(point.key, runs_dir)
+def _candidate(point: Point) -> Candidate | None:
+    found = point.folder
     metrics = None if found is None else read_metrics(found)
     if found is None or metrics is None:
         return None

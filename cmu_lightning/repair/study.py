@@ -24,11 +24,12 @@ GIVEN = (*ORIGINAL, "--model.seed", "--model.init_args.seed")
 """What a user may say about the model."""
 
 
-def points(arguments: list[str]) -> list[Point]:
+def points(arguments: list[str], runs_dir: Path) -> list[Point]:
     """A run of `fit` for everything that is tried; the first one keeps the original.
 
     Args:
         arguments: A setting and what else holds for all of them.
+        runs_dir: Where their runs go.
 
     Raises:
         UserError: They say which method to use, or name a file that is not there.
@@ -39,7 +40,7 @@ def points(arguments: list[str]) -> list[Point]:
             point = dict(zip(grid, values, strict=True))
             chosen = [f"--model.{name}={value}" for name, value in point.items()]
             command = ("fit", "--config", f"unlearn/{overlay}.yaml", *arguments, *chosen)
-            made.append(Point(Sweep(Path("repair"), {}, []), point, command))
+            made.append(Point(Sweep(Path("repair"), {}, []), point, command, runs_dir))
     _refuse_methods(made[0])
     _refuse_missing(made[0])
     return made

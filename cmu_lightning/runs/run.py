@@ -32,6 +32,16 @@ class Run:
         folder = next(iter(sorted(parent.glob(f"*-{digest}"))), parent / f"{seed}-{digest}")
         return cls(folder, runs_dir, setting, method, digest)
 
+    @classmethod
+    def of(cls, folder: Path, digest: str) -> "Run":
+        """Whose folder this is.
+
+        Args:
+            folder: In a runs folder.
+            digest: The run's hash.
+        """
+        return cls(folder, folder.parents[2], folder.parents[1].name, folder.parent.name, digest)
+
     @property
     def checkpoint(self) -> Path:
         """The last checkpoint."""

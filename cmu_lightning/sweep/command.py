@@ -1,14 +1,10 @@
 """`python -m cmu_lightning sweep`."""
 
 import argparse
-import signal
 import sys
-import threading
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-
-from rich.console import Console
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser, read_env
@@ -45,10 +41,12 @@ def main(arguments: list[str]) -> int:
         raise UserError(f"{adaptive[0].path} is a bayes search, which has no shards: give all machines one runs folder")
     searches = [Proposals(sweep, runs_dir) for sweep in adaptive]
     points += [point for one in searches for point in one.points()]
-    left = [p for p in points if not p.is_finished(runs_dir) and not stopped.is_stopped(p, runs_dir)]
+    left = [p for p in points if not p.is_finished and not stopped.is_stopped(p)]
     if given.dry_run:
         return _list(points, left, searches)
-    return _run(everything, points, Queue(left, runs_dir, searches), given.checkpoints, given.workers)
+    choice = Choice(everything) if given.checkpoints == "chosen" else None
+    more = ["--runs_dir", str(runs_dir), "--checkpoints", "until_chosen" if choice else given.checkpoints]
+    return failures.guarded(lambda: _run(points, Queue(left, searches), choice, more, given.workers), runs_dir)
 
 
 def _examples(sweep: Sweep, runs_dir: Path) -> list[Point]:
@@ -104,28 +102,15 @@ def _check(points: list[Point]) -> int:
     return 2 if said else 0
 
 
-def _run(everything: list[Point], points: list[Point], queue: Queue, checkpoints: str, workers: int) -> int:
+def _run(points: list[Point], queue: Queue, choice: Choice | None, more: list[str], workers: int) -> int:
     from cmu_lightning.sweep.runner import Runner
     from cmu_lightning.tracking.account import one_silence
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    runs = queue.runs_dir
-    choice = Choice(everything, runs) if checkpoints == "chosen" else None
-    keep = "until_chosen" if choice else checkpoints
-    more = ["--runs_dir", str(runs), "--checkpoints", keep]
     total = len(points) + sum(one.run_cap - len(one.points()) for one in queue.searches)
-    hyperband = Hyperband(runs)
+    hyperband = Hyperband()
     hyperband.add(points)
-    failed = []
-    try:
-        with one_silence(), SweepProgress(total, len(points) - len(queue.waiting)) as progress:
-            failed = Runner(queue, choice, workers, more, progress, hyperband).run()
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: the same command goes on where this one was")
-        return 130
-    except OSError as error:
-        raise UserError(f"runs cannot be written to {runs} ({error}): give another --runs_dir") from error
+    with one_silence(), SweepProgress(total, len(points) - len(queue.waiting)) as progress:
+        failed = Runner(queue, choice, workers, more, progress, hyperband).run()
     if failed:
-        failures.show(failed, runs)
+        failures.show(failed)
     return 1 if failed else 0

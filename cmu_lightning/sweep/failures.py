@@ -1,16 +1,19 @@
 """What went wrong, kept until it goes right."""
 
-from contextlib import suppress
+import signal
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from signal import Signals
 
 from rich.console import Console
 from rich.table import Table
 
+from cmu_lightning.errors import UserError
 from cmu_lightning.files import write_json
 from cmu_lightning.sweep.points import Point
 
+KIND = "failed"
 LINES = 20
 
 
@@ -28,46 +31,61 @@ class Failure:
     def reason(self) -> str:
         """One line."""
         if self.code < 0:
-            return f"its process was ended by {Signals(-self.code).name}, twice"
+            return f"its process was ended by {signal.Signals(-self.code).name}, twice"
         errors = [line for line in self.lines if "error" in line.lower()]
         return (errors or self.lines or [f"exit code {self.code}"])[-1]
 
 
-def log_of(point: Point, runs_dir: Path) -> Path:
+def log_of(point: Point) -> Path:
     """Where a run's output goes."""
-    return runs_dir / ".sweep" / "logs" / f"{point.key}.log"
+    return point.file("logs", "log")
 
 
-def _record(point: Point, runs_dir: Path) -> Path:
-    return runs_dir / ".sweep" / "failed" / f"{point.key}.json"
-
-
-def record(point: Point, code: int, runs_dir: Path) -> Failure:
+def record(point: Point, code: int) -> Failure:
     """Keep a failed run's last lines."""
-    text = log_of(point, runs_dir).read_text(errors="replace") if log_of(point, runs_dir).exists() else ""
+    text = log_of(point).read_text(errors="replace") if log_of(point).exists() else ""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()][-LINES:]
-    content = {"arguments": point.arguments, "code": code, "lines": lines}
-    write_json(_record(point, runs_dir), content)
+    write_json(point.file(KIND), {"arguments": point.arguments, "code": code, "lines": lines})
     return Failure(point, code, lines)
 
 
-def has_failed(point: Point, runs_dir: Path) -> bool:
+def has_failed(point: Point) -> bool:
     """Whether its last run failed."""
-    return _record(point, runs_dir).exists()
+    return point.file(KIND).exists()
 
 
-def forget(point: Point, runs_dir: Path) -> None:
+def forget(point: Point) -> None:
     """It went right."""
-    for path in (_record(point, runs_dir), log_of(point, runs_dir)):
-        with suppress(FileNotFoundError):
-            path.unlink()
+    for path in (point.file(KIND), log_of(point)):
+        path.unlink(missing_ok=True)
 
 
-def show(failures: list[Failure], runs_dir: Path) -> None:
+def show(failures: list[Failure]) -> None:
     """A table of what failed."""
+    runs_dir = failures[0].point.runs_dir
     table = Table(title=f"{len(failures)} failed; their last lines are in {runs_dir}/.sweep/failed", show_lines=True)
     table.add_column("run", overflow="fold")
     table.add_column("why", overflow="fold")
     for failure in failures:
         table.add_row(str(failure.point), failure.reason)
     Console(stderr=True).print(table)
+
+
+def guarded(work: Callable[[], int], runs_dir: Path) -> int:
+    """Do work on a runs folder that can be interrupted, by Ctrl-C or by SIGTERM.
+
+    Returns:
+        Its exit code, or 130.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return work()
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: the same command goes on where this one was")
+        return 130
+    except OSError as error:
+        raise UserError(f"runs cannot be written to {runs_dir} ({error}): give another --runs_dir") from error

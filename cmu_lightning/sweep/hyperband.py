@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cmu_lightning.runs.notes import noted_folder
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.trials import engine, trial
@@ -14,14 +13,9 @@ LOOK = 2.0
 
 
 class Hyperband:
-    """Compares the curves of a sweep's runs (Li et al., 2018), for every file that asks for it.
+    """Compares the curves of a sweep's runs (Li et al., 2018), for every file that asks for it."""
 
-    Args:
-        runs_dir: Where the runs are.
-    """
-
-    def __init__(self, runs_dir: Path) -> None:
-        self.runs_dir = runs_dir
+    def __init__(self) -> None:
         self.known: dict[Path, dict[str, Point]] = {}
         self.ended: dict[str, Any] = {}
         self.judged: dict[str, int] = {}
@@ -65,9 +59,9 @@ class Hyperband:
         """None if its run has not begun; what has ended is read once."""
         if point.key in self.ended:
             return self.ended[point.key]
-        if noted_folder(point.key, self.runs_dir) is None:
+        if point.folder is None:
             return None
-        found = trial(point, self.runs_dir)
+        found = trial(point)
         if found.state != "running":
             self.ended[point.key] = found
         return found

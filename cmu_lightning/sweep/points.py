@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.runs.notes import config_text, is_finished, note_name, options
+from cmu_lightning.runs.notes import config_text, is_finished, note_name, noted_folder, options
 from cmu_lightning.sweep import search
 from cmu_lightning.sweep.arguments import of_fit
 from cmu_lightning.sweep.file import Sweep
@@ -29,6 +29,8 @@ class Point:
     values: search.Values
     arguments: tuple[str, ...]
     """Of `python -m cmu_lightning`, beginning with fit."""
+    runs_dir: Path
+    """Where its run goes."""
 
     @classmethod
     def of(cls, sweep: Sweep, values: search.Values, runs_dir: Path) -> "Point":
@@ -37,7 +39,7 @@ class Point:
         Raises:
             UserError: The file asks for another command than fit.
         """
-        return cls(sweep, values, tuple(of_fit(sweep, values, runs_dir)))
+        return cls(sweep, values, tuple(of_fit(sweep, values, runs_dir)), runs_dir)
 
     @cached_property
     def key(self) -> str:
@@ -94,9 +96,24 @@ class Point:
         one = devices in (None, "auto", 1, "1") or (isinstance(devices, list) and len(devices) == 1)
         return not one or nodes not in (None, 1)
 
-    def is_finished(self, runs_dir: Path) -> bool:
+    @property
+    def is_finished(self) -> bool:
         """Whether its results are known to be there."""
-        return is_finished(self.key, runs_dir)
+        return is_finished(self.key, self.runs_dir)
+
+    @property
+    def folder(self) -> Path | None:
+        """Of its run, if that was started."""
+        return noted_folder(self.key, self.runs_dir)
+
+    def file(self, kind: str, ending: str = "json") -> Path:
+        """What a sweep keeps of it beside its run.
+
+        Args:
+            kind: Names the folder.
+            ending: Of the file's name.
+        """
+        return self.runs_dir / ".sweep" / kind / f"{self.key}.{ending}"
 
     def __str__(self) -> str:
         """As it is typed."""

@@ -71,7 +71,7 @@ class Proposals:
         np.random.seed(len(known))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # few results determine no Gaussian process
-            proposed = self.engine.next_run(self.sweep.of_engine, [trial(point, self.runs_dir) for point in known])
+            proposed = self.engine.next_run(self.sweep.of_engine, [trial(point) for point in known])
         return {name: _plain(given["value"]) for name, given in proposed.config.items()}
 
 

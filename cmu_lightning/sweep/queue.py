@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -15,14 +14,12 @@ class Queue:
 
     Args:
         points: Not known to be finished.
-        runs_dir: Where all of them go.
         searches: Propose more, once there is nothing else to do.
     """
 
-    def __init__(self, points: list[Point], runs_dir: Path, searches: Sequence[Proposals] = ()) -> None:
+    def __init__(self, points: list[Point], searches: Sequence[Proposals] = ()) -> None:
         self.waiting = list(points)
         self.searches = list(searches)
-        self.runs_dir = runs_dir
         self.claims: dict[str, FileLock] = {}
         self.origins: dict[str, set[str]] = {"started": set(), "there": set()}
 
@@ -67,7 +64,7 @@ class Queue:
 
     def _claim(self, point: Point) -> bool:
         """Be the only one to work on a run; a claim dies with its holder."""
-        path = self.runs_dir / ".sweep" / "claims" / f"{point.key}.lock"
+        path = point.file("claims", "lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path)
         with suppress(Timeout):

@@ -1,7 +1,6 @@
 """Runs the points of a queue on workers until nothing is left."""
 
 from collections import Counter
-from pathlib import Path
 
 from cmu_lightning.devices import gpus
 from cmu_lightning.sweep import failures, stopped
@@ -48,11 +47,6 @@ class Runner:
         self.failures: list[Failure] = []
 
     @property
-    def runs_dir(self) -> Path:
-        """Where the runs go."""
-        return self.queue.runs_dir
-
-    @property
     def busy(self) -> list[Worker]:
         """Workers that have a point."""
         return [worker for worker in self.workers if worker.point is not None]
@@ -78,14 +72,14 @@ class Runner:
         """Give each idle worker a point."""
         for worker in self.workers:
             while worker.point is None and (point := self.queue.next()) is not None:
-                if point.is_finished(self.runs_dir):  # by another process, meanwhile
+                if point.is_finished:  # by another process, meanwhile
                     self._finish(point)
-                elif stopped.is_stopped(point, self.runs_dir):
+                elif stopped.is_stopped(point):
                     self._leave(point)
                 else:
-                    failures.forget(point, self.runs_dir)
+                    failures.forget(point)
                     self.hyperband.add([point])
-                    worker.begin(point, [*point.arguments, *self.more], log_of(point, self.runs_dir))
+                    worker.begin(point, [*point.arguments, *self.more], log_of(point))
             self.progress.show(running=len(self.busy))
 
     def _take_back(self, at: int, point: Point, code: int) -> None:
@@ -98,14 +92,14 @@ class Runner:
             self.deaths[point.key] += 1
         if code == 0:
             self._finish(point)
-        elif stopped.is_stopped(point, self.runs_dir):
+        elif stopped.is_stopped(point):
             self._leave(point)
             self.progress.console.print(f"stopped early: {point}", markup=False)
         elif died and self.deaths[point.key] < 2:
             self.queue.give_back(point, finished=False)
             self.queue.add(point)
         else:
-            self.failures.append(failures.record(point, code, self.runs_dir))
+            self.failures.append(failures.record(point, code))
             self.queue.give_back(point, finished=False)
             self.progress.show(running=len(self.busy), failed=1)
             self.progress.say(f"failed: {point}: {self.failures[-1].reason}")
@@ -114,13 +108,13 @@ class Runner:
         """Interrupt the runs that fall behind; each is left as an interrupted `fit` leaves it."""
         behind = self.hyperband.behind([worker.point for worker in self.busy if worker.point is not None])
         for worker in self.busy:
-            if worker.point in behind and not stopped.is_stopped(worker.point, self.runs_dir):
-                stopped.mark(worker.point, self.runs_dir)
+            if worker.point in behind and not stopped.is_stopped(worker.point):
+                stopped.mark(worker.point)
                 worker.interrupt()
 
     def _finish(self, point: Point) -> None:
-        failures.forget(point, self.runs_dir)
-        stopped.unmark(point, self.runs_dir)
+        failures.forget(point)
+        stopped.unmark(point)
         if self.choice is not None and point.sweep.method != "bayes":  # whose rivals are not known before its end
             self.choice.settle(point)
         self.queue.give_back(point, finished=True)

@@ -1,25 +1,21 @@
 """Runs that early termination has stopped: neither finished nor to be run again by this sweep."""
 
-from pathlib import Path
-
 from cmu_lightning.files import write_json
 from cmu_lightning.sweep.points import Point
 
-
-def _mark(point: Point, runs_dir: Path) -> Path:
-    return runs_dir / ".sweep" / "stopped" / f"{point.key}.json"
+KIND = "stopped"
 
 
-def mark(point: Point, runs_dir: Path) -> None:
+def mark(point: Point) -> None:
     """Keep that a run was stopped; what it has done so far stays in its folder."""
-    write_json(_mark(point, runs_dir), {"arguments": point.arguments})
+    write_json(point.file(KIND), {"arguments": point.arguments})
 
 
-def unmark(point: Point, runs_dir: Path) -> None:
+def unmark(point: Point) -> None:
     """It was finished before it could be stopped."""
-    _mark(point, runs_dir).unlink(missing_ok=True)
+    point.file(KIND).unlink(missing_ok=True)
 
 
-def is_stopped(point: Point, runs_dir: Path) -> bool:
+def is_stopped(point: Point) -> bool:
     """Whether its run was stopped."""
-    return _mark(point, runs_dir).exists()
+    return point.file(KIND).exists()

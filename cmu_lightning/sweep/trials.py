@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.runs.notes import noted_folder
 from cmu_lightning.runs.run import CURVES, read_metrics
 from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.file import Sweep
@@ -32,10 +31,10 @@ def engine(sweep: Sweep) -> Any:
     return sweeps
 
 
-def trial(point: Point, runs_dir: Path) -> Any:
+def trial(point: Point) -> Any:
     """The engine's record of a point's run, with whatever is known of it."""
     metric = point.sweep.metric
-    found = noted_folder(point.key, runs_dir)
+    found = point.folder
     summary: dict[str, Any] = {}
     if found is not None:
         with suppress(UserError):  # damaged results, which `fit` will name
@@ -43,17 +42,17 @@ def trial(point: Point, runs_dir: Path) -> Any:
     return engine(point.sweep).SweepRun(
         name=point.key,
         config={name: {"value": value} for name, value in point.values.items()},
-        state="finished" if summary else _state(point, runs_dir),
+        state="finished" if summary else _state(point),
         summary_metrics={metric: summary[metric]} if metric in summary else {},
         history=[] if found is None else [{metric: value} for value in history(found, metric)],
     )
 
 
-def _state(point: Point, runs_dir: Path) -> str:
+def _state(point: Point) -> str:
     """Of a run without results."""
-    if failures.has_failed(point, runs_dir):
+    if failures.has_failed(point):
         return "failed"
-    return "killed" if stopped.is_stopped(point, runs_dir) else "running"
+    return "killed" if stopped.is_stopped(point) else "running"
 
 
 def history(run: Path, metric: str) -> list[float]:

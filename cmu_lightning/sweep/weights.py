@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.files import locked, write_atomically, write_json
+from cmu_lightning.files import write_atomically, write_json
 from cmu_lightning.report.comparing.select import grid_position
-from cmu_lightning.runs.notes import noted_folder
-from cmu_lightning.runs.run import read_metrics
+from cmu_lightning.runs.run import Run, read_metrics
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.stopped import is_stopped
@@ -22,11 +21,9 @@ class Choice:
 
     Args:
         points: All of the sweep's files, in their order; one of several files is a rival in each.
-        runs_dir: Where their runs are.
     """
 
-    def __init__(self, points: list[Point], runs_dir: Path) -> None:
-        self.runs_dir = runs_dir
+    def __init__(self, points: list[Point]) -> None:
         self.rivals: dict[str, list[Point]] = defaultdict(list)
         self.groups: dict[str, list[str]] = defaultdict(list)
         """In which rivalries a point is, by its key."""
@@ -50,7 +47,7 @@ class Choice:
                     if other not in self.chosen:  # it may have been settled by another process
                         self._choose(other)
                 if all(self.chosen.get(each, found) != found for each in self.groups[rival.key]):
-                    drop(found, stored, self.runs_dir)
+                    drop(found, stored)
 
     def _choose(self, group: str) -> list[tuple[Point, Path, dict[str, Any]]]:
         """Note the best of some rivals, once all are known; all of them."""
@@ -64,11 +61,11 @@ class Choice:
     def _known(self, group: str) -> list[tuple[Point, Path, dict[str, Any]]]:
         """Rivals with their folders and results, in the sweep's order; none before all have some."""
         awaited = self.awaited.get(group)
-        if awaited is not None and self._scored(awaited) is None and not is_stopped(awaited, self.runs_dir):
+        if awaited is not None and self._scored(awaited) is None and not is_stopped(awaited):
             return []
         known = []
         for rival in reversed(self.rivals[group]):  # the last is awaited longest
-            if is_stopped(rival, self.runs_dir):
+            if is_stopped(rival):
                 continue
             if (run := self._scored(rival)) is None:
                 self.awaited[group] = rival
@@ -79,7 +76,7 @@ class Choice:
 
     def _scored(self, point: Point) -> tuple[Path, dict[str, Any]] | None:
         """A point's folder and results; None if there is nothing to compare yet."""
-        found = noted_folder(point.key, self.runs_dir)
+        found = point.folder
         stored = None if found is None else _results(found)
         return None if found is None or stored is None or "selection_score" not in stored else (found, stored)
 
@@ -112,12 +109,12 @@ def keep(run: Path) -> None:
     write_atomically(config, config.read_text().replace(f"{MARK}\n", "checkpoints: all\n"))
 
 
-def drop(run: Path, stored: dict[str, Any], runs_dir: Path) -> None:
+def drop(run: Path, stored: dict[str, Any]) -> None:
     """Say so first, then delete: a run never promises weights that are gone."""
     checkpoint, config = run / "last.ckpt", run / "config.yaml"
     if not checkpoint.exists() or not config.exists() or MARK not in config.read_text().splitlines():
         return
-    with locked(runs_dir / ".locks" / f"{stored['hash']}.lock", str(run), "give another --runs_dir"):
+    with Run.of(run, stored["hash"]).locked():
         if checkpoint.exists():  # another sweep has not dropped it meanwhile
             stored["dropped_checkpoint"] = checkpoint.name
             write_json(run / "metrics.json", stored)

@@ -135,21 +135,18 @@ def test_sigterm_ends_a_run_that_can_go_on(small, tmp_path):
     assert "optimizer_states" in torch.load(path, weights_only=True)
 
 
-def test_four_processes_share_one_original_though_the_first_is_killed(small, runs, tmp_path, processes):
-    os.environ["PYTHONPATH"] = str(ROOT)
-    try:
-        seeds = [["--model.seed", str(seed)] for seed in range(4)]
-        four = [processes.Process(target=main, args=(command(small, tmp_path, *CF, *seed),)) for seed in seeds]
-        victim = processes.Process(target=main, args=(command(small, tmp_path),))
-        victim.start()
-        wait_for(lambda: list(tmp_path.glob("poison_digits/Original/*/last.ckpt")))
-        victim.kill()
-        for process in four:
-            process.start()
-        for process in four:
-            process.join()
-    finally:
-        del os.environ["PYTHONPATH"]
+def test_four_processes_share_one_original_though_the_first_is_killed(small, runs, tmp_path, processes, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    seeds = [["--model.seed", str(seed)] for seed in range(4)]
+    four = [processes.Process(target=main, args=(command(small, tmp_path, *CF, *seed),)) for seed in seeds]
+    victim = processes.Process(target=main, args=(command(small, tmp_path),))
+    victim.start()
+    wait_for(lambda: list(tmp_path.glob("poison_digits/Original/*/last.ckpt")))
+    victim.kill()
+    for process in four:
+        process.start()
+    for process in four:
+        process.join()
     assert [process.exitcode for process in four] == [0] * 4
     assert len(stored(tmp_path, "CF")) == 4
     (original,) = stored(tmp_path, "Original")

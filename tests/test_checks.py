@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from cmu_lightning.data import ClassBiased, Detector, DigitsDataModule, Inspection, Poison, Uniform
+from cmu_lightning.data import ClassBiased, Detector, DigitsDataModule, Discovery, Inspection, Poison, Uniform
 from cmu_lightning.data.samples import Split
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import Original
@@ -109,6 +109,14 @@ def test_orders(order):
     discovery.order = lambda *arguments: order
     with pytest.raises(UserError, match=r"Uniform.order gives .*: give each position in S_m, 0 to 35, once"):
         DigitsDataModule(Poison(size=36), identified=0.5, discovery=discovery).setup()
+
+
+def test_a_discovery_that_is_neither_a_list_nor_an_order_nor_a_detector():
+    class Nothing(Discovery):
+        pass
+
+    with pytest.raises(UserError, match="Nothing says nothing of S_f: make it an Ordered or a Detector"):
+        DigitsDataModule(Poison(size=36), discovery=Nothing()).setup()
 
 
 @pytest.mark.parametrize(

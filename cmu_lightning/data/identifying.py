@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from cmu_lightning.data.discoveries import Detector, Discovery, Uniform
+from cmu_lightning.data.discoveries import Detector, Discovery, Ordered, Uniform
 from cmu_lightning.data.pixels import Pixels
 from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
@@ -57,12 +57,14 @@ def identify(
         return int((samples.manipulated & flagged).sum()) / members if members else 1.0
     if not members and discovery is None:
         return identified
+    discovery = discovery or Uniform()
+    if not isinstance(discovery, Ordered):
+        raise UserError(f"{type(discovery).__name__} says nothing of S_f: make it an Ordered or a Detector")
     if not members:
         raise UserError(
             f"{type(discovery).__name__} finds manipulated samples, and none is known to be one: "
             "give data.discovery Flagged and its path"
         )
-    discovery = discovery or Uniform()
     if discovery.count is not None:
         identified = discovery.count / members
     samples.deleted[discovery.find(samples, number_found(identified, members), seed, pixels)] = True

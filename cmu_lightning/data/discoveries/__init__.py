@@ -8,6 +8,7 @@ from cmu_lightning.data.discoveries.difficulty import ByDifficulty
 from cmu_lightning.data.discoveries.flagged import Flagged
 from cmu_lightning.data.discoveries.inspection import Inspection
 from cmu_lightning.data.discoveries.loss import LossRanking
+from cmu_lightning.data.discoveries.ordered import Ordered
 from cmu_lightning.data.discoveries.similarity import Similarity
 from cmu_lightning.data.discoveries.spectral import SpectralSignatures
 from cmu_lightning.data.discoveries.uniform import Uniform
@@ -21,6 +22,7 @@ __all__ = [
     "Flagged",
     "Inspection",
     "LossRanking",
+    "Ordered",
     "Similarity",
     "SpectralSignatures",
     "Uniform",

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.discoveries.base import Discovery
+from cmu_lightning.data.discoveries.ordered import Ordered
 from cmu_lightning.data.pixels import Pixels
 from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
 
 
-class ClassBiased(Discovery):
+class ClassBiased(Ordered):
     """Samples whose true class is among some classes are found with higher odds.
 
     At every draw a sample's chance is proportional to its weight, `bias` or 1: samples come in the order of E / weight

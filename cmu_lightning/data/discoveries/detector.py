@@ -1,6 +1,6 @@
 """What all detectors share: S_f is what looks most suspicious to someone who has the original."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 
 import numpy as np
 from torch import Tensor
@@ -8,12 +8,10 @@ from torch import Tensor
 from cmu_lightning.data.checks import check_scores
 from cmu_lightning.data.discoveries.base import Discovery
 from cmu_lightning.data.discoveries.inspection import Inspection
-from cmu_lightning.data.pixels import Pixels
-from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
 
 
-class Detector(Discovery):
+class Detector(Discovery, ABC):
     """S_f is exactly what is flagged, clean samples included; how much of S_m that is, turns out.
 
     A detector of one's own overrides `scores`. A larger S_f of one detector holds every smaller one.
@@ -24,13 +22,14 @@ class Detector(Discovery):
     """
 
     def __init__(self, count: int | None = None, fraction: float | None = None) -> None:
-        super().__init__(count)
+        if count is not None and count < 1:
+            raise UserError(f"discovery.count={count} flags nothing: give at least 1")
         if (count is None) == (fraction is None):
             said = "neither is" if count is None else f"count={count} and fraction={fraction} are"
             raise UserError(f"a detector flags discovery.count samples or discovery.fraction of S_tr, and {said} given")
         if fraction is not None and not 0 < fraction <= 1:
             raise UserError(f"discovery.fraction={fraction} is not in (0, 1]: it is the fraction of S_tr to flag")
-        self.fraction = fraction
+        self.count, self.fraction = count, fraction
 
     @property
     def extent(self) -> str:
@@ -66,10 +65,6 @@ class Detector(Discovery):
         scores = self.scores(seen, np.random.RandomState(seed))
         check_scores(self, scores, total)
         return scores.argsort(descending=True, stable=True)[:count]
-
-    def order(self, samples: Samples, members: Tensor, random: np.random.RandomState, pixels: Pixels) -> Tensor:
-        """Nobody can tell without the original, which `detect` is shown."""
-        raise NotImplementedError(f"{type(self).__name__} detects, and needs an original")
 
 
 def classes_to_look_at(labels: Tensor, classes: list[int] | None) -> list[int]:

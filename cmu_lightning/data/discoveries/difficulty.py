@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, one_hot
 
-from cmu_lightning.data.discoveries.base import Discovery
+from cmu_lightning.data.discoveries.ordered import Ordered
 from cmu_lightning.data.pixels import Pixels
 from cmu_lightning.data.samples import Samples
 
 
-class ByDifficulty(Discovery):
+class ByDifficulty(Ordered):
     """By the loss of a linear model that is fitted to S_tr as given; the seed has no bearing on what is found.
 
     The model is ridge regression of one-hot given labels on pixels, stamps included, in closed form, and the loss is

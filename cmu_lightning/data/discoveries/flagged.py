@@ -7,13 +7,10 @@ from pathlib import Path
 from posixpath import isabs, normpath
 from unicodedata import normalize
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from cmu_lightning.data.discoveries.base import Discovery
-from cmu_lightning.data.pixels import Pixels
-from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
 
 COLUMNS = ("name", "index")
@@ -31,7 +28,6 @@ class Flagged(Discovery):
     """
 
     def __init__(self, path: str) -> None:
-        super().__init__()
         self.path = Path(path)
 
     @property
@@ -63,10 +59,6 @@ class Flagged(Discovery):
         mask = torch.zeros(total, dtype=torch.bool)
         mask[list(lines)] = True
         return mask
-
-    def order(self, samples: Samples, members: Tensor, random: np.random.RandomState, pixels: Pixels) -> Tensor:
-        """Of no use here: the list holds S_f, not an order in which it is found."""
-        return torch.arange(len(members))
 
     def _text(self) -> str:
         try:

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.discoveries.base import Discovery
+from cmu_lightning.data.discoveries.ordered import Ordered
 from cmu_lightning.data.pixels import Pixels
 from cmu_lightning.data.samples import Samples
 
 
-class Uniform(Discovery):
+class Uniform(Ordered):
     """Every manipulated sample is as likely to be found as any other (paper, section 3.1).
 
     Args:

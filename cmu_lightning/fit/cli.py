@@ -24,9 +24,9 @@ from cmu_lightning.runs.notes import remember
 from cmu_lightning.runs.original import original_at, original_of_config
 from cmu_lightning.runs.own_source import own_sources, say_what_changed
 from cmu_lightning.runs.results import differences, of_discovery, show
-from cmu_lightning.runs.run import CURVES, Run, choose_runs_dir, read_metrics
+from cmu_lightning.runs.run import ON_DEMAND, ROWS, Run, choose_runs_dir, read_metrics
 from cmu_lightning.screen import say
-from cmu_lightning.tracking.account import ON_DEMAND, choose_mode, one_silence
+from cmu_lightning.tracking.account import choose_mode, one_silence
 from cmu_lightning.tracking.logger import WandbLogger
 from cmu_lightning.tracking.publish import Publish, publish_results
 from cmu_lightning.unlearning import Stage, Unlearner
@@ -52,7 +52,7 @@ class CLI(Options):
         if self.subcommand == "fit":
             self._identify()
             given = config.logger if isinstance(config.logger, list) else [config.logger]
-            rows = CSVLogger(self.run.folder, name=CURVES, flush_logs_every_n_steps=1)  # a sweep looks at the curves
+            rows = CSVLogger(self.run.folder, name=ROWS, flush_logs_every_n_steps=1)  # a sweep looks at the curves
             logger = [rows, *(one for one in given if one)]
             callbacks += [WriteConfig(self.run.config, self.resolved), LastCheckpoint(self.run.checkpoint)]
             callbacks.append(LambdaCallback(on_fit_start=lambda *_: self._remember()))

@@ -12,7 +12,7 @@ from cmu_lightning.errors import UserError, first_line
 from cmu_lightning.report.pictures.chart import Chart
 from cmu_lightning.report.tables.table import flat
 from cmu_lightning.report.write import Written
-from cmu_lightning.tracking.account import choose_mode
+from cmu_lightning.tracking.account import choose_mode, destination
 
 SECONDS = 60.0
 """How long the client waits for a silent server."""
@@ -38,8 +38,7 @@ def upload(written: Written, out: Path, rule: str, entity: str | None, project: 
         raise UserError("--wandb needs a key for W&B: set WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline")
     try:
         with wandb.init(
-            entity=entity or os.environ.get("WANDB_ENTITY") or None,
-            project=project or os.environ.get("WANDB_PROJECT") or "cmu_lightning",
+            **destination(entity, project),
             job_type="report",
             name=f"report of {out.name}",
             config={"rule": rule, "settings": list(written.charts), "version": __version__},

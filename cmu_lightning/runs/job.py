@@ -15,7 +15,7 @@ from cmu_lightning.files import write_json
 from cmu_lightning.runs.handover import INHERITED, decide
 from cmu_lightning.runs.original import find_or_train
 from cmu_lightning.runs.results import described, metrics_of
-from cmu_lightning.runs.run import CURVES, Run
+from cmu_lightning.runs.run import ROWS, Run
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.checkpoint import read_checkpoint, save_whole
 from cmu_lightning.unlearning.rewind import Rewind
@@ -65,7 +65,7 @@ class Job:
     def _leave_nothing_empty(self) -> None:
         """Take a new folder away again if nothing was measured: early termination compares what was."""
         folder = self.run.folder
-        if folder.exists() and not self.run.checkpoint.exists() and not any(folder.glob(f"{CURVES}/*/metrics.csv")):
+        if folder.exists() and not self.run.checkpoint.exists() and not any(folder.glob(f"{ROWS}/*/metrics.csv")):
             shutil.rmtree(folder)
             for parent in (self.run.folder.parent, self.run.folder.parent.parent):
                 with suppress(OSError):  # not empty
@@ -83,7 +83,7 @@ class Job:
             held.callback(self._leave_nothing_empty)
         resume = ckpt_path or (str(self.run.checkpoint) if self.run.checkpoint.exists() else None)
         if resume is None:  # of an attempt that ended before its first checkpoint
-            shutil.rmtree(self.run.folder / CURVES, ignore_errors=True)
+            shutil.rmtree(self.run.folder / ROWS, ignore_errors=True)
         if resume is not None:
             self._refuse_foreign(resume)
         original = None

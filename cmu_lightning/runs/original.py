@@ -15,10 +15,9 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.files import locked
 from cmu_lightning.runs.identity import digest, identity
 from cmu_lightning.runs.own_source import say_what_changed
-from cmu_lightning.runs.run import Run
-from cmu_lightning.tracking.account import ON_DEMAND
+from cmu_lightning.runs.run import ON_DEMAND, Run
 from cmu_lightning.unlearning.checkpoint import read_original
-from cmu_lightning.unlearning.networks import weights_digest
+from cmu_lightning.unlearning.networks import tensors_digest
 from cmu_lightning.unlearning.original import Original
 from cmu_lightning.unlearning.stage import RECORD
 
@@ -74,7 +73,7 @@ def original_at(path: str, runs_dir: Path) -> Run:
     """
     held = read_original(path)
     record = held.get(RECORD, {})
-    if "weights" in record and record["weights"] != weights_digest(held["state_dict"]):
+    if "weights" in record and record["weights"] != tensors_digest(held["state_dict"]):
         record = {}
     content = record.get("hash") or hashlib.sha256(Path(path).read_bytes()).hexdigest()[:10]
     folder = Path(path).parent if record else Path(path)

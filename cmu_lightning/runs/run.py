@@ -11,8 +11,11 @@ from typing import Any
 from cmu_lightning.errors import UserError
 from cmu_lightning.files import locked
 
-CURVES = "csv"
+ROWS = "csv"
 """Folder of a run's logged rows, one `version_N/metrics.csv` a start."""
+
+ON_DEMAND = "CMU_ON_DEMAND"
+"""Environment variable of a process that makes the original which an unlearner's command asked for."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.runs.run import CURVES, read_metrics
+from cmu_lightning.runs.run import ROWS, read_metrics
 from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
@@ -63,7 +63,7 @@ def history(run: Path, metric: str) -> list[float]:
         metric: Its name.
     """
     values = []
-    for path in sorted(run.glob(f"{CURVES}/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns):
+    for path in sorted(run.glob(f"{ROWS}/version_*/metrics.csv"), key=lambda path: path.stat().st_mtime_ns):
         with path.open(newline="") as file:
             values += [float(row[metric]) for row in csv.DictReader(file) if row.get(metric)]
     return values

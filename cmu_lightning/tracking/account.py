@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.runs.run import ON_DEMAND
 from cmu_lightning.screen import say
 
 Mode = Literal["online", "offline", "disabled"]
@@ -19,8 +20,6 @@ SPELLINGS: dict[str, Mode] = {
 }
 """Of WANDB_MODE."""
 
-ON_DEMAND = "CMU_ON_DEMAND"
-"""Environment variable of a process that makes the original which an unlearner's command asked for."""
 SILENCE = "CMU_WANDB_SILENCE"
 """Environment variable: a file that is touched when the server was silent."""
 SECONDS_OF_SILENCE = 600.0
@@ -30,6 +29,14 @@ SECONDS_OF_SILENCE = 600.0
 def in_sweep() -> bool:
     """Whether a W&B agent started this process."""
     return bool(os.environ.get("WANDB_SWEEP_ID"))
+
+
+def destination(entity: str | None, project: str | None) -> dict[str, Any]:
+    """Where runs and reports go: as given, else as the environment says; the entity's default is the server's."""
+    return {
+        "entity": entity or os.environ.get("WANDB_ENTITY") or None,
+        "project": project or os.environ.get("WANDB_PROJECT") or "cmu_lightning",
+    }
 
 
 def choose_mode(asked: Mode | None) -> Mode | None:

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from cmu_lightning.errors import UserError, first_line
 from cmu_lightning.runs.run import Run
 from cmu_lightning.screen import say
-from cmu_lightning.tracking.account import Mode, in_sweep, note_silence, was_silent
+from cmu_lightning.tracking.account import Mode, destination, in_sweep, note_silence, was_silent
 from cmu_lightning.tracking.client import end_client
 
 SECONDS_TO_BEGIN = 15.0
@@ -57,11 +57,10 @@ class WandbLogger(LightningWandbLogger):
     ) -> None:
         super().__init__(
             name=f"{run.method}/{run.folder.name}",
-            project=project or os.environ.get("WANDB_PROJECT") or "cmu_lightning",
             save_dir=os.environ.get("WANDB_DIR") or run.folder,
+            **destination(entity, project),
         )
         self._wandb_init |= {
-            "entity": entity or os.environ.get("WANDB_ENTITY") or None,
             "group": group or run.setting,
             "job_type": job_type,
             "tags": tags,

@@ -19,8 +19,8 @@ from cmu_lightning.files import write_atomically
 from cmu_lightning.unlearning.dampening import factors, histogram, informative, selected
 from cmu_lightning.unlearning.diagonal import fisher_diagonal
 from cmu_lightning.unlearning.importance import batch_importance, flat, task_loss
-from cmu_lightning.unlearning.importance_file import ImportanceFile, as_text, tensor_checksum
-from cmu_lightning.unlearning.networks import check_outputs
+from cmu_lightning.unlearning.importance_file import ImportanceFile, as_text
+from cmu_lightning.unlearning.networks import check_outputs, tensors_digest
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.progress import StageLines, StageProgress
 from cmu_lightning.unlearning.stage import View
@@ -165,9 +165,9 @@ class Dampener(Unlearner):
         data, batch_size = self.data, self.procedure.batch_size
         samples, manipulation = data.samples, data.manipulation
         of = {
-            "original": tensor_checksum(*self.network.state_dict().values()),
+            "original": tensors_digest(self.network.state_dict()),
             "data": [data.fingerprint, type(manipulation).__name__, vars(manipulation)],
-            "samples": tensor_checksum(samples.labels, samples.manipulated, samples.deleted),
+            "samples": tensors_digest({name: getattr(samples, name) for name in ("labels", "manipulated", "deleted")}),
             "network": [repr(self.network), as_text(self.first_logits)],
             "normalised": [data.mean, data.std],
             "estimator": self.estimator(),

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,11 +61,3 @@ class ImportanceFile:
 def as_text(values: Tensor) -> list[str]:
     """Numbers that are told apart, but not by how they were rounded."""
     return [f"{value:.2e}" for value in values.detach().flatten().tolist()]
-
-
-def tensor_checksum(*tensors: Tensor) -> int:
-    """Tells other values apart."""
-    value = 0
-    for tensor in tensors:
-        value = zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes(), value)
-    return value

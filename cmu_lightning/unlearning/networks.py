@@ -47,10 +47,10 @@ def is_finite(network: nn.Module) -> bool:
     return all(bool(values.isfinite().all()) for values in network.state_dict().values())
 
 
-def weights_digest(weights: dict[str, torch.Tensor]) -> str:
-    """Tells other weights apart."""
+def tensors_digest(tensors: dict[str, torch.Tensor]) -> str:
+    """Tells others apart: of other names, or of other values."""
     digest = hashlib.sha256()
-    for name, values in weights.items():
+    for name, values in tensors.items():
         digest.update(name.encode() + values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 

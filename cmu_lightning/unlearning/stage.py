@@ -19,7 +19,7 @@ from cmu_lightning.unlearning.networks import (
     check_function,
     refuse_untrainable,
     share_batch_norm,
-    weights_digest,
+    tensors_digest,
 )
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.trainers import check_trainer
@@ -194,7 +194,7 @@ class Stage(Measuring):
             "steps": self.steps,
         }
         if "optimizer_states" not in checkpoint:  # the last one, which others start from
-            checkpoint[RECORD]["weights"] = weights_digest(checkpoint["state_dict"])
+            checkpoint[RECORD]["weights"] = tensors_digest(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on from what had been spent."""

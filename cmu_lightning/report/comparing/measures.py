@@ -64,7 +64,7 @@ def missing(summary: Summary) -> list[str]:
     if summary.oracle("acc_corr") is None:
         said.append("No oracle: there is no acc_corr of RewoD at identified 1.")
     for method in summary.methods:
-        points = [point for point in summary.points if point.method == method]
+        points = summary.points_of(method)
         said += _missing_points(summary, method, points)
         said += _missing_runs(method, points)
         if undecided := sum(point.choose(summary.rule) is None for point in points):

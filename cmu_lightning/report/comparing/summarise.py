@@ -22,6 +22,12 @@ class Spread(NamedTuple):
     std: float | None
     n: int
 
+    @property
+    def said(self) -> str:
+        """As a sentence has it."""
+        std = "" if self.std is None else f" ± {self.std:.3f}"
+        return f"{self.mean:.3f}{std}, {self.n} seed{'s' * (self.n != 1)}"
+
 
 def spread(values: Iterable[float]) -> Spread | None:
     """Of values; None if there are none."""
@@ -139,14 +145,18 @@ class Summary:
 
     def expected(self, method: str) -> list[float]:
         """Fractions at which there should be runs of a method, for others have some or it has."""
-        own = [point for point in self.points if point.method == method]
+        own = self.points_of(method)
         told = bool(own) and is_told_a_number(own[0].runs[0])
         return sorted({point.identified for point in own}) if told else self.fractions
 
     @property
     def tuned(self) -> list[str]:
         """Methods whose hyperparameters were searched."""
-        return [method for method in self.methods if any(len(p.runs) > 1 for p in self.points if p.method == method)]
+        return [method for method in self.methods if any(len(point.runs) > 1 for point in self.points_of(method))]
+
+    def points_of(self, method: str) -> list[Point]:
+        """The points of a method."""
+        return [point for point in self.points if point.method == method]
 
     def of(self, method: str) -> list[Choice]:
         """The choices of a method."""

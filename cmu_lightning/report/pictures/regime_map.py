@@ -86,9 +86,7 @@ def _tile(x: int, y: int, regimes: Regimes, row: Row, method: str, column: str) 
     if measured is None or value is None:
         return Tile(x, y, method, None, "", "", f"{where}: nothing was run")
     levels = [f"{name} {level.mean:.3f}" for name, level in (("None", row.none), ("oracle", row.oracle)) if level]
-    std = "" if measured.std is None else f" ± {measured.std:.3f}"
-    seeds = f"{measured.n} seed{'s' * (measured.n != 1)}"
-    said = "; ".join([f"acc_corr {measured.mean:.3f}{std}, {seeds}", *levels])
+    said = "; ".join([f"acc_corr {measured.said}", *levels])
     step = min(max(int(value * len(SEQUENCE)), 0), len(SEQUENCE) - 1)
     shown = f"recovery {value:.3f}; " if regimes.is_recovery else ""
     return Tile(x, y, method, SEQUENCE[step], _ink(step), f"{value:.2f}", f"{where}: {shown}{said}")

@@ -16,7 +16,7 @@ Marks = list[Mark]
 
 def across_fractions(summary: Summary, method: str) -> Chart:
     """acc_corr of every run against the identified fraction (Figures 7 to 10)."""
-    points = [point for point in summary.points if point.method == method]
+    points = summary.points_of(method)
     return _scatter(
         summary,
         points,
@@ -29,7 +29,7 @@ def across_fractions(summary: Summary, method: str) -> Chart:
 
 def trade_off(summary: Summary, method: str) -> Chart:
     """acc_corr against acc_retain at identified 0.5, or at the fraction closest to it (Figures 11 to 14)."""
-    points = [point for point in summary.points if point.method == method]
+    points = summary.points_of(method)
     middle = min({point.identified for point in points}, key=lambda identified: (abs(identified - 0.5), identified))
     points = [point for point in points if point.identified == middle]
     return _scatter(

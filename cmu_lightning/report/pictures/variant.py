@@ -44,7 +44,7 @@ def _curves(summary: Summary, name: str, styles: Mapping[str, Style]) -> Chart:
     for method in summary.methods:
         broken = Counter(choice.point.identified for choice in summary.of(method) if choice.destroyed)
         points = {
-            x: Mark(x, y.mean, y.std, f"{method}, identified {x:g}: {y.mean:.3f}{_spread(y.std)}, {_runs(y.n)}")
+            x: Mark(x, y.mean, y.std, f"{method}, identified {x:g}: {y.said}")
             for x, y in summary.curve(method, name).items()
         }
         for x in points.keys() & broken.keys():
@@ -91,14 +91,6 @@ def _destroyed(summary: Summary) -> str:
             named = (f"{at:g}" + f" ({destroyed[at]} of {of[at]})" * (of[at] > 1) for at in sorted(destroyed))
             said.append(f"{method} at {', '.join(named)}")
     return f" Destroyed models (under half of the original's validation accuracy): {'; '.join(said)}." if said else ""
-
-
-def _spread(std: float | None) -> str:
-    return "" if std is None else f" ± {std:.3f}"
-
-
-def _runs(count: int) -> str:
-    return f"{count} seed{'s' * (count != 1)}"
 
 
 def _histogram(summary: Summary, runs_dir: Path, styles: Mapping[str, Style], skipped: list[Skipped]) -> Chart:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from cmu_lightning.report.reading.configuration import Configuration, read_configuration
 from cmu_lightning.runs.measured import MEASURED
-from cmu_lightning.runs.run import CURVES
+from cmu_lightning.runs.run import ROWS
 
 FRACTIONS = ("identified", *MEASURED)
 """What is between 0 and 1 in a `metrics.json`."""
@@ -140,7 +140,7 @@ def read_result(folder: Path, name: str) -> Result | Skipped:
     try:
         metrics = json.loads((folder / "metrics.json").read_bytes())
     except FileNotFoundError:
-        begun = any((folder / part).exists() for part in ("config.yaml", "last.ckpt", CURVES))
+        begun = any((folder / part).exists() for part in ("config.yaml", "last.ckpt", ROWS))
         return Skipped(name, "not finished: it has no metrics.json" if begun else "no run: it has no metrics.json")
     except OSError as error:
         return Skipped(f"{name}/metrics.json", f"cannot be read ({error.strerror})")

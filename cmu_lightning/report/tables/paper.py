@@ -15,6 +15,7 @@ from cmu_lightning.report.comparing.measures import (
 )
 from cmu_lightning.report.comparing.summarise import Curve, Spread, Summary, spread
 from cmu_lightning.report.tables.table import Cell, Table
+from cmu_lightning.runs.measured import COST
 
 
 @cache
@@ -98,15 +99,12 @@ def cost(summary: Summary) -> Table:
     rows: list[list[Cell]] = []
     for method in summary.methods:
         chosen = summary.of(method)
-        tried = sum(len(point.runs) for point in summary.points if point.method == method)
-        spent = [over_runs(chosen, name) for name in ("seconds", "samples_forward", "samples_backward")]
+        tried = sum(len(point.runs) for point in summary.points_of(method))
+        spent = [over_runs(chosen, name) for name in COST]
         paper = theirs.get(method)
         rows.append([method, *spent, tried, paper and 60 * paper])
     originals = summary.variant.originals.values()
-    own = [
-        spread(each.metrics[key] for each in originals if key in each.metrics)
-        for key in ("seconds", "samples_forward", "samples_backward")
-    ]
+    own = [spread(each.metrics[key] for each in originals if key in each.metrics) for key in COST]
     rows.insert(0, ["None (training the original)", *own, len(originals), None])
     return Table(
         name="cost",

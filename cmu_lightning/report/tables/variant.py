@@ -54,7 +54,7 @@ def regrets(summary: Summary) -> Table:
     """What choosing without clean labels loses."""
     rows: list[list[Cell]] = []
     for method in summary.tuned:
-        points = [point for point in summary.points if point.method == method]
+        points = summary.points_of(method)
         for rule in RULES:
             chosen = [choice for point in points if (choice := point.choose(rule))]
             lost = [choice.regret for choice in chosen if choice.regret is not None]

@@ -51,7 +51,7 @@ def attached(arguments: list[str]) -> list[str]:
     joined: list[str] = []
     for argument in arguments:
         last = joined[-1] if joined else ""
-        takes = "=" not in last and (last.startswith("--") or last == "-c")
+        takes = "=" not in last and last != "--help" and (last.startswith("--") or last == "-c")
         if takes and not argument.startswith("--") and argument.partition("=")[0] != "-c":
             joined[-1] = f"{last}={argument}"
         else:

@@ -254,6 +254,7 @@ def test_settings_from_dot_env(tmp_path, fit, monkeypatch):
 def test_help_and_print_config(capsys, fit):
     for arguments, says in {
         ("fit", "--help"): "--procedure.unlearn_steps",
+        ("--help", "fit"): "{fit,test}",
         ("fit", "-h"): "usage: python -m cmu_lightning [options] fit",
         ("fit", "--config", "poison_digits.yaml", "--print_config"): "setting: poison_digits",
     }.items():

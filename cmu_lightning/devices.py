@@ -1,11 +1,15 @@
-"""Which GPUs there are, without asking torch."""
+"""Which GPUs there are, and what that means for precision, without asking torch."""
 
 import os
 import subprocess
 from contextlib import suppress
+from functools import cache
 
 AMPERE = 8.0
 """Compute capability of the first GPUs that have bf16."""
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+"""In which weights stay what they are, by their short names."""
 
 
 def gpus() -> list[str]:
@@ -17,13 +21,14 @@ def gpus() -> list[str]:
 
 
 def has_bf16() -> bool:
-    """Whether all of the machine's GPUs have it."""
+    """Whether the machine's GPUs have it, which are taken to be alike."""
     return all(capability >= AMPERE for capability in _capabilities())
 
 
-def _capabilities() -> list[float]:
+@cache
+def _capabilities() -> tuple[float, ...]:
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     with suppress(OSError, subprocess.SubprocessError, ValueError):
         lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout.split()
-        return [float(line) for line in lines]
-    return []
+        return tuple(map(float, lines))
+    return ()

@@ -51,7 +51,8 @@ def attached(arguments: list[str]) -> list[str]:
     joined: list[str] = []
     for argument in arguments:
         last = joined[-1] if joined else ""
-        takes = "=" not in last and last != "--help" and (last.startswith("--") or last == "-c")
+        takes = last.startswith("--") and "=" not in last and last not in ("--help", "--print_config")
+        takes |= last == "-c"
         if takes and not argument.startswith("--") and argument.partition("=")[0] != "-c":
             joined[-1] = f"{last}={argument}"
         else:

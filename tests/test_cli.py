@@ -255,6 +255,7 @@ def test_help_and_print_config(capsys, fit):
     for arguments, says in {
         ("fit", "--help"): "--procedure.unlearn_steps",
         ("--help", "fit"): "{fit,test}",
+        ("--print_config", "fit", "--config", "poison_digits.yaml"): "setting: poison_digits",
         ("fit", "-h"): "usage: python -m cmu_lightning [options] fit",
         ("fit", "--config", "poison_digits.yaml", "--print_config"): "setting: poison_digits",
     }.items():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cmu_lightning import devices
 from cmu_lightning.devices import gpus, has_bf16
 from cmu_lightning.runs import notes
 
@@ -24,7 +25,7 @@ def _fresh(monkeypatch):
 
 def forget():
     """As another process would."""
-    for kept in (notes._read, notes._path, notes._precision):
+    for kept in (notes._read, notes._path, notes._precision, devices._capabilities):
         kept.cache_clear()
 
 
@@ -41,9 +42,9 @@ def test_gpus_with_and_without_bf16_lead_elsewhere(capabilities, bf16, monkeypat
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{capabilities}'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    forget()
     assert has_bf16() == bf16
     assert gpus() == ["0", "1"][: len(capabilities.split())]
-    forget()
     assert notes.note_name(COMMAND) != without
     named = notes.note_name(COMMAND)
     monkeypatch.setattr(notes, "has_bf16", lambda: not bf16)

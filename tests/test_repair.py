@@ -291,6 +291,7 @@ def test_a_report_names_what_repair_leaves(repaired):
 
 WRONG = {
     "no original": (["--model.original", "nothing.pt"], "--model.original names nothing.pt, and there is no such"),
+    "a name that no file has": (["--model.original", 300 * "a"], "which cannot be read (File name too long)"),
     "no list": (["--data.discovery.path", "nothing.csv"], "--data.discovery.path names nothing.csv, and there"),
     "weights that are no numbers": (["--model.original", "nan.pt"], "nan.pt has weights that are not finite"),
     "a folder to write to": (["--out", "images"], "--out images is a folder"),

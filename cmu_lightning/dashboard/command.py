@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from cmu_lightning.errors import UserError
+from cmu_lightning.errors import UserError, first_line
 from cmu_lightning.parsing import Parser, read_env
 
 
@@ -51,7 +51,6 @@ def main(arguments: Sequence[str]) -> int:
 def _save(made: list) -> None:  # type: ignore[type-arg]
     import wandb
 
-    from cmu_lightning.errors import first_line
     from cmu_lightning.tracking.account import has_key
 
     read_env()

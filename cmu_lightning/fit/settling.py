@@ -9,10 +9,11 @@ from typing import Any, get_args
 import torch
 from jsonargparse import Namespace
 
+from cmu_lightning.devices import PRECISIONS
 from cmu_lightning.errors import UserError
 from cmu_lightning.models.made import Made  # and makes short class names known to configs
 from cmu_lightning.unlearning import Original
-from cmu_lightning.unlearning.trainers import PRECISIONS, check_callback, check_precision
+from cmu_lightning.unlearning.trainers import check_callback, check_precision
 
 REQUIRED_TRAINER = {
     "accumulate_grad_batches": 1,

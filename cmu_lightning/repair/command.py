@@ -13,8 +13,9 @@ from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.repair.choose import CHOICE, Candidate, Outcome, choose, comparable, doubts
 from cmu_lightning.repair.study import ORIGINAL, points
 from cmu_lightning.runs.run import choose_runs_dir, read_metrics
-from cmu_lightning.sweep.failures import Failure, guarded
+from cmu_lightning.sweep.failures import Failure
 from cmu_lightning.sweep.hyperband import Hyperband
+from cmu_lightning.sweep.interruption import guarded
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.sweep.queue import Queue

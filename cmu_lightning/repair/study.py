@@ -57,5 +57,11 @@ def _refuse_methods(point: Point) -> None:
 def _refuse_missing(point: Point) -> None:
     """At once, and not when torch has been imported and the images read."""
     for name, value in point.options:
-        if name in FILES and value != "null" and not Path(value).exists():
+        if name not in FILES or value == "null":
+            continue
+        try:
+            there = Path(value).exists()
+        except OSError as error:
+            raise UserError(f"{name} names {value}, which cannot be read ({error.strerror}): give another") from error
+        if not there:
             raise UserError(f"{name} names {value}, and there is no such file: check its path")

@@ -9,6 +9,8 @@ import json
 from copy import deepcopy
 from typing import Any
 
+from cmu_lightning.devices import PRECISIONS
+
 TRAINER = (
     "precision",
     "limit_val_batches",
@@ -70,7 +72,8 @@ def identity(
 def _of_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
     """Options that change numbers, where they are not the default; callbacks can do anything to a training."""
     own = {key: trainer.get(key) for key in TRAINER}
-    if own["precision"] == "32-true":  # older configs left it open
+    own["precision"] = PRECISIONS.get(str(own["precision"]), own["precision"])  # which older configs did not settle
+    if own["precision"] == "32-true":  # that of older configs which left it open
         own["precision"] = None
     for key in ("limit_val_batches", "limit_test_batches"):
         if isinstance(own[key], float) and own[key] == 1:  # all of them; 1 is one

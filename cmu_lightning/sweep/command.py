@@ -12,6 +12,7 @@ from cmu_lightning.runs.run import choose_runs_dir
 from cmu_lightning.sweep import failures, search, stopped
 from cmu_lightning.sweep.file import Sweep, find, read
 from cmu_lightning.sweep.hyperband import Hyperband
+from cmu_lightning.sweep.interruption import guarded
 from cmu_lightning.sweep.points import Point, listed, of_files, shard
 from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.sweep.proposals import Proposals
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> int:
         return _list(points, left, searches)
     choice = Choice(everything) if given.checkpoints == "chosen" else None
     more = ["--runs_dir", str(runs_dir), "--checkpoints", "until_chosen" if choice else given.checkpoints]
-    return failures.guarded(lambda: _run(points, Queue(left, searches), choice, more, given.workers), runs_dir)
+    return guarded(lambda: _run(points, Queue(left, searches), choice, more, given.workers), runs_dir)
 
 
 def _examples(sweep: Sweep, runs_dir: Path) -> list[Point]:

@@ -1,15 +1,12 @@
 """What went wrong, kept until it goes right."""
 
 import signal
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from cmu_lightning.errors import UserError
 from cmu_lightning.files import write_json
 from cmu_lightning.sweep.points import Point
 
@@ -69,23 +66,3 @@ def show(failures: list[Failure]) -> None:
     for failure in failures:
         table.add_row(str(failure.point), failure.reason)
     Console(stderr=True).print(table)
-
-
-def guarded(work: Callable[[], int], runs_dir: Path) -> int:
-    """Do work on a runs folder that can be interrupted, by Ctrl-C or by SIGTERM.
-
-    Returns:
-        Its exit code, or 130.
-
-    Raises:
-        UserError: The folder cannot be written.
-    """
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return work()
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: the same command goes on where this one was")
-        return 130
-    except OSError as error:
-        raise UserError(f"runs cannot be written to {runs_dir} ({error}): give another --runs_dir") from error

@@ -1,4 +1,4 @@
-"""Reading checkpoints, with one sentence for what is wrong with them."""
+"""Checkpoints, read and written, with one sentence for what is wrong with them."""
 
 import pickle
 from pathlib import Path

@@ -12,14 +12,12 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 
+from cmu_lightning.devices import PRECISIONS
 from cmu_lightning.errors import UserError
 
 if TYPE_CHECKING:
     from cmu_lightning.unlearning.stage import Stage
 
-
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-"""In which weights stay what they are, by their short names."""
 
 IMPOSSIBLE_CALLBACKS: dict[type[Callback], str] = {
     GradientAccumulationScheduler: "would change what a step is: leave it out and set procedure.batch_size",

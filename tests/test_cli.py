@@ -235,6 +235,9 @@ def test_what_a_config_says_can_be_taken_back(fit, tmp_path):
     kept = ["--model.original", "null", "--threads=null", "--data.manipulation.size", "3"]
     assert as_taken(kept) == ["--model.original=null", "--threads=null", "--data.manipulation.size=3"]
     no_equals = ["fit", "--model.augment", "true", "--model.class_path", "SSD", "-c", "a.yaml", "--threads", "-1"]
+    assert as_taken(["fit", "--model.rewind", "--model.help", "--help"]) == [
+        *("fit", "--model.rewind=true", "--model.help", "--help")
+    ]
     joined = ["fit", "--model.class_path=SSD", "--model.augment=true", "-c=a.yaml", "--threads=-1"]
     assert as_taken(no_equals) == joined
     assert as_taken(["--data.manipulation.flips", "{9:1,2:0}"]) == ["--data.manipulation.flips={9: 1,2: 0}"]

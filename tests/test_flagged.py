@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cmu_lightning.__main__ import main as command_line
 from cmu_lightning.data import DigitsDataModule, Flagged, Poison, Uniform, Unknown
 from cmu_lightning.data.sampling import held_out
 from cmu_lightning.errors import UserError
@@ -198,6 +199,13 @@ def test_a_report_names_runs_of_unknown_data(unknown, runs):
     assert [result.metrics["setting"] for result in results] == ["poison_digits"]
     assert {each.reason.partition(":")[0] for each in skipped} == {"of unknown manipulation"}
     assert len(skipped) == 4
+
+
+def test_a_report_of_such_runs_alone_says_where_to_look(unknown, capsys):
+    shutil.copytree(unknown / "runs", "all")
+    assert command_line(["report", "all", "--out", "report"]) == 2
+    assert "no run in all can be reported" in capsys.readouterr().err
+    assert not Path("report").exists()
 
 
 def test_no_original_is_trained_for_a_list_that_cannot_be(fit, capsys):

@@ -33,6 +33,16 @@ WRONG = {
     "a number that is none": (["--procedure.lr", "fast"], "procedure.lr=fast is not possible: give a number"),
     "an unknown class": (["--model", "Foo"], "--model: there is no class Foo, check its spelling"),
     "an unknown manipulation": (["--data.manipulation", "Foo"], "--data.manipulation: there is no class Foo"),
+    "a misspelt method": (["--model", "Scrubb"], r"there is no class Scrubb, did you mean Scrub\? check its spelling"),
+    "a misspelt manipulation": (["--data.manipulation", "Posion"], r"no class Posion, did you mean Poison\?"),
+    "a misspelt option": (["--data.identifed", "1"], r"no option 'identifed', did you mean identified\? check its"),
+    "a misspelt option of a method": (
+        ["--config", "unlearn/scrub.yaml", "--model.distil", "1"],
+        r"Scrub: there is no option 'distil', did you mean distill\?",
+    ),
+    "a folder for a config": (["--config", "/"], "the config / is not a file: give a YAML file"),
+    "an option without its value": (["--data.identified"], "data.identified=True is not possible: give a number"),
+    "an empty value": (["--data.identified="], "data.identified= is not possible: give a number"),
     "an abstract manipulation": (
         ["--data.manipulation", "Manipulation"],
         "--data.manipulation: no class is named yet, give the options of one after",

@@ -246,7 +246,8 @@ WRONG = {
     "an empty folder": (["empty", "--out", "out"], "no finished run in empty"),
     "nothing but damaged runs": (["broken", "--out", "out"], "no finished run in broken"),
     "a report among the runs": (["runs", "--out", "runs/report"], "lie in each other"),
-    "a file to write to": (["runs", "--out", "file"], "cannot be written to file"),
+    "a file to write to": (["runs", "--out", "file"], "--out file is a file: give a folder"),
+    "a folder below a file": (["runs", "--out", "file/report"], "cannot be written to file/report"),
 }
 
 

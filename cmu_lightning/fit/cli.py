@@ -69,7 +69,7 @@ class CLI(Options):
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
             asked_for = ", ".join(f"{name}={config[name]}" for name in ("accelerator", "devices", "strategy"))
             raise UserError(
-                f"the Trainer cannot be made ({asked_for}): {error}; change the options of trainer"
+                f"the Trainer cannot be made ({asked_for}): {str(error).rstrip('.')}; change the options of trainer"
             ) from error
 
     def _identify(self) -> None:

@@ -1,10 +1,20 @@
 """What the parser complains of, as one sentence that names the value and the mend."""
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from inspect import signature
+
+from cmu_lightning import data, models, unlearning
 
 NOISE = re.compile(
     r"Does not validate against|^Subtypes:|^Errors:|NoneType|^Given value|^Expected a path but|^tip:|^usage:"
 )
+
+NAMES = {"data": data.__all__, "network": models.__all__, "model": unlearning.__all__}
+"""Classes that need no path, by the options that name them."""
+NO_CLASS = re.compile(r"--(data|network|model)[\w.]*: there is no class (\w+), ")
+NO_OPTION = re.compile(r"(\w+): there is no option '(\w+)', ")
 
 KINDS = {
     "int": "a whole number",
@@ -17,7 +27,7 @@ KINDS = {
 """What a person calls the classes of values."""
 
 GIVEN = re.compile(r"(?:Got|Given) value: (?!NestedArg|Namespace)(.*)")
-WRONG_KIND = re.compile(r"--([\w.]+): Expected (.*?)(?:\. Got value: .*)?")
+WRONG_KIND = re.compile(r"--([\w.]+): Expected (.*?)(?:\. Got value:.*)?")
 
 SPELLED = tuple(
     (re.compile(pattern), instead)
@@ -27,6 +37,7 @@ SPELLED = tuple(
         (r"Parser key \"([^\"]+)\":", r"--\1:"),
         (r"Type [\w.]*Callable\[.*?\]\S* \S+ expects a function or a callable class:", ""),
         (r"Problem with given class_path '(?:\w+\.)*(\w+)':", r"\1:"),
+        (r"--config: Path is not a file: '([^']*)'", r"the config \1 is not a file: give a YAML file"),
         (r"Got value: Namespace\(.*\)$", ""),
         *[(r"--([\w.]+): (?:\w+: )?--(\w+)", r"--\1.\2")] * 4,  # an option in an option, which is typed with a dot
         *[(rf"(?:Type )?Expected a <class '{kind}'>", f"Expected {words}") for kind, words in KINDS.items()],
@@ -65,9 +76,27 @@ def one_sentence(message: str) -> str:
     text = " ".join(line for line in lines if line and not NOISE.search(line))
     for pattern, instead in SPELLED:
         text = pattern.sub(instead, text)
-    text = text.strip().rstrip(".")
+    text = _suggested(text.strip().rstrip("."))
     wrong, given = WRONG_KIND.fullmatch(text), GIVEN.search(message)
     if wrong is None or given is None:
         return text
     kinds = dict.fromkeys(wrong[2].replace("Expected ", "").split(" or a"))
     return f"{wrong[1]}={given[1].rstrip('. ')} is not possible: give {' or a'.join(kinds)}"
+
+
+def _suggested(text: str) -> str:
+    """With the class or the option that is spelled almost so."""
+    known: Iterable[str] = ()
+    if missing := NO_CLASS.search(text):
+        known = NAMES[missing[1]]
+    elif missing := NO_OPTION.search(text):
+        known = _arguments(missing[1])
+    close = get_close_matches(missing[2], known, 1) if missing else []
+    return text.replace("check its spelling", f"did you mean {close[0]}? check its spelling") if close else text
+
+
+def _arguments(name: str) -> list[str]:
+    """What a class of this project takes, and what it hands on."""
+    bases = [base for home in (data, models, unlearning) for base in getattr(getattr(home, name, None), "__mro__", ())]
+    makers = [vars(base)["__init__"] for base in bases if "__init__" in vars(base) and base is not object]
+    return [argument for maker in makers for argument in signature(maker).parameters]

@@ -14,9 +14,17 @@ def as_taken(arguments: list[str]) -> list[str]:
 
     A class comes before its options, for a sweep has them sorted by name. A network's dotted name is a class_path, for
     a function named alone would take no arguments. null of an option two classes deep is a config, for there the
-    parser reads the text "None". {3:5} is a mapping, without the blank that YAML wants, too.
+    parser reads the text "None". {3:5} is a mapping, without the blank that YAML wants, too. An option without a value
+    is true, as W&B's ${args_no_boolean_flags} writes it.
     """
-    return [_as_taken(argument) for argument in _classes_first(attached(arguments))]
+    valued = [f"{argument}=true" if _is_flag(argument) else argument for argument in attached(arguments)]
+    return [_as_taken(argument) for argument in _classes_first(valued)]
+
+
+def _is_flag(argument: str) -> bool:
+    """Whether it is an option without a value that could have one, of a class."""
+    name = argument.removeprefix("--")
+    return name != argument and "=" not in name and "." in name and not name.endswith(".help")
 
 
 def _classes_first(arguments: list[str]) -> list[str]:

@@ -13,7 +13,7 @@ from rich.table import Table as Shown
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.report.comparing.select import RULES
-from cmu_lightning.report.reading.collect import Skipped, collect
+from cmu_lightning.report.reading.collect import OF_REPAIR, Skipped, collect
 from cmu_lightning.report.reading.results_file import pack, unpack
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
     runs_dir, out = given.runs_dir, given.out
     if not runs_dir.exists():
         raise UserError(f"there is no runs folder {runs_dir}: give one that fit or sweep has written to")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: give a folder")
     if out.resolve().is_relative_to(runs_dir.resolve()) or runs_dir.resolve().is_relative_to(out.resolve()):
         raise UserError(
             f"--out {out} and the runs folder {runs_dir} lie in each other: give another folder for the report"
@@ -96,6 +98,11 @@ def _read_and_write(console: Console, given: Namespace, runs_dir: Path, unread: 
             raise UserError(f"{given.runs_dir} is the folder of one {what}: give the runs folder, {folder}")
     if not results:
         _name(console, skipped, everywhere=False)
+        if any(each.reason == OF_REPAIR for each in skipped):
+            raise UserError(
+                f"no run in {given.runs_dir} can be reported, for nobody knows what was done to their data: what "
+                "repair chose, and why, is in the repaired.json of their setting"
+            )
         raise UserError(f"there is no finished run in {given.runs_dir}: run fit or sweep first")
     from cmu_lightning.report.write import write_figures, write_page_and_tables
 

@@ -7,6 +7,8 @@ from typing import Any
 from cmu_lightning.errors import UserError
 from cmu_lightning.runs.run import read_metrics
 
+EXAMPLE = "runs/poison_digits/SSD/0-0123456789"
+
 
 def read_finished(folder: Path) -> dict[str, Any]:
     """The results of a finished run that still has its weights.
@@ -15,9 +17,9 @@ def read_finished(folder: Path) -> dict[str, Any]:
         UserError: The folder is not such a run's.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no run folder {folder}: give one such as runs/poison_digits/SSD/0-0123456789")
+        raise UserError(f"there is no run folder {folder}: give one such as {EXAMPLE}")
     if not (folder / "config.yaml").exists():
-        raise UserError(f"{folder} is not a run: it has no config.yaml")
+        raise UserError(f"{folder} is not a run: it has no config.yaml; give one such as {EXAMPLE}")
     stored = read_metrics(folder)
     if stored is None:
         raise UserError(f"{folder} has not finished: run `{again(folder)}`, which goes on with it")

@@ -76,7 +76,7 @@ def _parameter(path: Path, name: tuple[str, ...], given: dict[str, Any]) -> Para
         raise UserError(f"{dotted} is {distribution} and takes no {unknown[0]}")
     for key in ("values", "probabilities"):
         if key in given and (not isinstance(given[key], list) or not given[key]):
-            raise UserError(f"{dotted}: {key} is {given[key]}: give a list")
+            raise UserError(f"{dotted}: {key} is {given[key]}: give a list of at least one")
     _check_numbers(dotted, distribution, given)
     if None in (given.get("value", ""), *given.get("values", ())):
         raise UserError(f'{dotted} has the value null, which W&B renders as None: write "null"')

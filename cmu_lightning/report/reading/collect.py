@@ -33,6 +33,9 @@ TYPES: dict[str, type] = {
 UNKNOWN = "Unknown"
 """The manipulation of runs on data of which nobody knows what was done to them."""
 
+OF_REPAIR = "of unknown manipulation: repair compares such runs"
+"""Why they are skipped."""
+
 
 class Skipped(NamedTuple):
     """Something in a runs folder that no number comes from, and why."""
@@ -164,7 +167,7 @@ def what_is_wrong(metrics: Any, setting: str, method: str, run: str) -> str | No
     if not isinstance(metrics, dict):
         return "foreign: no JSON object"
     if metrics.get("manipulation") == UNKNOWN:
-        return "of unknown manipulation: repair compares such runs"
+        return OF_REPAIR
     seeds = {"original_seed": int, "manipulation_seed": int}
     of_unlearner = {"original": str} if "identified" in metrics else {}
     for key, kind in (TYPES | seeds | of_unlearner).items():

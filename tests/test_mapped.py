@@ -1,5 +1,6 @@
 """Images in a file give what images in memory give."""
 
+import os
 from pathlib import Path
 from shutil import copytree
 
@@ -55,6 +56,13 @@ def test_no_room_is_said(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(mapped.UserError, match=r"memory_map=.*/file cannot hold 0.0 GiB"):
         on_disk(tmp_path / "file").setup()
+
+
+def test_where_a_disk_reserves_nothing_images_are_kept_too(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate")  # as on macOS
+    images = torch.randint(256, (5, 4, 4, 3), dtype=torch.uint8)
+    kept = mapped.mapped(images, str(tmp_path))
+    assert torch.equal(kept[torch.arange(5)], images)
 
 
 def test_a_folder_that_is_not_there_is_made(tmp_path):

@@ -85,7 +85,10 @@ def room(shape: tuple[int, ...], folder: str) -> Mapped:
 
 def _reserve(file: int, size: int) -> None:
     """Room on the disk, where it can be had at once, as on Linux; else the file only gets its size."""
-    getattr(os, "posix_fallocate", lambda file, _, size: os.truncate(file, size))(file, 0, size)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, size)
+    else:
+        os.ftruncate(file, size)
 
 
 def mapped(images: Images, folder: str) -> Mapped:

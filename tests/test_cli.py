@@ -254,10 +254,15 @@ def test_settings_from_dot_env(tmp_path, fit, monkeypatch):
     monkeypatch.delenv("CMU_RUNS_DIR")
 
 
+SCRUB = ("--config", "poison_digits.yaml", "--config", "unlearn/scrub.yaml")
+
+
 def test_help_and_print_config(capsys, fit):
     for arguments, says in {
         ("fit", "--help"): "--procedure.unlearn_steps",
         ("--help", "fit"): "{fit,test}",
+        ("fit", "--config", "poison_digits.yaml", "--compile", "--print_config"): "compile: true",
+        ("fit", *SCRUB, "--model.rewind", "--print_config"): "rewind: true",
         ("--print_config", "fit", "--config", "poison_digits.yaml"): "setting: poison_digits",
         ("fit", "-h"): "usage: python -m cmu_lightning [options] fit",
         ("fit", "--config", "poison_digits.yaml", "--print_config"): "setting: poison_digits",

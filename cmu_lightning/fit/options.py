@@ -74,7 +74,9 @@ class Options(LightningCLI):
         )
         parser.add_class_arguments(WandbLogger, "wandb", instantiate=False, skip={"run", "job_type"})
         parser.add_argument("--threads", type=int | None, help="CPU threads; default torch's choice.")
-        parser.add_argument("--compile", type=bool, default=False, help="Train with torch.compile: pays on GPUs.")
+        parser.add_argument(
+            "--compile", type=bool, default=False, nargs="?", const=True, help="Train with torch.compile: pays on GPUs."
+        )
         parser.link_arguments("network", "model.init_args.network")
         parser.link_arguments("procedure", "model.init_args.procedure", apply_on="instantiate")
         parser.set_defaults({"model": "Original"})

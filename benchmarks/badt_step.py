@@ -18,7 +18,7 @@ from benchmarks.machine import where
 from cmu_lightning.data import Batch
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import BadT, Procedure
-from cmu_lightning.unlearning.distilling import divergence
+from cmu_lightning.unlearning.distillation import divergence
 from cmu_lightning.unlearning.networks import build
 
 

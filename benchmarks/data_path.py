@@ -21,9 +21,9 @@ from torchvision import transforms
 
 from benchmarks.machine import where
 from cmu_lightning.data import CIFAR10DataModule, Poison
-from cmu_lightning.data.augmentation import CropAndFlip
+from cmu_lightning.data.batches import Source, TrainingBatches
 from cmu_lightning.data.sampling import EpochSampler
-from cmu_lightning.data.training import Source, TrainingBatches
+from cmu_lightning.data.transforms import CropAndFlip
 
 BATCH = 512
 
@@ -31,7 +31,7 @@ BATCH = 512
 def ours(root: str, batches: int) -> TrainingBatches:
     data = CIFAR10DataModule(Poison(size=500), root=root)
     data.setup()
-    view = torch.arange(len(data.samples.clean))
+    view = torch.arange(len(data.samples.true_labels))
     sampler = EpochSampler(len(view), BATCH, seed=0)
     source = Source(data.samples, view, sampler, CropAndFlip(data.padding, data.flip))
     return TrainingBatches([source], [0] * batches, lambda: 0, data.pixels(), 0, 1)

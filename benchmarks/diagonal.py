@@ -19,7 +19,7 @@ from torch.func import functional_call, grad, vmap
 from benchmarks.machine import where
 from cmu_lightning.data import Batch
 from cmu_lightning.models import ResNet9
-from cmu_lightning.unlearning.diagonal import fisher_diagonal
+from cmu_lightning.unlearning.fisher import fisher_diagonal
 from cmu_lightning.unlearning.importance import flat, task_loss
 
 

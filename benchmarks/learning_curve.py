@@ -18,9 +18,9 @@ import torch
 from lightning.pytorch import Callback
 
 from benchmarks.machine import where
+from cmu_lightning.cli.fit import CLI
+from cmu_lightning.cli.fit import main as run_fit
 from cmu_lightning.data.evaluation import evaluation_size
-from cmu_lightning.fit import command
-from cmu_lightning.fit.cli import CLI
 
 THEIRS = {
     **{1: (0.5191, 0.5281), 2: (0.6769, 0.6239), 3: (0.7133, 0.7038), 4: (0.7572, 0.7542), 5: (0.7643, 0.7839)},
@@ -86,7 +86,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["fit", "--config", "poison_cifar10.yaml", "--config", "released_code.yaml", *value, *options]
         try:
-            if command.main([*arguments, "--runs_dir", folder]):
+            if run_fit([*arguments, "--runs_dir", folder]):
                 raise SystemExit(1)
         except Ended:
             pass

@@ -18,9 +18,9 @@ from torch.nn.functional import cross_entropy
 
 import cmu_lightning
 from cmu_lightning import data as manipulations
+from cmu_lightning.cli.fit import main
 from cmu_lightning.data import CorruptedDataModule, DigitsDataModule, GaussianPoison, evaluation
 from cmu_lightning.data.evaluation import EvaluationBatches
-from cmu_lightning.fit.command import main
 from cmu_lightning.metrics import DomainAccuracy
 
 TRIED = [
@@ -76,7 +76,7 @@ def trace(network: nn.Module, data: CorruptedDataModule) -> float:
     chosen = torch.nonzero(data.samples.manipulated).flatten()
     nothing = torch.zeros(len(chosen), dtype=torch.bool)
     image = data.pixels()(data.samples.images[chosen], nothing).requires_grad_()
-    loss = cross_entropy(network(image), data.samples.labels[chosen], reduction="sum")
+    loss = cross_entropy(network(image), data.samples.given_labels[chosen], reduction="sum")
     (gradient,) = torch.autograd.grad(loss, image)
     noise = data.manipulation.noise(chosen, image.shape[1:])
     cosine = nn.functional.cosine_similarity(gradient.flatten(1), noise.flatten(1))

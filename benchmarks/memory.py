@@ -21,7 +21,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from benchmarks.machine import where
 from cmu_lightning.data import CIFAR10DataModule, Poison, Split
-from cmu_lightning.data.mapped import CHUNK
+from cmu_lightning.data.memmap import CHUNK
 from cmu_lightning.unlearning import Procedure
 
 

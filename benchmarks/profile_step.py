@@ -19,8 +19,8 @@ from lightning.pytorch import Callback
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.machine import where
-from cmu_lightning.fit import command
-from cmu_lightning.fit.cli import CLI
+from cmu_lightning.cli.fit import CLI
+from cmu_lightning.cli.fit import main as run_fit
 
 CPU = ProfilerActivity.CPU
 ROWS = 15
@@ -112,7 +112,7 @@ def main() -> None:
             return trainer
 
         CLI.instantiate_trainer = with_recorder  # type: ignore[method-assign]
-        if command.main(arguments):
+        if run_fit(arguments):
             raise SystemExit(1)
     gpu = torch.cuda.is_available()
     timed, watched, recorded = recorder.seconds

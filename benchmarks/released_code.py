@@ -28,9 +28,9 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from benchmarks.machine import where
+from cmu_lightning.cli.messages import quiet
+from cmu_lightning.cli.options import precision
 from cmu_lightning.data import CIFAR10DataModule, Poison
-from cmu_lightning.fit.console import quiet
-from cmu_lightning.fit.settling import precision
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import Original, Procedure
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from cmu_lightning.report.pictures.draw import draw
 from cmu_lightning.report.reading.collect import collect
 from cmu_lightning.report.write import write_figures, write_page_and_tables
-from tests.study import Study, whole_study
+from tests.helpers.synthetic_runs import Study, whole_study
 
 SETTINGS = {
     "poison_digits": ("Poison", 36),

@@ -129,9 +129,9 @@ def append(results: Path, run: dict) -> None:
 
 def fit(arguments: list[str], runs_dir: str) -> dict:
     """One run in this process; its line, or why there is none."""
-    from cmu_lightning.fit.command import main
+    from cmu_lightning.cli.fit import main
+    from cmu_lightning.experiment.ledger import note_name, noted_folder
     from cmu_lightning.report.reading.results_file import line
-    from cmu_lightning.runs.notes import note_name, noted_folder
 
     given = ["fit", *arguments, "--runs_dir", runs_dir, "--checkpoints", "chosen"]
     sys.argv = ["cmu_lightning"]

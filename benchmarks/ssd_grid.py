@@ -22,7 +22,7 @@ from cmu_lightning.data import Batch, CIFAR10DataModule, DigitsDataModule, Poiso
 from cmu_lightning.data.evaluation import EvaluationBatches
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import TunedSSD
-from cmu_lightning.unlearning.dampening import factors
+from cmu_lightning.unlearning.dampener import factors
 from cmu_lightning.unlearning.importance import batch_importance, flat, task_loss
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

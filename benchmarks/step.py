@@ -24,8 +24,8 @@ from torch.nn.functional import cross_entropy, pad
 
 from benchmarks.machine import where
 from cmu_lightning.data import DigitsDataModule, Poison
+from cmu_lightning.experiment.callbacks import LastCheckpoint
 from cmu_lightning.models import ResNet9
-from cmu_lightning.runs.callbacks import LastCheckpoint
 from cmu_lightning.unlearning import CF, Original, Procedure
 
 NETWORK = partial(ResNet9, num_classes=10, in_channels=1, width=16)
@@ -58,7 +58,7 @@ def by_hand(procedure: Procedure, original: str, folder: str) -> float:
     data.setup()
     samples = data.samples
     rows = torch.nonzero(~samples.deleted).flatten()
-    images, labels, stamped = samples.images[rows], samples.labels[rows], samples.manipulated[rows]
+    images, labels, stamped = samples.images[rows], samples.given_labels[rows], samples.manipulated[rows]
     network = NETWORK()
     content = torch.load(original, weights_only=True)["state_dict"]
     network.load_state_dict({key.removeprefix("network."): value for key, value in content.items()})

@@ -16,8 +16,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from benchmarks.machine import where
+from cmu_lightning.cli.fit import main as run_fit
 from cmu_lightning.data import CorruptedDataModule
-from cmu_lightning.fit import command
 from cmu_lightning.unlearning import TunedSSD
 
 RESULTS = ("acc_corr", "acc_retain", "val_acc", "changed", "selection_score")
@@ -28,7 +28,7 @@ def fit(runs: Path, method: str, *options: str) -> tuple[float, dict]:
     sys.argv = ["cmu_lightning"]
     begin = time.perf_counter()
     with redirect_stdout(io.StringIO()):
-        code = command.main(
+        code = run_fit(
             ["fit", *options, "--runs_dir", str(runs), "--checkpoints", "chosen", "--wandb.mode", "disabled"]
         )
     passed = time.perf_counter() - begin

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.machine import where
-from cmu_lightning.fit.command import main as run
+from cmu_lightning.cli.fit import main as run
 
 WAYS = {
     "W&B offline, every 50 steps": ("--wandb.mode", "offline", "--trainer.log_every_n_steps", "50"),

@@ -18,6 +18,6 @@ def load(run: str | Path) -> "nn.Module":
     Returns:
         Takes normalised images, shape (n, C, H, W), and returns logits, shape (n, num_classes).
     """
-    from cmu_lightning.runs.restore import restore_network
+    from cmu_lightning.experiment.restore import restore_network
 
     return restore_network(Path(run))

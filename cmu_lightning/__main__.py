@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given and given[0] in LIGHT:
             code: int = import_module(LIGHT[given[0]]).main(given[1:])
         else:
-            code = import_module("cmu_lightning.fit.command").main(given)
+            code = import_module("cmu_lightning.cli.fit").main(given)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _end_client() -> None:
     """If there is one, which waits without a limit when the process ends."""
     if "wandb" in sys.modules:
-        from cmu_lightning.tracking.client import end_client
+        from cmu_lightning.experiment.wandb_settings import end_client
 
         end_client()
 

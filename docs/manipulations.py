@@ -56,8 +56,8 @@ def draw_manipulation(name: str, manipulation: Manipulation, before: Axes, after
     images = samples.images[index].permute(0, 3, 1, 2).float() / 255
     unseen = name.endswith("unseen images")
     stamped = manipulation.stamp(images) if unseen else manipulation.stamp_training(images, index)
-    draw(before, images, [str(int(label)) for label in samples.clean[index]])
-    draw(after, stamped, [""] * SHOWN if unseen else [str(int(label)) for label in samples.labels[index]])
+    draw(before, images, [str(int(label)) for label in samples.true_labels[index]])
+    draw(after, stamped, [""] * SHOWN if unseen else [str(int(label)) for label in samples.given_labels[index]])
     before.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
 
 

@@ -12,15 +12,15 @@ os.environ["WANDB_MODE"] = "disabled"
 import pytest
 import torch
 
-from cmu_lightning.fit.command import main
-from cmu_lightning.tracking.client import end_client
+from cmu_lightning.cli.fit import main
+from cmu_lightning.experiment.wandb_settings import end_client
 from cmu_lightning.unlearning import Original
-from tests.logged import CF, metrics, numbers
-from tests.plain import LINEAR, SHORT, digits, trainer
-from tests.stub import KEY, Stub
+from tests.helpers.run_files import CF, metrics, numbers
+from tests.helpers.short_stages import LINEAR, SHORT, digits, trainer
+from tests.helpers.wandb_server import KEY, Stub
 
 SMALL = """
-network: {class_path: tests.networks.Linear, init_args: {pixels: 144, num_classes: 10}}
+network: {class_path: tests.helpers.networks.Linear, init_args: {pixels: 144, num_classes: 10}}
 procedure: {steps: 40, unlearn_steps: 20, batch_size: 101, lr: 0.05}
 trainer: {accelerator: cpu, enable_progress_bar: false}
 """

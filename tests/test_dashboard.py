@@ -8,7 +8,7 @@ import pytest
 
 from cmu_lightning.__main__ import main
 from cmu_lightning.dashboard.panels import SECTIONS
-from tests.logged import SCRUB, records
+from tests.helpers.run_files import SCRUB, records
 
 COMMAND = ("dashboard", "--entity", "team", "--project", "study", "--setting", "poison_digits")
 

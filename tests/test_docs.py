@@ -13,7 +13,7 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 
 from cmu_lightning import data
-from cmu_lightning.fit.command import main
+from cmu_lightning.cli.fit import main
 from cmu_lightning.parsing import PACKAGE
 
 ROOT = PACKAGE.parent
@@ -92,7 +92,7 @@ def test_a_backdoor_of_ones_own(follow):
 
 def test_a_discovery_of_ones_own(runs, follow):
     shutil.copytree(runs, "runs")
-    follow("Ordered", "mine.Bright")
+    follow("OrderedDiscovery", "mine.Bright")
     assert stored("CF")["discovery_recall"] == 0.5
 
 

@@ -18,7 +18,7 @@ from cmu_lightning.__main__ import main
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9, WideResNet
 from cmu_lightning.serving.formats import largest_difference, write_onnx
-from tests.networks import Linear
+from tests.helpers.networks import Linear
 
 FILES = ["README.md", "model.onnx", "model.safetensors"]
 

@@ -12,7 +12,7 @@ import torch
 import cmu_lightning
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import PACKAGE
-from tests.commands import ran
+from tests.helpers.forked_commands import ran
 
 TUTORIAL = PACKAGE.parent / "docs/own_model.md"
 

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from cmu_lightning.__main__ import main
 from cmu_lightning.data import DigitsDataModule
 from cmu_lightning.data.sampling import held_out
-from tests.networks import Linear
+from tests.helpers.networks import Linear
 
 CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")
 

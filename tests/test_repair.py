@@ -19,14 +19,14 @@ import cmu_lightning
 from cmu_lightning.__main__ import main
 from cmu_lightning.data import Flagged
 from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.run import read_metrics
 from cmu_lightning.repair import command
 from cmu_lightning.repair.choose import Candidate, choose, comparable, doubts
 from cmu_lightning.repair.study import TRIED, points
 from cmu_lightning.report.reading.collect import collect
-from cmu_lightning.runs.run import read_metrics
 from cmu_lightning.sweep.failures import Failure
 from cmu_lightning.unlearning import Keep
-from tests.networks import Linear
+from tests.helpers.networks import Linear
 
 SETTING = """
 setting: mine
@@ -37,7 +37,7 @@ data:
     grey: true
     manipulation: {class_path: Unknown}
     discovery: {class_path: Flagged, init_args: {path: flagged.csv}}
-network: {class_path: tests.networks.Linear, init_args: {pixels: 64, num_classes: 10}}
+network: {class_path: tests.helpers.networks.Linear, init_args: {pixels: 64, num_classes: 10}}
 procedure: {steps: 20, unlearn_steps: 6, batch_size: 64, lr: 0.02}
 trainer: {accelerator: cpu, enable_progress_bar: false}
 """

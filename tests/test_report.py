@@ -21,8 +21,8 @@ from cmu_lightning.report.pictures.chart import Axis, Chart, Map, Mark, Series
 from cmu_lightning.report.pictures.scatter import across_fractions
 from cmu_lightning.report.pictures.variant import pictures
 from cmu_lightning.report.reading.collect import collect
-from tests.browser import visit
-from tests.study import Study, whole_study
+from tests.helpers.browser import visit
+from tests.helpers.synthetic_runs import Study, whole_study
 
 SEEDS = (0, 1)
 NAMES = ("acc_corr", "acc_manipulated", "importance_ratios", "Scrub_across_fractions", "Scrub_trade_off")

@@ -11,7 +11,7 @@ from cmu_lightning.report.comparing.variants import labels, variants
 from cmu_lightning.report.reading.collect import Seeds, collect
 from cmu_lightning.report.reading.configuration import WITHOUT_FINE_TUNING
 from cmu_lightning.unlearning import Unlearner
-from tests.study import Study
+from tests.helpers.synthetic_runs import Study
 
 
 def change(folder, **values):

@@ -15,7 +15,7 @@ from cmu_lightning.report.reading.collect import collect
 from cmu_lightning.report.tables.paper import cost, measures, published, retain_change
 from cmu_lightning.report.tables.table import Table, as_csv, as_latex, as_markdown
 from cmu_lightning.report.tables.variant import chosen_runs, curves, origin, regrets
-from tests.study import Study
+from tests.helpers.synthetic_runs import Study
 
 
 def summary(rule="paper"):

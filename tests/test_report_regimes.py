@@ -14,8 +14,8 @@ from cmu_lightning.report.pictures.appearance import SEQUENCE
 from cmu_lightning.report.pictures.regime_map import regime_map, regime_table
 from cmu_lightning.report.reading.collect import collect
 from cmu_lightning.report.tables.table import as_csv
-from tests.browser import visit
-from tests.study import Study
+from tests.helpers.browser import visit
+from tests.helpers.synthetic_runs import Study
 
 UNIFORM = "{class_path: cmu_lightning.data.Uniform, init_args: {count: null, false_discovery_rate: 0.3}}"
 FLAGGING = "{class_path: cmu_lightning.data.Similarity, init_args: {known: 4, count: null, fraction: 0.1}}"

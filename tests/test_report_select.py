@@ -17,7 +17,7 @@ from cmu_lightning.report.comparing.select import (
     scrub_r,
 )
 from cmu_lightning.report.reading.collect import Result
-from tests.study import GRIDS
+from tests.helpers.synthetic_runs import GRIDS
 
 NAMES = ("acc_corr", "selection_score", "fit_identified", "fit_retain", "val_acc_matched")
 

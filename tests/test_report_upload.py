@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from cmu_lightning.__main__ import main
-from cmu_lightning.tracking.client import end_client
-from tests.logged import records
-from tests.study import Study, whole_study
+from cmu_lightning.experiment.wandb_settings import end_client
+from tests.helpers.run_files import records
+from tests.helpers.synthetic_runs import Study, whole_study
 
 REPORT = ["report", "study", "--out", "out", "--wandb", "--entity", "team", "--project", "mine"]
 

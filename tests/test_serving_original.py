@@ -8,7 +8,7 @@ import pytest
 from cmu_lightning.errors import UserError
 from cmu_lightning.serving.images import find_images
 from cmu_lightning.serving.original import original_metrics
-from tests.study import Study
+from tests.helpers.synthetic_runs import Study
 
 
 def run(method, number, mean, **measured):

@@ -18,9 +18,9 @@ import yaml
 from filelock import FileLock, Timeout
 
 from cmu_lightning.__main__ import main
-from cmu_lightning.fit import command
+from cmu_lightning.cli.fit import main as run_fit
+from cmu_lightning.experiment.run import read_metrics
 from cmu_lightning.parsing import PACKAGE
-from cmu_lightning.runs.run import read_metrics
 from cmu_lightning.sweep import weights, worker
 from cmu_lightning.sweep.progress import SweepProgress
 
@@ -74,7 +74,7 @@ def undisturbed(runs, small, tmp_path_factory):
     for identified in (0.5, 1.0):
         for selection in (0.1, 1.0, 10.0):
             options = [f"--data.identified={identified}", "--model.class_path=SSD", f"--model.selection={selection}"]
-            assert command.main([*FIT, "--config", small, *options, "--runs_dir", str(folder)]) == 0
+            assert run_fit([*FIT, "--config", small, *options, "--runs_dir", str(folder)]) == 0
     return results(folder)
 
 
@@ -106,7 +106,7 @@ def test_runs_of_others_are_known_and_keep_their_weights(copied, sweep_file, sma
     """By hand, in another spelling."""
     path = sweep_file(GRID | {"data.identified": {"value": 1.0}})
     options = ["--data.identified", "1", "--model.class_path", "SSD", "--model.selection", "1e-1"]
-    assert command.main([*FIT, "--config", small, *options, "--runs_dir", str(copied)]) == 0
+    assert run_fit([*FIT, "--config", small, *options, "--runs_dir", str(copied)]) == 0
     (by_hand,) = copied.glob("*/SSD/*")
     assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
     assert len(list(copied.glob("*/SSD/*"))) == 3
@@ -127,7 +127,7 @@ def test_a_failing_run_is_recorded_and_stops_no_other(copied, sweep_file, capsys
 
 def test_a_point_whose_worker_is_killed_is_tried_once_more(copied, sweep_file, tmp_path, capsys):
     (tmp_path / "kill").mkdir()
-    network = ["--network", "tests.networks.Deadly", "--network.folder", str(tmp_path / "kill")]
+    network = ["--network", "tests.helpers.networks.Deadly", "--network.folder", str(tmp_path / "kill")]
     path = sweep_file({"seed_everything": {"values": [0, 1]}}, *network)
     (tmp_path / "kill" / "once").touch()
     assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
@@ -137,7 +137,7 @@ def test_a_point_whose_worker_is_killed_is_tried_once_more(copied, sweep_file, t
 
 def test_a_point_that_kills_two_workers_is_a_failure(copied, sweep_file, tmp_path, capsys):
     (tmp_path / "kill").mkdir()
-    network = ["--network", "tests.networks.Deadly", "--network.folder", str(tmp_path / "kill")]
+    network = ["--network", "tests.helpers.networks.Deadly", "--network.folder", str(tmp_path / "kill")]
     path = sweep_file({"seed_everything": {"values": [0, 1]}}, *network)
     for name in ("once", "twice"):
         (tmp_path / "kill" / name).touch()
@@ -196,7 +196,7 @@ def test_every_worker_has_a_gpu_of_its_own(copied, sweep_file, tmp_path, monkeyp
     """No GPU is needed: who may use which is settled before anything looks for one."""
     (tmp_path / "seen").mkdir()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    network = ["--network", "tests.networks.Telling", "--network.folder", str(tmp_path / "seen")]
+    network = ["--network", "tests.helpers.networks.Telling", "--network.folder", str(tmp_path / "seen")]
     path = sweep_file({"seed_everything": {"values": [0, 1, 2, 3]}}, *network)
     assert main(["sweep", path, "--runs_dir", str(copied), "--workers", "2"]) == 0
     assert {file.name for file in (tmp_path / "seen").iterdir()} == {"3", "5"}
@@ -204,7 +204,9 @@ def test_every_worker_has_a_gpu_of_its_own(copied, sweep_file, tmp_path, monkeyp
 
 def test_a_worker_reads_the_data_once(copied, sweep_file, tmp_path, monkeypatch):
     monkeypatch.setenv("READ", str(tmp_path / "read.txt"))
-    path = sweep_file({"seed_everything": {"values": [0, 1, 2, 3]}}, "--data", "tests.counted.CountedDigits")
+    path = sweep_file(
+        {"seed_everything": {"values": [0, 1, 2, 3]}}, "--data", "tests.helpers.counted_digits.CountedDigits"
+    )
     assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
     assert len(results(copied, "Original")) == 5
     assert len((tmp_path / "read.txt").read_text().splitlines()) == 1

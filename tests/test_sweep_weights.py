@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import yaml
 
+from cmu_lightning.experiment.ledger import LAST
 from cmu_lightning.files import write_json
-from cmu_lightning.runs.notes import LAST
 from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.file import read
 from cmu_lightning.sweep.hyperband import Hyperband

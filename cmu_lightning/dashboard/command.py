@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
 def _save(made: list) -> None:  # type: ignore[type-arg]
     import wandb
 
-    from cmu_lightning.tracking.account import has_key
+    from cmu_lightning.experiment.wandb_settings import has_key
 
     read_env()
     if not has_key():

@@ -1,6 +1,6 @@
 """What dashboards refer to; runs log all of it (see `tracking/publish.py`), and a test holds this against real ones."""
 
-from cmu_lightning.runs.measured import CURVES
+from cmu_lightning.experiment.run import CURVES
 
 ACCURACIES = (
     "acc_corr",

@@ -5,7 +5,7 @@ from typing import Any
 import wandb_workspaces.reports.v2 as wr
 
 from cmu_lightning.dashboard.keys import ACCURACIES, MEDIA, SHOWN_WHILE_TRAINING, TUNED
-from cmu_lightning.runs.measured import COST
+from cmu_lightning.experiment.run import COST
 
 
 def accuracies() -> list[Any]:

@@ -1,9 +1,11 @@
 """Data sets and what an adversary does to them."""
 
-from cmu_lightning.data.arrays import TensorDataModule
-from cmu_lightning.data.cifar import CIFAR10DataModule, CIFAR100DataModule
 from cmu_lightning.data.datamodule import CorruptedDataModule
-from cmu_lightning.data.digits import DigitsDataModule
+from cmu_lightning.data.datasets.arrays import TensorDataModule
+from cmu_lightning.data.datasets.cifar import CIFAR10DataModule, CIFAR100DataModule
+from cmu_lightning.data.datasets.digits import DigitsDataModule
+from cmu_lightning.data.datasets.folder import FolderDataModule
+from cmu_lightning.data.datasets.pcam import PCAMDataModule
 from cmu_lightning.data.discoveries import (
     ActivationClustering,
     ByDifficulty,
@@ -13,12 +15,11 @@ from cmu_lightning.data.discoveries import (
     Flagged,
     Inspection,
     LossRanking,
-    Ordered,
+    OrderedDiscovery,
     Similarity,
     SpectralSignatures,
     Uniform,
 )
-from cmu_lightning.data.folder import FolderDataModule
 from cmu_lightning.data.manipulations import (
     SIG,
     AdapBlend,
@@ -37,9 +38,8 @@ from cmu_lightning.data.manipulations import (
     Unknown,
     WaNet,
 )
-from cmu_lightning.data.pcam import PCAMDataModule
-from cmu_lightning.data.pixels import Pixels
 from cmu_lightning.data.samples import Batch, Samples, Split
+from cmu_lightning.data.transforms import Pixels
 
 __all__ = [
     "SIG",
@@ -66,7 +66,7 @@ __all__ = [
     "LossRanking",
     "Manipulation",
     "OneWayConfusion",
-    "Ordered",
+    "OrderedDiscovery",
     "PCAMDataModule",
     "Pixels",
     "Poison",

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from cmu_lightning.data.mapped import Images
-from cmu_lightning.data.pixels import Pixels
+from cmu_lightning.data.memmap import Images
 from cmu_lightning.data.samples import Samples
 from cmu_lightning.data.sampling import rank_slice
+from cmu_lightning.data.transforms import Pixels
 
 if TYPE_CHECKING:
     from cmu_lightning.data.datamodule import CorruptedDataModule
@@ -110,7 +110,7 @@ def of_samples(samples: Samples, rows: Tensor, questions: dict[str, Question]) -
         rows: Which ones, shape (n,).
         questions: By their names.
     """
-    stamped, number = (field.cpu()[rows] for field in (samples.manipulated, samples.number))
+    stamped, number = (field.cpu()[rows] for field in (samples.manipulated, samples.manipulation_index))
     return ask(samples.images, rows, stamped, questions, number)
 
 
@@ -129,7 +129,7 @@ def of_test(data: "CorruptedDataModule") -> Evaluation:
         "acc_corr": (clean, affected),
         "acc_retain": (clean, torch.cat([nothing, adversary.unaffected(labels)])),
     }
-    wanted = adversary.wanted(labels)
+    wanted = adversary.target_labels(labels)
     if wanted is not None:
         others = affected & (wanted.repeat(2) != clean)
         questions |= {"acc_corr_nontarget": (clean, others), "asr": (wanted.repeat(2), others)}
@@ -171,7 +171,7 @@ def of_deleted(data: "CorruptedDataModule", reference: Tensor) -> Evaluation:
 def of_validation(data: "CorruptedDataModule") -> Evaluation:
     """On the validation samples, in all and for each class of the labels as given."""
     samples = data.validation
-    labels = samples.labels.cpu()
+    labels = samples.given_labels.cpu()
     classes = one_hot(labels, data.num_classes).bool()
     questions = {"val_acc": (labels, torch.ones_like(labels, dtype=torch.bool))}
     questions |= {f"val_acc_class_{label}": (labels, classes[:, label]) for label in range(data.num_classes)}

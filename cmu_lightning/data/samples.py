@@ -1,11 +1,44 @@
-"""Images with their labels: of a split, of all that is trained on, of one step."""
+"""Images with their labels: files that are decoded, splits, training samples, batches."""
 
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms import functional
 
-from cmu_lightning.data.mapped import Images, Mapped
+from cmu_lightning.data.memmap import Images, Mapped
+from cmu_lightning.errors import UserError
+
+
+def decode(path: str | Path, grey: bool, size: int | None = None, resize: int | None = None) -> np.ndarray:
+    """An image's pixels.
+
+    Args:
+        path: Path of the file.
+        grey: One channel in place of three.
+        size: Side of the square that is cut out of its centre; default as it is.
+        resize: Shorter side to which it is resized before.
+
+    Returns:
+        Shape (H, W, C), uint8, writable.
+
+    Raises:
+        UserError: It is no image, or one of more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as image:
+            mode, picture = image.mode, image.convert("L" if grey else "RGB")
+    except Exception as error:  # PIL raises whatever the bytes lead it to
+        raise UserError(f"the image {path} cannot be read ({error}): mend it or take it away") from error
+    if mode[0] in "IF":
+        raise UserError(f"the image {path} has more than 8 bits a channel (mode {mode}): convert it to 8")
+    if size is not None:
+        picture = functional.center_crop(functional.resize(picture, [resize or size]), [size])
+    pixels = np.asarray(picture)
+    return np.array(pixels[..., None] if pixels.ndim == 2 else pixels)
 
 
 def taken(images: Images, chosen: Tensor) -> Images:
@@ -38,15 +71,15 @@ class Split(NamedTuple):
 class Samples(NamedTuple):
     """Images (n, H, W, C) uint8, true classes, labels as given, and bool masks of S_m and S_f, each (n,).
 
-    `number` (n,) tells samples apart to the manipulation: their places among those of which it drew S_m.
+    `manipulation_index` (n,) tells samples apart to the manipulation: their places among those of which it drew S_m.
     """
 
     images: Images
-    clean: Tensor
-    labels: Tensor
+    true_labels: Tensor
+    given_labels: Tensor
     manipulated: Tensor
     deleted: Tensor
-    number: Tensor
+    manipulation_index: Tensor
 
     def take(self, chosen: Tensor) -> "Samples":
         """The samples at these indices or under this mask."""
@@ -60,13 +93,14 @@ class Samples(NamedTuple):
 class Batch(NamedTuple):
     """This process's slice of a global batch, shape (n, ...); n can be 0.
 
-    `label` is what the model is told, `clean` the truth, which no method may use. `deleted` marks S_f. `row` is where
-    in S_tr a sample is, for methods that keep something of each. `total` is the size of the global batch.
+    `label` is what the model is told, `clean` the truth, which no method may use. `deleted` marks S_f. `train_index`
+    is the position of a sample in S_tr, for methods that keep something of each. `total` is the size of the global
+    batch.
     """
 
     image: Tensor
     label: Tensor
     clean: Tensor
     deleted: Tensor
-    row: Tensor
+    train_index: Tensor
     total: int

@@ -12,10 +12,10 @@ from cmu_lightning.errors import UserError
 
 def generator(*entropy: int) -> torch.Generator:
     """A generator of its own for everything that is random, independent for different `entropy`."""
-    return torch.Generator().manual_seed(mix(*entropy))
+    return torch.Generator().manual_seed(derive_seed(*entropy))
 
 
-def mix(*entropy: int) -> int:
+def derive_seed(*entropy: int) -> int:
     """One seed from several numbers, such as a seed and an epoch; 63 bits.
 
     Raises:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from cmu_lightning.models.sizes import check_sizes
+from cmu_lightning.models.factory import check_sizes
 
 
 def conv_bn(in_channels: int, channels: int, kernel_size: int = 3, stride: int = 1, padding: int = 1) -> nn.Sequential:

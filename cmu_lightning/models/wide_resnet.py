@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.models.sizes import check_sizes
+from cmu_lightning.models.factory import check_sizes
 
 
 class Block(nn.Module):

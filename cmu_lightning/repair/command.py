@@ -8,11 +8,12 @@ from pathlib import Path
 from rich.console import Console
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.run import choose_runs_dir, read_metrics
+from cmu_lightning.experiment.wandb_settings import one_silence
 from cmu_lightning.files import part_of, write_json
 from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.repair.choose import CHOICE, Candidate, Outcome, choose, comparable, doubts
 from cmu_lightning.repair.study import ORIGINAL, points
-from cmu_lightning.runs.run import choose_runs_dir, read_metrics
 from cmu_lightning.sweep.failures import Failure
 from cmu_lightning.sweep.hyperband import Hyperband
 from cmu_lightning.sweep.interruption import guarded
@@ -21,7 +22,6 @@ from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.sweep.queue import Queue
 from cmu_lightning.sweep.runner import Runner
 from cmu_lightning.sweep.weights import drop, keep
-from cmu_lightning.tracking.account import one_silence
 
 
 class RepairProgress(SweepProgress):

@@ -9,10 +9,10 @@ from typing import Any
 
 from cmu_lightning import __version__
 from cmu_lightning.errors import UserError, first_line
+from cmu_lightning.experiment.wandb_settings import choose_mode, destination
 from cmu_lightning.report.pictures.chart import Chart
 from cmu_lightning.report.tables.table import flat
 from cmu_lightning.report.write import Written
-from cmu_lightning.tracking.account import choose_mode, destination
 
 SECONDS = 60.0
 """How long the client waits for a silent server."""

@@ -10,10 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cmu_lightning import __version__
 from cmu_lightning.data import CorruptedDataModule
-from cmu_lightning.models.made import Made
+from cmu_lightning.experiment.run import MEASURED
+from cmu_lightning.models.factory import NetworkFromFunction
 from cmu_lightning.repair.choose import CHOICE
 from cmu_lightning.report.comparing.select import destroyed
-from cmu_lightning.runs.measured import MEASURED
 from cmu_lightning.serving.finished import runs_dir_of
 from cmu_lightning.serving.formats import OPSET, TOLERANCE
 
@@ -71,7 +71,7 @@ def card(
 def _network(spec: dict[str, Any]) -> dict[str, str]:
     """Where what makes it is to be had, its name and its arguments."""
     path, given = spec["class_path"], spec.get("init_args") or {}
-    if path == f"{Made.__module__}.{Made.__name__}":
+    if path == f"{NetworkFromFunction.__module__}.{NetworkFromFunction.__name__}":
         path, given = given["function"], given.get("arguments") or {}
     module, _, name = path.rpartition(".")
     return {"module": module, "name": name, "arguments": _arguments({"init_args": given})}

@@ -67,7 +67,7 @@ def _write(run: Path, stored: dict[str, Any], folder: Path) -> float | None:
     Returns:
         How far the ONNX file's logits are from the network's at most; None if nothing can tell.
     """
-    from cmu_lightning.runs.restore import read_config, restore_data, restore_network
+    from cmu_lightning.experiment.restore import read_config, restore_data, restore_network
     from cmu_lightning.serving.card import card
     from cmu_lightning.serving.formats import largest_difference, sample_inputs, write_onnx, write_weights
     from cmu_lightning.serving.original import original_metrics

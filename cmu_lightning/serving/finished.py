@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.runs.run import read_metrics
+from cmu_lightning.experiment.run import read_metrics
 
 EXAMPLE = "runs/poison_digits/SSD/0-0123456789"
 

@@ -31,7 +31,7 @@ def sample_inputs(data: CorruptedDataModule) -> Tensor:
     samples = data.samples
     rows = samples.manipulated.int().argsort(descending=True, stable=True)
     rows = rows[torch.linspace(0, len(rows) - 1, min(COMPARED, len(rows))).long()]
-    return data.pixels()(samples.images[rows], samples.manipulated[rows], samples.number[rows]).contiguous()
+    return data.pixels()(samples.images[rows], samples.manipulated[rows], samples.manipulation_index[rows]).contiguous()
 
 
 def write_weights(network: nn.Module, path: Path) -> None:

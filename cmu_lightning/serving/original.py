@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.runs.identity import identity
-from cmu_lightning.runs.original import original_at
-from cmu_lightning.runs.restore import read_config
-from cmu_lightning.runs.run import read_metrics
+from cmu_lightning.experiment.identity import identity
+from cmu_lightning.experiment.originals import original_at
+from cmu_lightning.experiment.restore import read_config
+from cmu_lightning.experiment.run import read_metrics
 from cmu_lightning.serving.finished import again, runs_dir_of
 
 

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
 def _rows(run: Path, stored: dict[str, Any], files: list[Path] | None) -> "list[Row]":
     """The content of the file."""
     with Console(stderr=True).status(f"reading {run}"):
-        from cmu_lightning.runs.restore import restore_data, restore_network
+        from cmu_lightning.experiment.restore import restore_data, restore_network
         from cmu_lightning.serving.original import original_checkpoint
         from cmu_lightning.serving.predictions import Classifier
         from cmu_lightning.serving.rows import of_data, of_files

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cmu_lightning.console import bar
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.data.evaluation import EvaluationBatches, evaluation_size, of_samples
 from cmu_lightning.data.samples import Samples
 from cmu_lightning.errors import UserError
-from cmu_lightning.screen import bar
 
 LONG = 20
 """Batches from which on progress is shown."""
@@ -41,8 +41,8 @@ class Classifier:
 
     def samples(self, samples: Samples) -> list[Predictions]:
         """Predictions of each network on samples as they are trained on: not augmented, trigger included."""
-        everywhere = torch.ones(len(samples.labels), dtype=torch.bool)
-        what = of_samples(samples, torch.arange(len(everywhere)), {"fit": (samples.labels.cpu(), everywhere)})
+        everywhere = torch.ones(len(samples.given_labels), dtype=torch.bool)
+        what = of_samples(samples, torch.arange(len(everywhere)), {"fit": (samples.given_labels.cpu(), everywhere)})
         batches = EvaluationBatches(what, self.pixels, rank=0, world_size=1)
         return self._classify((batch.image for batch in batches), len(batches))
 

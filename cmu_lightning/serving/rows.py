@@ -44,7 +44,7 @@ def _of_samples(
     if not splits:
         return
     before, after = classifier.samples(samples)
-    labels = samples.labels.tolist()
+    labels = samples.given_labels.tolist()
     for split, row, label, predicted in zip(splits, rows, labels, _compared(before, after), strict=True):
         name = names[row] if names else ""
         yield _named({"split": split, "index": row, "name": name, "label": label, **predicted}, data.classes)

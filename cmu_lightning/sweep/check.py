@@ -9,11 +9,10 @@ from typing import Any
 import yaml
 from lightning.pytorch import Trainer
 
+from cmu_lightning.cli.fit import CLI, main
+from cmu_lightning.console import bar
 from cmu_lightning.data import CorruptedDataModule
-from cmu_lightning.fit.cli import CLI
-from cmu_lightning.fit.command import main
-from cmu_lightning.runs.measured import COST, CURVES, MEASURED
-from cmu_lightning.screen import bar
+from cmu_lightning.experiment.run import COST, CURVES, MEASURED
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.unlearning import Stage

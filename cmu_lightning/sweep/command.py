@@ -7,8 +7,8 @@ from itertools import islice
 from pathlib import Path
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.run import choose_runs_dir
 from cmu_lightning.parsing import Parser, read_env
-from cmu_lightning.runs.run import choose_runs_dir
 from cmu_lightning.sweep import failures, search, stopped
 from cmu_lightning.sweep.file import Sweep, find, read
 from cmu_lightning.sweep.hyperband import Hyperband
@@ -104,8 +104,8 @@ def _check(points: list[Point]) -> int:
 
 
 def _run(points: list[Point], queue: Queue, choice: Choice | None, more: list[str], workers: int) -> int:
+    from cmu_lightning.experiment.wandb_settings import one_silence
     from cmu_lightning.sweep.runner import Runner
-    from cmu_lightning.tracking.account import one_silence
 
     total = len(points) + sum(one.run_cap - len(one.points()) for one in queue.searches)
     hyperband = Hyperband()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.parsing import read_mapping
 from cmu_lightning.sweep.parameters import Parameter, flatten
-from cmu_lightning.yaml_file import read_mapping
 
 METHODS = ("grid", "random", "bayes")
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.runs.notes import config_text, is_finished, note_name, noted_folder, options
+from cmu_lightning.experiment.ledger import config_text, is_finished, note_name, noted_folder, options
 from cmu_lightning.sweep import search
 from cmu_lightning.sweep.arguments import of_fit
 from cmu_lightning.sweep.file import Sweep

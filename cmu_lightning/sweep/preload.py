@@ -4,4 +4,4 @@ import signal
 
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-import cmu_lightning.fit.command  # noqa: E402, F401
+import cmu_lightning.cli.fit  # noqa: E402, F401

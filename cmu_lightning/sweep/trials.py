@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.runs.run import ROWS, read_metrics
+from cmu_lightning.experiment.run import ROWS, read_metrics
 from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.file import Sweep
 from cmu_lightning.sweep.points import Point

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.run import Run, read_metrics
 from cmu_lightning.files import write_atomically, write_json
 from cmu_lightning.report.comparing.select import grid_position
-from cmu_lightning.runs.run import Run, read_metrics
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.proposals import Proposals
 from cmu_lightning.sweep.stopped import is_stopped

@@ -60,7 +60,7 @@ def _run(order: Order) -> int:
     """The exit code of a command line."""
     if order.fresh:
         return subprocess.run([sys.executable, "-m", "cmu_lightning", *order.arguments], check=False).returncode
-    from cmu_lightning.fit.command import main
+    from cmu_lightning.cli.fit import main
 
     try:
         return main(order.arguments)

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from cmu_lightning.data import Batch
-from cmu_lightning.data.sampling import mix
-from cmu_lightning.unlearning.distilling import Distilling, divergence
+from cmu_lightning.data.sampling import derive_seed
+from cmu_lightning.unlearning.distillation import DistillationUnlearner, divergence
 from cmu_lightning.unlearning.networks import build
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import View
 
 
-class BadT(Distilling):
+class BadT(DistillationUnlearner):
     """Follows the original, but on S_f a freshly initialised network; both teachers are frozen, at temperature 1.
 
     Labels are not used.
@@ -44,7 +44,7 @@ class BadT(Distilling):
 
     def more_teachers(self) -> tuple[nn.Module, ...]:
         """The bad one, with a generator of its own."""
-        return (build(self.make_network, mix(self.seed, 1)),)
+        return (build(self.make_network, derive_seed(self.seed, 1)),)
 
     def loss(self, batch: Batch) -> Tensor:
         """Divergence from the bad teacher where a sample is deleted, from the good one elsewhere."""

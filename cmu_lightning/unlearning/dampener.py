@@ -1,4 +1,4 @@
-"""What the dampening methods share: two importances, kept beside the original, and one multiplication."""
+"""What the dampening methods share: importances kept beside the original, and one multiplication."""
 
 import json
 import time
@@ -6,25 +6,91 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from math import isfinite
+from math import isfinite, log
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmu_lightning.data.training import Passes, TrainingBatches
+from cmu_lightning.data.batches import FullPasses, TrainingBatches
 from cmu_lightning.errors import UserError
 from cmu_lightning.files import write_atomically
-from cmu_lightning.unlearning.dampening import factors, histogram, informative, selected
-from cmu_lightning.unlearning.diagonal import fisher_diagonal
-from cmu_lightning.unlearning.importance import batch_importance, flat, task_loss
-from cmu_lightning.unlearning.importance_file import ImportanceFile, as_text
+from cmu_lightning.unlearning.fisher import fisher_diagonal
+from cmu_lightning.unlearning.importance import ImportanceFile, as_text, batch_importance, flat, task_loss
 from cmu_lightning.unlearning.networks import check_outputs, tensors_digest
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.progress import StageLines, StageProgress
 from cmu_lightning.unlearning.stage import View
 from cmu_lightning.unlearning.unlearner import Unlearner
+
+HISTOGRAM = np.linspace(-6, 12, 73)
+"""Edges of the bins for decimal logarithms of ratios."""
+
+
+def informative(deleted: Tensor, retain: Tensor) -> Tensor:
+    """Which parameters the importances say anything of, bool."""
+    return deleted.isfinite() & retain.isfinite() & ((deleted != 0) | (retain != 0))
+
+
+def selected(deleted: Tensor, retain: Tensor, selection: float) -> Tensor:
+    """Whose ratio is over the threshold, bool; compared as a ratio, so that a threshold that is one is not over it."""
+    return informative(deleted, retain) & (deleted / retain > selection)
+
+
+def factors(deleted: Tensor, retain: Tensor, selection: float, dampening: float) -> Tensor:
+    """What each parameter is multiplied by: min(dampening I_D / I_f, 1) where I_f > selection I_D, elsewhere 1.
+
+    Args:
+        deleted: I_f, over S_f.
+        retain: I_D, over the retain data.
+        selection: Threshold on the ratio of both; the paper's alpha.
+        dampening: The paper's gamma.
+    """
+    chosen = selected(deleted, retain, selection)
+    return torch.where(chosen, (dampening * retain / deleted).clamp(max=1), 1)
+
+
+def ratios(deleted: Tensor, retain: Tensor) -> Tensor:
+    """I_f / I_D of the parameters for which it is finite, ascending."""
+    values = (deleted / retain)[informative(deleted, retain)]
+    return values[values.isfinite()].sort().values
+
+
+def percentile(ascending: Tensor, percent: float) -> float:
+    """The value that so many percent are below, interpolated; unlike torch's, of any number of elements.
+
+    Raises:
+        UserError: There is none.
+    """
+    if not len(ascending):
+        raise UserError("no parameter has importances that are finite and not zero: look at the original's weights")
+    place = percent / 100 * (len(ascending) - 1)
+    low = int(place)
+    below, above = ascending[low].item(), ascending[min(low + 1, len(ascending) - 1)].item()
+    return below + (above - below) * (place - low)
+
+
+def percent(share: float) -> float:
+    """Which percentile of the ratios is the threshold (ASSD: Schoepf et al., 2024, arXiv 2402.10098).
+
+    Args:
+        share: Share of the samples that is to be forgotten; in a search (PTN) it also goes beyond 1.
+    """
+    return 100 - log(1 + 100 * share)
+
+
+def histogram(deleted: Tensor, retain: Tensor) -> dict[str, list[float] | list[int]]:
+    """How many ratios lie where, by decimal logarithm (the paper's Figure 3).
+
+    Those beyond are in the last bins, infinite ones too; a ratio of zero is in none.
+    """
+    values = (deleted / retain)[informative(deleted, retain)]
+    logarithms = values[values > 0].log10().clamp(HISTOGRAM[0], HISTOGRAM[-1]).cpu().numpy()
+    counts, edges = np.histogram(logarithms, HISTOGRAM)
+    return {"log10_edges": edges.tolist(), "counts": counts.tolist()}
+
 
 T = TypeVar("T")
 
@@ -102,7 +168,7 @@ class Dampener(Unlearner):
             retain: Importances over the retain data.
         """
 
-    def training_step(self, batch: Passes, batch_idx: int) -> None:  # type: ignore[override]
+    def training_step(self, batch: FullPasses, batch_idx: int) -> None:  # type: ignore[override]
         """Importances, then the multiplication."""
         self.network.eval()
         self.values = flat(self.network.parameters()).detach().clone()
@@ -137,7 +203,7 @@ class Dampener(Unlearner):
         shown = isinstance(bar, StageProgress | StageLines)
         return bar.track(parts, description, total) if shown else iter(parts)
 
-    def importances(self, passes: Passes) -> tuple[Tensor, Tensor]:
+    def importances(self, passes: FullPasses) -> tuple[Tensor, Tensor]:
         """Over S_f and over the retain data; computed by the first who needs them."""
         strategy = self.trainer.strategy
         stored = self._stored()
@@ -167,7 +233,9 @@ class Dampener(Unlearner):
         of = {
             "original": tensors_digest(self.network.state_dict()),
             "data": [data.fingerprint, type(manipulation).__name__, vars(manipulation)],
-            "samples": tensors_digest({name: getattr(samples, name) for name in ("labels", "manipulated", "deleted")}),
+            "samples": tensors_digest(
+                {"labels": samples.given_labels, "manipulated": samples.manipulated, "deleted": samples.deleted}
+            ),
             "network": [repr(self.network), as_text(self.first_logits)],
             "normalised": [data.mean, data.std],
             "estimator": self.estimator(),
@@ -177,14 +245,14 @@ class Dampener(Unlearner):
         folder = Path(str(self.original)).parent / "importances"
         return ImportanceFile(folder, of, {"deleted", "retain", "samples", "seconds", "summary"})
 
-    def _computed(self, passes: Passes) -> dict[str, Any]:
+    def _computed(self, passes: FullPasses) -> dict[str, Any]:
         begin = time.perf_counter()
         deleted = self.importance(passes.deleted, "importances over S_f")
         retain = self.importance(passes.retain, "importances over the retain data")
         return {
             "deleted": deleted.cpu(),
             "retain": retain.cpu(),
-            "samples": len(self.data.samples.labels),
+            "samples": len(self.data.samples.given_labels),
             "seconds": time.perf_counter() - begin,
             "summary": histogram(deleted, retain) | {"left_alone": int((~informative(deleted, retain)).sum())},
         }

@@ -7,8 +7,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.unlearning.dampener import Dampener
-from cmu_lightning.unlearning.dampening import factors, percent, percentile, ratios
+from cmu_lightning.unlearning.dampener import Dampener, factors, percent, percentile, ratios
 from cmu_lightning.unlearning.importance import norm
 from cmu_lightning.unlearning.procedure import Procedure
 

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from rich import get_console
 
-from cmu_lightning.screen import time_left
+from cmu_lightning.console import time_left
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from cmu_lightning.data.checks import check_deletion_set
 from cmu_lightning.data.evaluation import Evaluation, EvaluationBatches
+from cmu_lightning.data.validation import check_deletion_set
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.checkpoint import load_network, read_original
 from cmu_lightning.unlearning.networks import check_outputs, is_finite
@@ -44,12 +44,12 @@ class Unlearner(Stage):
         """Load the original, and keep what it predicts on S_f."""
         original = self.load_original()
         check_deletion_set(self.data.samples.deleted)
-        labels = self.data.samples.labels.clone()
+        labels = self.data.samples.given_labels.clone()
         self.start(original)
-        if not torch.equal(labels, self.data.samples.labels):
+        if not torch.equal(labels, self.data.samples.given_labels):
             raise UserError(
                 f"{type(self).__name__} changes the labels of the data, by which it is measured: keep a copy, and look "
-                "into it by batch.row"
+                "into it by batch.train_index"
             )
         self.reference = self.classes(original, self.data.all_deleted())
         original.cpu()

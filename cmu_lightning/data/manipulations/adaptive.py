@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.manipulations.backdoor import Backdoor, check_cover, check_opacity
-from cmu_lightning.data.manipulations.pattern import noise_image, uniform_numbers
+from cmu_lightning.data.manipulations.triggers import Backdoor, check_cover, check_opacity, noise_image, uniform_numbers
 from cmu_lightning.data.sampling import generator
 from cmu_lightning.errors import UserError
 

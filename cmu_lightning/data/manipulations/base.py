@@ -99,7 +99,7 @@ class Manipulation(ABC):
     def unaffected(self, labels: Tensor) -> Tensor:
         """Which unseen samples, as they are, lie outside the affected domain; bool, shape (n,)."""
 
-    def wanted(self, labels: Tensor) -> Tensor | None:
+    def target_labels(self, labels: Tensor) -> Tensor | None:
         """The class the adversary wants for affected samples, shape (n,); None if there is no one target."""
         return None
 
@@ -119,3 +119,33 @@ class Manipulation(ABC):
             raise UserError(f"{count} samples cannot be manipulated, for only {len(members)} qualify: change size")
         drawn = np.random.RandomState(self.seed).choice(len(members), count, replace=False)
         return members[torch.from_numpy(np.sort(drawn))]
+
+
+class Unknown(Manipulation):
+    """Nobody knows what was done to the data, so labels are taken as they are and no sample counts as manipulated.
+
+    What needs clean labels or an affected domain is not measured: `acc_corr`, `acc_retain`, `acc_manipulated` and the
+    like are absent. S_f is what a list flags (`Flagged`), and flagged samples never validate.
+
+    Args:
+        seed: Without effect.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = 0 if seed is None else seed
+
+    def select(self, labels: Tensor) -> Tensor:
+        """None of them."""
+        return torch.empty(0, dtype=torch.long)
+
+    def relabel(self, labels: Tensor) -> Tensor:
+        """As they are."""
+        return labels
+
+    def affected(self, labels: Tensor) -> Tensor:
+        """Nobody knows."""
+        return torch.zeros_like(labels, dtype=torch.bool)
+
+    def unaffected(self, labels: Tensor) -> Tensor:
+        """Nobody knows."""
+        return torch.zeros_like(labels, dtype=torch.bool)

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.manipulations.indiscriminate import Indiscriminate
-from cmu_lightning.data.manipulations.pattern import uniform_numbers
+from cmu_lightning.data.manipulations.labels import Indiscriminate
+from cmu_lightning.data.manipulations.triggers import uniform_numbers
 from cmu_lightning.errors import UserError
 
 

@@ -8,9 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cmu_lightning.experiment.run import MEASURED, ROWS
 from cmu_lightning.report.reading.configuration import Configuration, read_configuration
-from cmu_lightning.runs.measured import MEASURED
-from cmu_lightning.runs.run import ROWS
 
 FRACTIONS = ("identified", *MEASURED)
 """What is between 0 and 1 in a `metrics.json`."""

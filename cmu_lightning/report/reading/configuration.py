@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cmu_lightning.runs.identity import identity
+from cmu_lightning.experiment.identity import identity
 
 WITHOUT_FINE_TUNING = frozenset({"RewoD", "SSD", "LFSSD", "ASSD", "Potion", "TunedSSD", "Keep"})
 """Unlearners on which `procedure.unlearn_steps` has no bearing."""

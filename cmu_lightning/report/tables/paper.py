@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from cmu_lightning.experiment.run import COST
 from cmu_lightning.report.comparing.measures import (
     ENOUGH,
     area,
@@ -15,7 +16,6 @@ from cmu_lightning.report.comparing.measures import (
 )
 from cmu_lightning.report.comparing.summarise import Curve, Spread, Summary, spread
 from cmu_lightning.report.tables.table import Cell, Table
-from cmu_lightning.runs.measured import COST
 
 
 @cache

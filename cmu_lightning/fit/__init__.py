@@ -1,1 +1,0 @@
-"""`python -m cmu_lightning fit` and `test`."""

@@ -1,1 +1,0 @@
-"""Run folders, what lies in them, and how processes agree on them."""

@@ -1,1 +1,0 @@
-"""Weights & Biases: whether it is used, what is sent there, and what happens when it does not answer."""

@@ -1,0 +1,393 @@
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+
+import cmu_lightning
+from cmu_lightning.cli.fit import CLI, main
+from cmu_lightning.cli.options import as_taken
+from cmu_lightning.experiment.ledger import is_finished
+from cmu_lightning.parsing import CONFIGS, find_configs
+from cmu_lightning.unlearning.checkpoint import save_whole
+from tests.helpers.networks import Linear
+
+CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")
+
+
+def the(folder: Path, pattern: str) -> Path:
+    found = list(folder.glob(pattern))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def metrics(folder: Path, method: str) -> dict:
+    return json.loads(the(folder, f"poison_digits/{method}/*/metrics.json").read_text())
+
+
+def state(folder: Path, method: str = "Original") -> dict:
+    return torch.load(the(folder, f"poison_digits/{method}/*/last.ckpt"), weights_only=True)["state_dict"]
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture
+def copied(runs: Path, tmp_path: Path) -> Path:
+    """A runs folder of this test's own, with the small original."""
+    return Path(shutil.copytree(runs, tmp_path / "runs"))
+
+
+def test_what_an_original_leaves(runs):
+    stored = metrics(runs, "Original")
+    folder = the(runs, "poison_digits/Original/*")
+    assert folder.name == f"0-{stored['hash']}"
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "last.ckpt", "metrics.json", "csv"}
+    identity = {"setting": "poison_digits", "dataset": "digits", "model": "Linear", "manipulation": "Poison"}
+    identity |= {
+        "method": "Original",
+        "manipulated": 36,
+        "seed": 0,
+        "original_seed": 0,
+        "manipulation_seed": 0,
+    }
+    assert identity.items() <= stored.items()
+    assert (
+        stored["samples_forward"] == stored["samples_backward"] == sum(min(101, 1197 - i % 12 * 101) for i in range(40))
+    )
+    for absent in ("identified", "deleted", "acc_identified", "changed", "selection_score", "original"):
+        assert absent not in stored
+    assert {"torch", "device", "world_size", "threads", "precision"} <= stored["environment"].keys()
+    content = torch.load(folder / "last.ckpt", weights_only=True)
+    assert "optimizer_states" not in content
+    assert len(content["DigitsDataModule"]["manipulated"]) == 36
+
+
+def test_what_an_unlearner_leaves_and_that_test_recomputes_it(copied, fit, capsys):
+    assert fit(*CF, "--runs_dir", str(copied)) == 0
+    stored = metrics(copied, "CF")
+    assert (stored["identified"], stored["deleted"], stored["data_seed"], stored["model_seed"]) == (
+        0.5,
+        18,
+        0,
+        0,
+    )
+    assert stored["original"] == metrics(copied, "Original")["hash"]
+    content = torch.load(the(copied, "poison_digits/CF/*/last.ckpt"), weights_only=True)
+    assert len(content["cmu_lightning"]["reference"]) == len(content["DigitsDataModule"]["deleted"]) == 18
+    assert not any("original" in key or "teacher" in key for key in content["state_dict"])
+
+    folder = the(copied, "poison_digits/CF/*")
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()}
+    again = ["test", "--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "last.ckpt")]
+    capsys.readouterr()
+    assert main(again) == 0
+    assert "metrics.json" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()} == before
+
+    stored["acc_corr"] += 0.25
+    (folder / "metrics.json").write_text(json.dumps(stored))
+    assert main(again) == 1
+    assert "not the stored numbers: acc_corr" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_run_again(copied, fit, capsys):
+    checkpoint = the(copied, "poison_digits/Original/*/last.ckpt")
+    written = checkpoint.stat().st_mtime_ns
+    assert fit("--runs_dir", str(copied)) == 0
+    assert "was finished before" in capsys.readouterr().out
+    assert checkpoint.stat().st_mtime_ns == written
+
+
+def test_the_saved_config_gives_the_same_numbers(copied, tmp_path):
+    config = the(copied, "poison_digits/Original/*/config.yaml")
+    assert main(["fit", "--config", str(config), "--runs_dir", str(tmp_path / "again")]) == 0
+    assert same(state(tmp_path / "again"), state(copied))
+    one, other = metrics(copied, "Original"), metrics(tmp_path / "again", "Original")
+    for stored in (one, other):
+        del stored["seconds"], stored["environment"]
+    assert one == other
+    assert the(tmp_path / "again", "poison_digits/Original/*").name == config.parent.name
+
+
+def test_what_belongs_to_a_stage_does_not_change_its_original(copied, fit):
+    """Neither S_f nor the unlearner's seed or steps ask for another original; network, data and procedure do."""
+    more = (
+        "--data.seed",
+        "5",
+        "--model.seed",
+        "6",
+        "--procedure.unlearn_steps",
+        "3",
+        "--seed_everything",
+        "0",
+    )
+    assert fit(*CF, *more, "--runs_dir", str(copied)) == 0
+    assert metrics(copied, "CF")["original"] == metrics(copied, "Original")["hash"]
+    assert len(list(copied.glob("poison_digits/Original/*"))) == 1
+    hashes = set()
+    for change in (("--procedure.lr", "0.01"), ("--data.manipulation.seed", "1"), ("--data.val_size", "100")):
+        assert fit(*change, "--procedure.steps", "2", "--runs_dir", str(copied)) == 0
+    for path in copied.glob("poison_digits/Original/*"):
+        hashes.add(path.name)
+    assert len(hashes) == 4
+
+
+def test_seeds_are_resolved_recorded_and_honoured(tmp_path, fit):
+    folder = tmp_path / "r"
+    assert (
+        fit(
+            "--seed_everything",
+            "3",
+            "--data.manipulation.seed",
+            "4",
+            "--procedure.steps",
+            "2",
+            "--runs_dir",
+            str(folder),
+        )
+        == 0
+    )
+    stored = metrics(folder, "Original")
+    assert (stored["seed"], stored["original_seed"], stored["manipulation_seed"]) == (3, 3, 4)
+    config = yaml.safe_load(the(folder, "poison_digits/Original/*/config.yaml").read_text())
+    assert (
+        config["original_seed"],
+        config["model"]["init_args"]["seed"],
+        config["data"]["init_args"]["seed"],
+    ) == (3, 3, 3)
+    assert config["threads"] == torch.get_num_threads()
+
+
+def test_an_unfinished_original_goes_on_whatever_s_f_it_was_begun_with(copied, fit):
+    path = the(copied, "poison_digits/Original/*/metrics.json")
+    stored = json.loads(path.read_text())
+    shutil.rmtree(path.parent)
+    assert fit("--data.identified", "0.25", "--runs_dir", str(copied)) == 0
+    path.unlink()
+    assert fit(*CF, "--runs_dir", str(copied)) == 0
+    again = json.loads(path.read_text())
+    assert again | {"seconds": 0} == stored | {"seconds": 0}
+
+
+@pytest.mark.parametrize("method", ["ssd", "keep"])
+def test_clipped_originals_are_dampened_too(copied, fit, method):
+    clipped = ("--trainer.gradient_clip_val", "0.1", "--runs_dir", str(copied))
+    assert fit(*clipped, "--config", f"unlearn/{method}.yaml", "--data.identified", "0.5") == 0
+    assert len(list(copied.glob("poison_digits/Original/*/metrics.json"))) == 2
+    assert len(list(copied.glob("poison_digits/*/*/metrics.json"))) == 3
+
+
+def test_an_unfinished_run_goes_on(copied, fit):
+    """Killed after training but before it was measured: only the measuring is left."""
+    path = the(copied, "poison_digits/Original/*/metrics.json")
+    stored = json.loads(path.read_text())
+    path.unlink()
+    assert fit("--runs_dir", str(copied)) == 0
+    again = json.loads(path.read_text())
+    assert again == stored
+
+
+def test_weights_can_be_dropped(copied, fit):
+    assert fit(*CF, "--checkpoints", "none", "--runs_dir", str(copied)) == 0
+    assert metrics(copied, "CF")["dropped_checkpoint"] == "last.ckpt"
+    assert not list(copied.glob("poison_digits/CF/*/last.ckpt"))
+
+
+def test_load_gives_the_network(runs):
+    network = cmu_lightning.load(the(runs, "poison_digits/Original/*"))
+    assert isinstance(network, Linear)
+    assert not network.training
+    assert network(torch.zeros(2, 1, 12, 12)).shape == (2, 10)
+
+
+def test_configs_are_found_from_anywhere(tmp_path):
+    assert find_configs(["--config", "unlearn/cf.yaml", "-c=poison_digits.yaml"]) == [
+        f"--config={CONFIGS / 'unlearn/cf.yaml'}",
+        f"-c={CONFIGS / 'poison_digits.yaml'}",
+    ]
+    Path("mine.yaml").write_text("setting: mine")
+    assert find_configs(["--config", "mine.yaml"]) == ["--config=mine.yaml"]
+
+
+def test_what_a_config_says_can_be_taken_back(fit, tmp_path):
+    for at, null in enumerate((["--data.manipulation.size=null"], ["--data.manipulation.size", "null"])):
+        folder = str(tmp_path / str(at))
+        assert fit(*null, "--data.manipulation.fraction", "0.01", "--procedure.steps", "1", "--runs_dir", folder) == 0
+        assert metrics(Path(folder), "Original")["manipulated"] == 12
+    sorted_by_name = ["--config=a.yaml", "--model.augment=true", "--model.class_path=SSD", "--seed_everything=1"]
+    assert as_taken(sorted_by_name) == [sorted_by_name[at] for at in (0, 2, 1, 3)]
+    twice = ["--model.class_path=SSD", "--model.augment=true", "--model.class_path=LFSSD"]
+    assert as_taken(twice) == ["--model.class_path=LFSSD", "--model.augment=true"]
+    apart = ["--model.class_path=SSD", "--model.selection=5", "--config=unlearn/cf.yaml", "--model.class_path=SSD"]
+    assert as_taken(apart) == apart
+    overlaid = ["--model.augment=true", "--config=a.yaml", "--model.class_path=SSD"]
+    assert as_taken(overlaid) == overlaid
+    kept = ["--model.original", "null", "--threads=null", "--data.manipulation.size", "3"]
+    assert as_taken(kept) == ["--model.original=null", "--threads=null", "--data.manipulation.size=3"]
+    no_equals = ["fit", "--model.augment", "true", "--model.class_path", "SSD", "-c", "a.yaml", "--threads", "-1"]
+    assert as_taken(["fit", "--model.rewind", "--model.help", "--help"]) == [
+        *("fit", "--model.rewind=true", "--model.help", "--help")
+    ]
+    joined = ["fit", "--model.class_path=SSD", "--model.augment=true", "-c=a.yaml", "--threads=-1"]
+    assert as_taken(no_equals) == joined
+    assert as_taken(["--data.manipulation.flips", "{9:1,2:0}"]) == ["--data.manipulation.flips={9: 1,2: 0}"]
+    assert as_taken(["--network", "my.net"]) == as_taken(["--network=my.net"]) == ['--network={"class_path": "my.net"}']
+
+
+def test_settings_from_dot_env(tmp_path, fit, monkeypatch):
+    Path(".env").write_text("CMU_RUNS_DIR=from_env\nWANDB_MODE=online\n")
+    monkeypatch.setenv("CMU_RUNS_DIR", "")
+    monkeypatch.delenv("CMU_RUNS_DIR")
+    assert fit("--procedure.steps", "1") == 0
+    assert metrics(Path("from_env"), "Original")["hash"]
+    assert os.environ["WANDB_MODE"] == "disabled"  # the environment wins
+    monkeypatch.delenv("CMU_RUNS_DIR")
+
+
+SCRUB = ("--config", "poison_digits.yaml", "--config", "unlearn/scrub.yaml")
+
+
+def test_help_and_print_config(capsys, fit):
+    for arguments, says in {
+        ("fit", "--help"): "--procedure.unlearn_steps",
+        ("--help", "fit"): "{fit,test}",
+        ("fit", "--config", "poison_digits.yaml", "--compile", "--print_config"): "compile: true",
+        ("fit", *SCRUB, "--model.rewind", "--print_config"): "rewind: true",
+        ("--print_config", "fit", "--config", "poison_digits.yaml"): "setting: poison_digits",
+        ("fit", "-h"): "usage: python -m cmu_lightning [options] fit",
+        ("fit", "--config", "poison_digits.yaml", "--print_config"): "setting: poison_digits",
+    }.items():
+        with pytest.raises(SystemExit) as ended:
+            main(list(arguments))
+        assert ended.value.code in (0, None)
+        printed = capsys.readouterr()
+        assert says in printed.out
+        assert "Warning" not in printed.err
+
+
+def test_help_of_a_method_is_of_its_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.help", "Scrub"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: python -m cmu_lightning")
+    assert "--model.distill DISTILL" in printed
+    assert "torch.nn" not in printed  # of which there are hundreds
+    assert len(printed.splitlines()) < 80
+
+
+def test_an_original_says_that_it_knows_no_deletion_set(copied, fit, capsys):
+    assert fit("--data.identified", "0.5", "--runs_dir", str(copied)) == 0
+    assert "this is the original, of which no S_f is a part" in capsys.readouterr().err
+    assert fit(*CF, "--data.identified", "0.5", "--runs_dir", str(copied)) == 0
+    assert fit("--runs_dir", str(copied)) == 0
+    assert "this is the original" not in capsys.readouterr().err
+
+
+def test_a_single_callback_is_taken(fit, tmp_path):
+    assert fit("--runs_dir", str(tmp_path / "own"), "--trainer.callbacks", "LearningRateMonitor") == 0
+
+
+def test_checkpoints_of_other_runs_are_refused(copied, fit, capsys):
+    original = str(the(copied, "poison_digits/Original/*/last.ckpt"))
+    assert fit(*CF, "--ckpt_path", original, "--runs_dir", str(copied)) == 2
+    assert "give it as --model.original" in capsys.readouterr().err
+    assert fit(*CF, "--model.original", original, "--data.manipulation.seed", "1", "--runs_dir", str(copied)) == 2
+    assert "another draw of manipulated samples" in capsys.readouterr().err
+    assert fit(*CF, "--model.original", original, "--network", "ResNet9", "--network.in_channels", "1") == 2
+    assert "of another architecture" in capsys.readouterr().err
+    Path(original).write_bytes(Path(original).read_bytes()[:3000])
+    assert fit(*CF, "--model.original", original, "--runs_dir", str(copied)) == 2
+    assert "cannot be read as a checkpoint" in capsys.readouterr().err
+    assert not list(copied.glob("poison_digits/CF/*"))
+
+
+def test_a_finished_run_survives_whatever_is_missing(copied, fit, capsys):
+    folder = the(copied, "poison_digits/Original/*")
+    (folder / "config.yaml").unlink()
+    assert fit("--runs_dir", str(copied)) == 0
+    assert (folder / "last.ckpt").exists()
+    (folder / "metrics.json").write_text("[]")
+    assert fit("--runs_dir", str(copied)) == 2
+    assert "metrics.json is damaged" in capsys.readouterr().err
+    assert (folder / "last.ckpt").exists()
+
+
+def test_a_config_of_another_run_is_refused(copied, fit, capsys):
+    assert fit(*CF, "--runs_dir", str(copied)) == 0
+    config, checkpoint = (the(copied, f"poison_digits/{name}") for name in ("Original/*/config.yaml", "CF/*/last.ckpt"))
+    assert main(["test", "--config", str(config), "--ckpt_path", str(checkpoint)]) == 2
+    assert "is of another run than the config" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_and_the_same_command_goes_on(copied, fit, capsys, monkeypatch):
+    def full(trainer, path, weights_only):
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    arguments = (*CF, "--runs_dir", str(copied))
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning.pytorch.Trainer.save_checkpoint", full)
+        assert fit(*arguments) == 2
+    assert "error: there is no room to write ([Errno 28]" in capsys.readouterr().err
+    assert not list(copied.glob("poison_digits/CF/*/*ckpt*"))
+    assert fit(*arguments) == 0
+    assert metrics(copied, "CF")["method"] == "CF"
+
+
+def test_an_older_checkpoint_outlives_a_full_disk(tmp_path):
+    def full(path, weights_only):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    last = tmp_path / "last.ckpt"
+    last.write_bytes(b"whole")
+    with pytest.raises(OSError, match="No space"):
+        save_whole(SimpleNamespace(save_checkpoint=full, is_global_zero=True), last, weights_only=True)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("last.ckpt", b"whole")]
+
+
+def test_a_run_that_diverged_is_no_result(copied, fit, capsys):
+    scrub = ("--config", "unlearn/scrub.yaml", "--data.identified", "0.5", "--model.lr", "1e30")
+    for diverging in (("--procedure.lr", "1e30"), scrub):
+        assert fit("--runs_dir", str(copied), *diverging) == 2
+        assert "error: training diverged to weights that are not finite" in capsys.readouterr().err
+    assert len(list(copied.rglob("metrics.json"))) == 1
+
+
+def test_an_original_given_by_its_path_keeps_its_seed_and_is_asked_again(copied, fit):
+    assert fit("--runs_dir", "other", "--seed_everything", "1", "--data.manipulation.seed", "0") == 0
+    (given,) = Path("other").glob("poison_digits/Original/*/last.ckpt")
+    arguments = [*CF, "--runs_dir", str(copied), "--model.original"]
+    assert fit(*arguments, str(given)) == 0
+    stored = metrics(copied, "CF")
+    assert (stored["seed"], stored["original_seed"], stored["model_seed"]) == (0, 1, 0)
+    finished = {path.name: is_finished(path.name, copied) for path in (copied / ".sweep/asked").iterdir()}
+    assert sorted(finished.values()) == [False, True], "other weights may lie at the path by now"
+
+
+def test_ctrl_c_is_said(copied, fit, capsys, monkeypatch):
+    def interrupted(self, batch):
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("cmu_lightning.unlearning.CF.loss", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        fit(*CF, "--runs_dir", str(copied))
+    signal.signal(signal.SIGINT, handler)
+    assert ended.value.code == 130
+    assert "interrupted: the same command again goes on" in capsys.readouterr().err
+
+
+def test_a_command_has_a_parser_of_its_own_alone(monkeypatch):
+    for arguments, known in ((["fit", "--threads", "1"], {"fit"}), (["test"], {"test"}), ([], {"fit", "test"})):
+        monkeypatch.setattr(sys, "argv", ["cmu_lightning", *arguments])
+        assert CLI.subcommands().keys() == known

@@ -1,0 +1,199 @@
+"""Wrong input, said in one sentence with exit code 2; nothing is left behind."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cmu_lightning.cli.fit import main
+from cmu_lightning.cli.messages import one_sentence
+from cmu_lightning.parsing import CONFIGS
+from cmu_lightning.unlearning import CF as Fine
+from tests.helpers.run_files import CF
+
+
+class Untyped(Fine):
+    """As one writes it first."""
+
+    def __init__(self, network, procedure, original=None, seed=None):
+        super().__init__(network, procedure, original, seed)
+
+
+WRONG = {
+    "an unknown key": (["--data.identifed", "0.5"], "no option 'identifed'"),
+    "an abbreviated key": (["--procedure.step", "3"], "unrecognized arguments: --procedure.step"),
+    "a misspelt config": (
+        ["--config", "unlearn/cff.yaml"],
+        r"no config unlearn/cff.yaml, .* unlearn/cf.yaml",
+    ),
+    "a config without its ending": (["--config", "unlearn/cf"], "no config unlearn/cf: give unlearn/cf.yaml"),
+    "a fraction over 1": (["--data.identified", "1.5"], "identified=1.5 is not in"),
+    "more samples than there are": (["--data.manipulation.size", "3000"], "3000 samples .* has 1197"),
+    "a class that does not exist": (["--data.manipulation.target", "12"], "label 12 .* 0 to 9"),
+    "a number that is none": (["--procedure.lr", "fast"], "procedure.lr=fast is not possible: give a number"),
+    "an unknown class": (["--model", "Foo"], "--model: there is no class Foo, check its spelling"),
+    "an unknown manipulation": (["--data.manipulation", "Foo"], "--data.manipulation: there is no class Foo"),
+    "a misspelt method": (["--model", "Scrubb"], r"there is no class Scrubb, did you mean Scrub\? check its spelling"),
+    "a misspelt manipulation": (["--data.manipulation", "Posion"], r"no class Posion, did you mean Poison\?"),
+    "a misspelt option": (["--data.identifed", "1"], r"no option 'identifed', did you mean identified\? check its"),
+    "a misspelt option of a method": (
+        ["--config", "unlearn/scrub.yaml", "--model.distil", "1"],
+        r"Scrub: there is no option 'distil', did you mean distill\?",
+    ),
+    "a folder for a config": (["--config", "/"], "the config / is not a file: give a YAML file"),
+    "an option without its value": (["--data.identified"], "data.identified=True is not possible: give a number"),
+    "an empty value": (["--data.identified="], "data.identified= is not possible: give a number"),
+    "an abstract manipulation": (
+        ["--data.manipulation", "Manipulation"],
+        "--data.manipulation: no class is named yet, give the options of one after",
+    ),
+    "no such choice": (
+        ["--data.manipulation.position", "middle"],
+        "data.manipulation.position=middle is not possible: give one of 'top-left', 'top-right'",
+    ),
+    "an unknown precision": (
+        ["--trainer.precision", "17"],
+        "trainer.precision=17 is not possible: give one of 64, .* or one of",
+    ),
+    "an unknown argument": (["--foo"], "unrecognized arguments: --foo; check their spelling"),
+    "an unknown option of the network": (
+        ["--network.widht", "3"],
+        "no option 'widht', .*--help; what a function takes",
+    ),
+    "a key that does not exist": (["--config", "key.yaml"], "no option 'sead_everything', check its spelling"),
+    "a config of no options": (["--config", "list.yaml"], "list.yaml holds no mapping"),
+    "an unknown strategy": (
+        ["--trainer.strategy", "foo"],
+        r"\(accelerator=\S+, devices=\S+, strategy=foo\): You selected",
+    ),
+    "a size that is none": (
+        ["--data.manipulation.size", "x"],
+        "data.manipulation.size=x is not possible: give a whole number",
+    ),
+    "a pattern that is no seed": (
+        ["--data.manipulation", "Blended", "--data.manipulation.size", "36", "--data.manipulation.pattern", "-1"],
+        "-1 is not a seed",
+    ),
+    "nothing to measure": (["--trainer.limit_test_batches", "0"], "limit_test_batches=0 leaves nothing"),
+    "a network of negative width": (["--network", "ResNet9", "--network.width", "-4"], "network.width=-4"),
+    "a length of the trainer's": (["--trainer.max_steps", "3"], "trainer.max_steps=3 .* procedure.steps"),
+    "a callback that changes steps": (
+        ["--trainer.callbacks+=GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{0: 4}"],
+        "GradientAccumulationScheduler would change what a step is: .* procedure.batch_size",
+    ),
+    "a callback of one's own that does": (
+        ["--trainer.callbacks+=tests.test_stages.Own", "--trainer.callbacks.scheduling", "{0: 4}"],
+        "the callback Own would change what a step is",
+    ),
+    "a method without types": (
+        ["--model", "tests.test_mistakes.Untyped"],
+        r"tests.test_mistakes.Untyped takes network without a type, .* write network: Callable\[\[\], nn.Module\]",
+    ),
+    "averages of one epoch": (
+        ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "0.1"],
+        "StochasticWeightAveraging averages over epochs",
+    ),
+    "no labels": (["--data.val_labels", "null"], "data.val_labels=null is not possible: leave it out for its default"),
+    "no patch": (["--data.manipulation.patch", "null"], "data.manipulation.patch=null is not possible"),
+    "no width": (["--network", "ResNet9", "--network.width", "null"], "network.width=null is not possible"),
+    "no weight": ([*CF, "--model", "SSD", "--model.selection", "null"], "model.selection=null is not possible"),
+    "weights of other classes": (
+        ["--network", "torchvision.models.resnet18", "--network.weights", "DEFAULT"],
+        "torchvision.models.resnet18 cannot make a network .*'num_classes' expected value 1000.*change the options",
+    ),
+    "a second sharding": (["--trainer.use_distributed_sampler", "true"], "use_distributed_sampler=True"),
+    "a negative seed": (["--seed_everything", "-3"], "seed_everything=-3"),
+    "an original's model.seed": (["--model.seed", "3"], "model.seed=3 .* --original_seed"),
+    "a network for other images": (["--network.pixels", "100"], "does not take images of shape"),
+    "a network for other classes": (["--network.num_classes", "7"], r"shape \(7,\) for the 10 classes"),
+    "an original for an original": (
+        ["--model.original", "nothing.ckpt"],
+        "model.original is not of an original: name a method before it",
+    ),
+    "a key twice": (["--config", "twice.yaml"], "twice.yaml says steps twice, again in line 3: leave one"),
+    "data that are none": (["--config", "data.yaml"], "data=3 is not possible: give a class_path of a Corrupted"),
+    "a module that does not exist": (["--model", "nowhere.Stripe"], "there is no module nowhere, check"),
+    "a network for no memory": (["--network", "ResNet9", "--network.width", "999999999"], "memory ran out .* network"),
+    "a momentum over 1": (["--procedure.momentum", "1"], "procedure.momentum=1.0 is not possible: give 0 or more"),
+    "a config with tabs": (["--config", "tab.yaml"], r"tab.yaml is not YAML \(.*line 2, column 1"),
+    "a missing original": ([*CF, "--model.original", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
+    "a negative seed of the original": (["--original_seed", "-1"], "original_seed=-1"),
+    "a negative seed of S_m": (["--data.manipulation.seed", "-1"], "data.manipulation.seed=-1"),
+    "no threads": (["--threads", "0"], "threads=0"),
+    "a setting outside the runs folder": (["--setting", "../x"], r"setting=\.\./x"),
+    "a setting without a name": (["--setting", ""], "setting= names a folder"),
+    "an accelerator that does not exist": (["--trainer.accelerator", "foo"], "accelerator='foo'"),
+    "clipping to less than nothing": (["--trainer.gradient_clip_val", "-1"], "gradient_clip_val=-1"),
+    "clipping to no number": (["--trainer.gradient_clip_val", ".nan"], "gradient_clip_val=nan"),
+    "a logger that is not installed": (
+        ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", "."],
+        "`tensorboardX` is available",
+    ),
+    "a logger without a place": (
+        ["--trainer.logger", "TensorBoardLogger"],
+        "--trainer.logger: TensorBoardLogger: the following arguments are required: save_dir$",
+    ),
+    "an infinite weight": ([*CF, "--model", "Scrub", "--model.distill", ".nan"], "distill >= 0, .* not distill=nan"),
+    "validation every 0 steps": (["--trainer.val_check_interval", "0"], "val_check_interval=0"),
+    "a trigger larger than the image": (["--data.manipulation.patch", "13"], "13 pixels .* 12x12"),
+    "a trigger of other channels": (["--data.manipulation.value", "[1,1,1]"], "3 numbers for 1 channels"),
+    "an empty config": (["--config", "empty.yaml"], "empty.yaml is empty"),
+    "a config that is no text": (["--config", "binary.yaml"], "binary.yaml is not text"),
+    "a config as an original": ([*CF, "--model.original", str(CONFIGS / "poison_digits.yaml")], "is refused"),
+    "a missing checkpoint": (["--ckpt_path", "nothing.ckpt"], "no checkpoint nothing.ckpt"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_in_one_sentence(case, fit, capsys):
+    Path("empty.yaml").write_text("")
+    Path("binary.yaml").write_bytes(bytes(range(128, 256)))
+    Path("tab.yaml").write_text("data:\n\tinit_args: {}\n")
+    Path("twice.yaml").write_text("procedure:\n  steps: 3\n  steps: 4\n")
+    Path("data.yaml").write_text("data: 3\n")
+    Path("list.yaml").write_text("- 1\n")
+    Path("key.yaml").write_text("sead_everything: 3\n")
+    arguments, says = WRONG[case]
+    assert fit("--runs_dir", "runs", *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert error.count("\n") == 0
+    assert "Traceback" not in error
+    assert re.search(says, error), error
+    left = [path for path in Path("runs").rglob("*") if ".locks" not in path.parts]
+    assert left == []
+
+
+def test_stopping_early_by_what_is_not_logged(fit, capsys):
+    watching = ["--trainer.callbacks+=EarlyStopping", "--trainer.callbacks.monitor", "loss"]
+    assert fit(*watching, "--procedure.steps", "2", "--trainer.val_check_interval", "1", "--runs_dir", "runs") == 2
+    assert (
+        "error: EarlyStopping watches `loss`, which this stage does not log: give one of `val"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_runs_folder_that_cannot_be_written(fit, capsys):
+    Path("file").write_text("")
+    assert fit("--runs_dir", "file/runs") == 2
+    assert "nothing can be written to file/runs" in capsys.readouterr().err
+
+
+def test_no_data_and_no_network(capsys, monkeypatch):
+    def unreachable(*arguments, **more):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", unreachable)
+    assert main(["fit", "--config", "poison_cifar10.yaml", "--config", "trainer/smoke.yaml"]) == 2
+    assert "could not be downloaded (no route to host)" in capsys.readouterr().err
+    assert not list(Path("runs").rglob("metrics.json"))
+
+
+def test_test_needs_a_checkpoint(capsys):
+    assert main(["test", "--config", "poison_digits.yaml"]) == 2
+    assert "give --ckpt_path" in capsys.readouterr().err
+
+
+def test_long_complaints_become_one_line():
+    message = 'Parser key "data":\n  Does not validate against any of the Union subtypes\n  Errors:\n    - bad value\n'
+    assert one_sentence(message) == "--data: bad value"

@@ -1,0 +1,101 @@
+"""What a run says of one's own classes, whose files its hash does not know."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cmu_lightning.experiment import identity
+from cmu_lightning.experiment.identity import own_sources
+from cmu_lightning.parsing import PACKAGE
+
+CODE = """
+from cmu_lightning.unlearning import CF
+from tests.helpers.networks import Linear
+
+
+class Mine(CF):
+    pass
+
+
+def network(num_classes: int = 10, function: str = "relu"):
+    return Linear(144, num_classes)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{PACKAGE.parent}")  # of the original on demand
+    path = tmp_path / "edited.py"
+    path.write_text(CODE)
+    return path
+
+
+def test_edited_classes_are_told_of_and_their_runs_stay(mine, fit, capsys):
+    arguments = ["--network", "edited.network", "--model", "edited.Mine", "--data.identified", "0.5"]
+    assert fit(*arguments, "--runs_dir", "runs") == 0
+    stored = [json.loads(path.read_text()) for path in sorted(Path("runs").glob("*/*/*/metrics.json"))]
+    assert [set(run["environment"]["source"]) for run in stored] == [
+        {"edited.Mine", "edited.network"},
+        {"edited.network"},
+    ]
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*.json")}
+    capsys.readouterr()
+
+    assert fit(*arguments, "--runs_dir", "runs") == 0
+    assert "has changed" not in capsys.readouterr().err
+
+    mine.write_text(CODE.replace("pass", "lr = 0.1"))
+    identity._digest.cache_clear()  # as another process would have it
+    assert fit(*arguments, "--runs_dir", "runs") == 0
+    said = capsys.readouterr().err
+    assert said.count("has changed since runs/poison_digits/Mine/0-") == 2
+    assert "the file of edited.Mine has changed" in said
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*.json")} == before
+
+    assert fit(*arguments, "--model.seed", "5", "--runs_dir", "runs") == 0
+    assert "the file of edited.network has changed since runs/poison_digits/Original/0-" in capsys.readouterr().err
+
+
+def test_classes_of_packages_are_not_ones_own():
+    parts = [{"class_path": name} for name in ("cmu_lightning.unlearning.CF", "torch.nn.Linear", "json.JSONDecoder")]
+    assert own_sources({"a": parts, "b": {"function": "relu"}}) == {}
+    assert set(own_sources({"a": {"b": [{"class_path": "tests.helpers.networks.Linear"}]}})) == {
+        "tests.helpers.networks.Linear"
+    }
+
+
+FLOWERS = """
+import torch
+from cmu_lightning.data import CorruptedDataModule, Split
+
+
+class Flowers(CorruptedDataModule):
+    dataset, num_classes, mean, std, padding, flip = "flowers", 10, (0.5,), (0.5,), 0, False
+
+    def load(self):
+        value = int((self.root / "value").read_text())
+        images = torch.arange(60 * 144).reshape(60, 12, 12, 1).mul(value).remainder(251).byte()
+        return Split(images, torch.arange(60) % 10), None, Split(images[:20], torch.arange(20) % 10)
+"""
+
+
+def test_a_finished_run_of_other_data_is_not_taken_for_done(mine, fit, monkeypatch, capsys):
+    """The hash knows no paths, and a class of one's own may say nothing of its files."""
+    mine.with_name("flowers.py").write_text(FLOWERS)
+    for place, value in (("a", 3), ("b", 3), ("c", 7)):
+        Path(place).mkdir()
+        Path(place, "value").write_text(str(value))
+    config = "{class_path: flowers.Flowers, init_args: {manipulation: {class_path: Poison, init_args: {size: 9}}}}"
+    Path("flowers.yaml").write_text(f"data: {config}\n")
+    arguments = ["--config", "flowers.yaml", "--data.val_size", "10", "--runs_dir", "runs"]
+    assert fit(*arguments, "--data.root", "a") == 0
+    assert fit(*arguments, "--data.root", "b") == 0
+    assert "was finished before" in capsys.readouterr().out
+    monkeypatch.setenv("CMU_DATA_DIR", "c")
+    for place in (["--data.root", "c"], []):
+        assert fit(*arguments, *place) == 2
+        assert "is of other data than those in c: give another --setting" in capsys.readouterr().err
+    assert len(list(Path("runs").glob("*/*/*/metrics.json"))) == 1

@@ -11,9 +11,9 @@ LIGHT = {
     "sweep": "cmu_lightning.sweep.command",
     "report": "cmu_lightning.report.command",
     "dashboard": "cmu_lightning.dashboard.command",
-    "repair": "cmu_lightning.repair.command",
-    "predict": "cmu_lightning.serving.predict",
-    "export": "cmu_lightning.serving.export",
+    "repair": "cmu_lightning.deploy.repair",
+    "predict": "cmu_lightning.deploy.predict",
+    "export": "cmu_lightning.deploy.export",
 }
 """Commands that start at once, for they need no torch or not until it is known what for; others are LightningCLI's."""
 

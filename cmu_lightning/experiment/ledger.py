@@ -24,7 +24,7 @@ NO_IDENTITY = ("--runs_dir", "--checkpoints")
 NAMED = re.compile(r":[ \t]*['\"]?([\w./-]+\.ya?ml)\b")
 """In a config, the file that holds a part of it."""
 
-OTHER_COMMANDS = ("sweep", "report", "repair", "serving", "dashboard")
+OTHER_COMMANDS = ("sweep", "report", "deploy", "dashboard")
 """Folders that `fit` imports nothing from."""
 
 

@@ -1,4 +1,4 @@
-"""The tutorial, from its first file to its last."""
+"""The tutorial docs/own_model.md, from its first file to its last, by the commands as a reader types them."""
 
 import csv
 import json
@@ -17,13 +17,14 @@ from tests.helpers.forked_commands import ran
 TUTORIAL = PACKAGE.parent / "docs/own_model.md"
 
 
-def said(command: str) -> str:
-    """By a command of the page."""
+def output_of(command: str) -> str:
+    """Run a command of the page, and return what it prints."""
     ended = ran(command)
     assert ended.code == 0, f"{command}: {ended.err}"
     return ended.out
 
 
+@pytest.mark.slow
 def test_the_tutorial(tmp_path, monkeypatch):
     text = TUTORIAL.read_text()
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
@@ -34,38 +35,40 @@ def test_the_tutorial(tmp_path, monkeypatch):
     commands = [line for kind, content in blocks if not kind for line in content.splitlines()]
     first, install, images, train, repair, result, scrub, predict, export = commands
     assert (install, images, train) == ("pip install '.[export]'", "python images.py", "python train.py")
-    said(images)
+    output_of(images)
     assert len(list(Path("images/train").glob("*/*.png"))) == 1200
-    said(train)
+    output_of(train)
     assert first == repair == "python -m cmu_lightning repair --config mine.yaml --model.original model.pt"
-    said(repair)
-    told = json.loads(Path("runs/mine/repaired.json").read_text())
-    assert len(told["candidates"]) == 12
+    output_of(repair)
+    choice = json.loads(Path("runs/mine/repaired.json").read_text())
+    assert (len(choice["candidates"]), choice["failed"]) == (12, {})
+    methods = {each["method"] for each in (choice["original"], *choice["candidates"])}
+    assert methods == {"Keep", "Potion", "ASSD", "SSD", "CF", "Scrub", "BadT"}
     assert "12 candidates" in text
-    assert told["candidates"][[each["run"] for each in told["candidates"]].index(told["run"])]["method"] == "Potion"
+    assert {each["run"]: each["method"] for each in choice["candidates"]}[choice["run"]] == "Potion"
     assert "> Potion is chosen: of 12 candidates" in text
-    original, repaired = (list(map(float, line.split()[-2:])) for line in said(result).splitlines())
+    original, repaired = (list(map(float, line.split()[-2:])) for line in output_of(result).splitlines())
     assert original[0] > 0.9
     assert original[1] < 0.3
     assert repaired[0] > 0.85
     assert repaired[1] > 0.7
-    said(scrub)
+    output_of(scrub)
     assert len(list(Path("runs/mine/Scrub").iterdir())) == 3
-    said(predict.replace("RUN", told["run"]))
+    output_of(predict.replace("RUN", choice["run"]))
     with Path("predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     flagged = [row for row in rows if row["split"] == "deleted"]
     assert sorted(row["name"] for row in flagged) == sorted(Path("flagged.csv").read_text().split()[1:])
     assert sum(row["changed"] == "true" for row in flagged) > len(flagged) / 2
-    said(export.replace("RUN", told["run"]))
+    output_of(export.replace("RUN", choice["run"]))
     with pytest.raises(UserError, match=r"Potion/\S+ needs my_net.Net, which is not found .*: be in the folder"):
-        cmu_lightning.load(told["run"])
+        cmu_lightning.load(choice["run"])
     monkeypatch.syspath_prepend(str(tmp_path))
     inputs = torch.randn(5, 1, 16, 16)
     session = onnxruntime.InferenceSession("FOLDER/model.onnx", providers=["CPUExecutionProvider"])
     (theirs,) = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
     with torch.no_grad():
-        ours = cmu_lightning.load(told["run"])(inputs)
+        ours = cmu_lightning.load(choice["run"])(inputs)
     assert (ours - torch.from_numpy(theirs)).abs().max() < 1e-4
 
 

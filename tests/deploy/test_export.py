@@ -1,9 +1,10 @@
-"""Files for other programs."""
+"""An export: weights, ONNX file and model card."""
 
 import json
 import re
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,29 +16,20 @@ from torch import nn
 
 import cmu_lightning
 from cmu_lightning.__main__ import main
+from cmu_lightning.deploy import export
+from cmu_lightning.deploy.export import largest_difference, write_onnx
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9, WideResNet
-from cmu_lightning.serving.formats import largest_difference, write_onnx
-from tests.helpers.networks import Linear
+from tests.helpers.finished import CodeOnLoading, assert_refused, run_folder
 
 FILES = ["README.md", "model.onnx", "model.safetensors"]
-
-
-def the(folder: Path, method: str = "CF") -> Path:
-    (found,) = folder.glob(f"poison_digits/{method}/*")
-    return found
 
 
 @pytest.fixture(scope="module")
 def exported(unlearned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported") / "to" / "model"
-    assert main(["export", str(the(unlearned)), "--out", str(folder)]) == 0
+    assert main(["export", str(run_folder(unlearned)), "--out", str(folder)]) == 0
     return folder
-
-
-@pytest.fixture
-def copied(unlearned: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(unlearned, tmp_path / "runs"))
 
 
 def test_three_files_and_nothing_else(exported):
@@ -46,7 +38,7 @@ def test_three_files_and_nothing_else(exported):
 
 
 def test_the_weights_are_the_runs_bit_for_bit(exported, unlearned):
-    state = torch.load(the(unlearned) / "last.ckpt", weights_only=True)["state_dict"]
+    state = torch.load(run_folder(unlearned) / "last.ckpt", weights_only=True)["state_dict"]
     given = load_file(exported / "model.safetensors")
     assert {f"network.{name}" for name in given} == state.keys()
     for name, value in given.items():
@@ -56,7 +48,7 @@ def test_the_weights_are_the_runs_bit_for_bit(exported, unlearned):
 
 def test_onnx_gives_the_networks_logits(exported, unlearned):
     session = onnxruntime.InferenceSession(exported / "model.onnx")
-    network = cmu_lightning.load(the(unlearned))
+    network = cmu_lightning.load(run_folder(unlearned))
     assert [each.name for each in (*session.get_inputs(), *session.get_outputs())] == ["images", "logits"]
     for count in (1, 3, 50):
         images = torch.randn(count, 1, 12, 12, generator=torch.Generator().manual_seed(count))
@@ -67,7 +59,7 @@ def test_onnx_gives_the_networks_logits(exported, unlearned):
 def test_the_card_holds_the_numbers(exported, unlearned):
     text = (exported / "README.md").read_text()
     stored, original = (
-        json.loads((the(unlearned, method) / "metrics.json").read_text()) for method in ("CF", "Original")
+        json.loads((run_folder(unlearned, method) / "metrics.json").read_text()) for method in ("CF", "Original")
     )
     cells = {}
     for line in text.splitlines():
@@ -113,61 +105,54 @@ def test_the_cards_code_runs(exported, copied, monkeypatch):
 def test_an_earlier_export_is_replaced_whole(exported, runs):
     out = Path(shutil.copytree(exported, "mine"))
     (out / "model.onnx").write_text("old")
-    assert main(["export", str(the(runs, "Original")), "--out", "mine"]) == 0
+    assert main(["export", str(run_folder(runs, "Original")), "--out", "mine"]) == 0
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert sorted(path.name for path in Path().iterdir()) == ["mine"]
     assert onnxruntime.InferenceSession(out / "model.onnx")
     text = (out / "README.md").read_text()
-    assert "what the manipulation did is in it" in text
+    assert "the effect of the manipulation is in it" in text
     assert "selection_score" not in text
     assert "`steps=40`" in text
     assert "unlearn_steps" not in text
 
 
-def test_a_destroyed_model_is_called_so_and_a_lost_original_is_told(copied, monkeypatch):
-    run = the(copied)
+@pytest.fixture
+def same_onnx(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every export gets the ONNX file of `exported`, which takes no time to write."""
+
+    def copy(network: nn.Module, images: torch.Tensor, path: Path) -> None:
+        shutil.copy(exported / "model.onnx", path)
+
+    monkeypatch.setattr(export, "write_onnx", copy)
+
+
+@pytest.mark.usefixtures("same_onnx")
+def test_the_card_names_a_destroyed_model_a_missing_comparison_and_a_lost_original(copied, monkeypatch):
+    run = run_folder(copied)
     stored = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps(stored | {"val_acc": 0.1}))
-    monkeypatch.setattr("cmu_lightning.serving.formats.find_spec", lambda name: None)
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxruntime" else find_spec(name))
     assert main(["export", str(run), "--out", "mine"]) == 0
     text = Path("mine/README.md").read_text()
     assert "this model is destroyed**" in text
     assert "was not compared with the network" in text
-    shutil.rmtree(the(copied, "Original"))
+    shutil.rmtree(run_folder(copied, "Original"))
     assert main(["export", str(run), "--out", "mine"]) == 0
     text = Path("mine/README.md").read_text()
-    assert "original's numbers were not at hand" in text
+    assert "numbers of the original were not found" in text
     assert "| `val_acc` | validation accuracy | 0.1000 |" in text
 
 
-class Code:
-    def __reduce__(self):
-        return (Path("was_here").touch, ())
-
-
-def refused(arguments: list[str], says: str, capsys) -> None:
-    capsys.readouterr()
-    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
-    assert main(["export", *arguments]) == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ")
-    assert "\n" not in error
-    assert re.search(says, error), error
-    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
-
-
 def test_a_checkpoint_that_runs_code_is_refused(copied, capsys):
-    run = the(copied)
-    torch.save({"state_dict": Code()}, run / "last.ckpt")
-    refused([str(run), "--out", "mine"], "last.ckpt is refused", capsys)
+    run = run_folder(copied)
+    torch.save({"state_dict": CodeOnLoading()}, run / "last.ckpt")
+    assert_refused(["export", str(run), "--out", "mine"], "last.ckpt is refused", capsys)
 
 
-def test_an_onnx_file_that_does_something_else(unlearned, capsys, monkeypatch):
-    def another(network: nn.Module, images: torch.Tensor, path: Path) -> None:
-        write_onnx(Linear(144, 10).eval(), images, path)
-
-    monkeypatch.setattr("cmu_lightning.serving.formats.write_onnx", another)
-    refused([str(the(unlearned)), "--out", "new/mine"], "ONNX file of Linear gives logits that differ by", capsys)
+@pytest.mark.usefixtures("same_onnx")
+def test_an_onnx_file_of_another_network_is_refused(unlearned, capsys):
+    arguments = ["export", str(run_folder(unlearned, "Original")), "--out", "new/mine"]
+    assert_refused(arguments, "ONNX file of Linear gives logits that differ by", capsys)
 
 
 class Undecided(nn.Module):
@@ -199,17 +184,17 @@ def test_the_projects_networks(network, shape, tmp_path, capfd):
 WRONG = {
     "no run": (["nowhere", "--out", "new"], "no run folder nowhere"),
     "no folder": (["RUN"], "required: --out"),
-    "a folder of other things": (["RUN", "--out", "full"], "--out full holds notes.txt, which is not of an earlier"),
+    "a folder of other things": (["RUN", "--out", "full"], "--out full holds notes.txt, which no earlier export"),
     "an export and more": (["RUN", "--out", "more"], "--out more holds notes.txt"),
-    "half an export": (["RUN", "--out", "half"], "--out half is no whole earlier export"),
+    "half an export": (["RUN", "--out", "half"], "--out half holds only part of an export"),
     "a file": (["RUN", "--out", "full/notes.txt"], "notes.txt is a file"),
     "a file above": (["RUN", "--out", "full/notes.txt/new"], "notes.txt/new cannot be written"),
-    "where one is": (["RUN", "--out", "."], "is the folder that you are in"),
+    "where one is": (["RUN", "--out", "."], "is the current folder"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_said_in_one_sentence(case, unlearned, exported, capsys):
+def test_a_mistake_is_reported_in_one_sentence(case, unlearned, exported, capsys):
     for folder in ("full", "more", "half"):
         Path(folder).mkdir()
     shutil.copytree(exported, "more", dirs_exist_ok=True)
@@ -217,11 +202,12 @@ def test_what_is_wrong_is_said_in_one_sentence(case, unlearned, exported, capsys
     Path("more/notes.txt").write_text("mine")
     Path("half/README.md").write_text("mine")
     arguments, says = WRONG[case]
-    refused([str(the(unlearned)) if each == "RUN" else each for each in arguments], says, capsys)
+    run = str(run_folder(unlearned))
+    assert_refused(["export", *(run if each == "RUN" else each for each in arguments)], says, capsys)
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript", "safetensors"])
 def test_without_the_extra(name, unlearned, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     says = rf"export needs {name}: pip install 'cmu-lightning\[export\]'"
-    refused([str(the(unlearned)), "--out", "new"], says, capsys)
+    assert_refused(["export", str(run_folder(unlearned)), "--out", "new"], says, capsys)

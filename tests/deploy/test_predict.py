@@ -1,8 +1,7 @@
-"""Predictions before and after, as a CSV file."""
+"""Predictions of a run and of its original, as a CSV file."""
 
 import csv
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -14,43 +13,35 @@ from sklearn.datasets import load_digits
 from cmu_lightning.__main__ import main
 from cmu_lightning.data import DigitsDataModule
 from cmu_lightning.data.sampling import held_out
+from cmu_lightning.deploy.predict import find_images
+from cmu_lightning.errors import UserError
+from tests.helpers.finished import CodeOnLoading, assert_refused, run_folder
 from tests.helpers.networks import Linear
 
 CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")
 
 
-@pytest.fixture
-def copied(unlearned: Path, tmp_path: Path) -> Path:
-    """Runs of a test's own."""
-    return Path(shutil.copytree(unlearned, tmp_path / "runs"))
-
-
-def the(folder: Path, method: str = "CF") -> Path:
-    (found,) = folder.glob(f"poison_digits/{method}/*")
-    return found
-
-
-def read(path: str = "predictions.csv") -> list[dict[str, str]]:
+def read_rows(path: str = "predictions.csv") -> list[dict[str, str]]:
     with Path(path).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
-def network(run: Path) -> Linear:
-    made = Linear(144, 10)
+def load_linear(run: Path) -> Linear:
+    network = Linear(144, 10)
     state = torch.load(run / "last.ckpt", weights_only=True)["state_dict"]
-    made.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
-    return made.eval()
+    network.load_state_dict({key.removeprefix("network."): value for key, value in state.items()})
+    return network.eval()
 
 
-def expected(run: Path, images: torch.Tensor) -> tuple[list[int], list[float]]:
-    """Of images (n, 12, 12) from 0 to 1, by hand."""
+def expected_predictions(run: Path, images: torch.Tensor) -> tuple[list[int], list[float]]:
+    """Return classes and probabilities of images (n, 12, 12) from 0 to 1, without the package."""
     with torch.no_grad():
-        probabilities = network(run)(((images - 0.1357) / 0.2930).unsqueeze(1)).softmax(1)
+        probabilities = load_linear(run)(((images - 0.1357) / 0.2930).unsqueeze(1)).softmax(1)
     return probabilities.argmax(1).tolist(), probabilities.max(1).values.tolist()
 
 
-def digits(checkpoint: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """S_tr and validation images as the run's checkpoint says that they are, without the package's pixels."""
+def digits_of(checkpoint: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the images of S_tr and of validation as the run's checkpoint describes them, each (n, 12, 12)."""
     data = DigitsDataModule.__new__(DigitsDataModule)
     train = data.load()[0]
     held = held_out(train.labels, 203)
@@ -60,17 +51,17 @@ def digits(checkpoint: dict) -> tuple[torch.Tensor, torch.Tensor]:
     return retained, validation
 
 
-def agree(rows: list[dict[str, str]], column: str, run: Path, images: torch.Tensor) -> None:
-    classes, probabilities = expected(run, images)
+def assert_predicted(rows: list[dict[str, str]], column: str, run: Path, images: torch.Tensor) -> None:
+    classes, probabilities = expected_predictions(run, images)
     assert [int(row[column]) for row in rows] == classes
     given = [float(row[f"{column}_probability"]) for row in rows]
     assert given == pytest.approx(probabilities, abs=2e-6)
 
 
 def test_every_sample_before_and_after(unlearned, capsys):
-    run = the(unlearned)
+    run = run_folder(unlearned)
     assert main(["predict", str(run)]) == 0
-    rows = read()
+    rows = read_rows()
     state = torch.load(run / "last.ckpt", weights_only=True)["DigitsDataModule"]
     trained, validated = rows[:1197], rows[1197:]
     held = held_out(DigitsDataModule.__new__(DigitsDataModule).load()[0].labels, 203)
@@ -81,9 +72,9 @@ def test_every_sample_before_and_after(unlearned, capsys):
     assert {row["split"] for row in trained} == {"deleted", "retain"}
     assert {row["name"] for row in rows} == {""}
     assert {trained[index]["label"] for index in state["manipulated"].tolist()} == {"0"}
-    for part, images in zip((trained, validated), digits(state), strict=True):
-        agree(part, "before", the(unlearned, "Original"), images)
-        agree(part, "after", run, images)
+    for part, images in zip((trained, validated), digits_of(state), strict=True):
+        assert_predicted(part, "before", run_folder(unlearned, "Original"), images)
+        assert_predicted(part, "after", run, images)
     changed = [row["before"] != row["after"] for row in rows]
     assert [row["changed"] == "true" for row in rows] == changed
     assert 0 < sum(changed) < len(rows)
@@ -95,8 +86,8 @@ def test_every_sample_before_and_after(unlearned, capsys):
 
 
 def test_an_original_is_its_own_before(unlearned):
-    assert main(["predict", str(the(unlearned, "Original")), "--out", "new/o.csv"]) == 0
-    rows = read("new/o.csv")
+    assert main(["predict", str(run_folder(unlearned, "Original")), "--out", "new/o.csv"]) == 0
+    rows = read_rows("new/o.csv")
     assert len(rows) == 1400
     assert {row["split"] for row in rows} == {"retain", "validation"}
     assert {row["changed"] for row in rows} == {"false"}
@@ -104,8 +95,8 @@ def test_an_original_is_its_own_before(unlearned):
 
 def test_names_of_files(unlearned, monkeypatch):
     monkeypatch.setattr(DigitsDataModule, "names", [f"{at}.png" for at in range(1400)])
-    assert main(["predict", str(the(unlearned))]) == 0
-    rows = read()
+    assert main(["predict", str(run_folder(unlearned))]) == 0
+    rows = read_rows()
     data = DigitsDataModule.__new__(DigitsDataModule)
     labels = data.load()[0].labels.tolist()
     names = [int(row["name"].removesuffix(".png")) for row in rows]
@@ -115,8 +106,8 @@ def test_names_of_files(unlearned, monkeypatch):
     assert sum(labels[name] == int(row["label"]) for name, row, ok in zip(names, rows, own, strict=True) if ok) > 1350
 
 
-def save(folder: Path) -> torch.Tensor:
-    """Five digits as files: grey, of three channels, with a palette."""
+def write_images(folder: Path) -> torch.Tensor:
+    """Write five digits as grey, coloured and indexed images, and return them."""
     folder.mkdir(parents=True)
     grey = torch.from_numpy(load_digits().images[:5] / 16 * 255).round().to(torch.uint8)
     grey = torch.nn.functional.pad(grey, (2, 2, 2, 2))
@@ -125,45 +116,39 @@ def save(folder: Path) -> torch.Tensor:
     return grey.float() / 255
 
 
-def test_images_of_ones_own(unlearned):
-    images = save(Path("mine/deeper"))
+def test_image_files(unlearned):
+    images = write_images(Path("mine/deeper"))
     Path("mine/notes.txt").write_text("no image")
-    run = the(unlearned)
+    run = run_folder(unlearned)
     assert main(["predict", str(run), "--images", "mine", "mine/deeper/3.png"]) == 0
-    rows = read()
+    rows = read_rows()
     assert list(rows[0]) == ["name", "before", "before_probability", "after", "after_probability", "changed"]
     assert [row["name"] for row in rows] == [f"mine/deeper/{at}.png" for at in (0, 1, 2, 3, 4, 3)]
     images = torch.cat([images, images[3:4]])
-    agree(rows, "before", the(unlearned, "Original"), images)
-    agree(rows, "after", run, images)
+    assert_predicted(rows, "before", run_folder(unlearned, "Original"), images)
+    assert_predicted(rows, "after", run, images)
 
 
 def test_the_original_that_was_given(copied, small, tmp_path):
-    """Wherever it lies."""
     elsewhere = tmp_path / "mine.ckpt"
-    shutil.move(the(copied, "Original") / "last.ckpt", elsewhere)
+    shutil.move(run_folder(copied, "Original") / "last.ckpt", elsewhere)
     again = ["--model.original", str(elsewhere), "--runs_dir", str(tmp_path / "other")]
     assert main(["fit", "--config", "poison_digits.yaml", "--config", small, *CF, *again]) == 0
-    assert main(["predict", str(the(tmp_path / "other"))]) == 0
-    assert len({row["before"] for row in read()}) > 1
+    assert main(["predict", str(run_folder(tmp_path / "other"))]) == 0
+    assert len({row["before"] for row in read_rows()}) > 1
 
 
 def test_a_run_that_was_moved_and_an_original_that_is_gone(copied, small, tmp_path, capsys):
-    moved = Path(shutil.copytree(the(copied), "moved"))
-    refused(["predict", str(moved)], "not where the run was made: put it back to poison_digits/CF in", capsys)
+    moved = Path(shutil.copytree(run_folder(copied), "moved"))
+    assert_refused(["predict", str(moved)], "not where it was made; move it back to poison_digits/CF in", capsys)
     config = moved / "config.yaml"
     assert config.read_text().count("original: null") == 1
     config.write_text(config.read_text().replace("original: null", "original: mine.ckpt"))
-    refused(
+    assert_refused(
         ["predict", str(moved)],
-        "are gone: bring mine.ckpt back, or be in the folder where mine.ckpt leads to them",
+        "are gone: put mine.ckpt back, or run the command in the folder to which it is relative",
         capsys,
     )
-
-
-class Code:
-    def __reduce__(self):
-        return (Path("was_here").touch, ())
 
 
 def drop_weights(folder: Path) -> None:
@@ -179,7 +164,7 @@ def other_data(folder: Path) -> None:
 
 
 def poison_weights(folder: Path) -> None:
-    torch.save({"state_dict": Code()}, folder / "last.ckpt")
+    torch.save({"state_dict": CodeOnLoading()}, folder / "last.ckpt")
 
 
 def damage_config(folder: Path) -> None:
@@ -194,33 +179,22 @@ BROKEN = {
     "without a config": (lambda run: (run / "config.yaml").unlink(), "it has no config.yaml"),
     "with a damaged config": (damage_config, "config.yaml is not a run's, or damaged"),
     "whose original lost its weights": (
-        lambda run: drop_weights(the(run.parents[2], "Original")),
+        lambda run: drop_weights(run_folder(run.parents[2], "Original")),
         "weights of the original .* are gone: delete .*metrics.json and run",
     ),
     "whose original is another": (
-        lambda run: shutil.copy(run / "last.ckpt", the(run.parents[2], "Original")),
+        lambda run: shutil.copy(run / "last.ckpt", run_folder(run.parents[2], "Original")),
         "weights of the original .* are gone",
     ),
-    "whose original holds code": (lambda run: poison_weights(the(run.parents[2], "Original")), "refused"),
+    "whose original holds code": (lambda run: poison_weights(run_folder(run.parents[2], "Original")), "refused"),
 }
-
-
-def refused(arguments: list[str], says: str, capsys) -> None:
-    capsys.readouterr()
-    before = sorted(Path().rglob("*"))
-    assert main(arguments) == 2
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ")
-    assert "\n" not in error
-    assert re.search(says, error), error
-    assert sorted(Path().rglob("*")) == before
 
 
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_run_that_cannot_predict(case, copied, capsys):
-    run = the(copied)
+    run = run_folder(copied)
     BROKEN[case][0](run)
-    refused(["predict", str(run)], BROKEN[case][1], capsys)
+    assert_refused(["predict", str(run)], BROKEN[case][1], capsys)
 
 
 WRONG = {
@@ -239,12 +213,21 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_said_in_one_sentence(case, unlearned, capsys):
-    save(Path("mine"))
+def test_a_mistake_is_reported_in_one_sentence(case, unlearned, capsys):
+    write_images(Path("mine"))
     Path("empty").mkdir()
     Path("text.png").write_text("no image")
     Path("half.png").write_bytes(Path("mine/0.png").read_bytes()[:60])
     Image.new("L", (13, 12)).save("large.png")
     Image.new("I;16", (12, 12)).save("deep.png")
     arguments, says = WRONG[case]
-    refused(["predict", *(str(the(unlearned)) if each == "RUN" else each for each in arguments)], says, capsys)
+    assert_refused(
+        ["predict", *(str(run_folder(unlearned)) if each == "RUN" else each for each in arguments)], says, capsys
+    )
+
+
+@pytest.mark.parametrize("name", ["a\rb.png", "caf\udce9.png"])
+def test_names_that_no_table_can_hold_are_refused_before_anything_is_classified(name):
+    Path(name).touch()
+    with pytest.raises(UserError, match="cannot be written to a CSV file: rename the image"):
+        find_images([Path()])

@@ -1,0 +1,82 @@
+"""Checks of what `--out` names, before anything is computed, and a folder that is replaced as a whole."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.files import part_of
+
+
+def refuse_folder(out: Path, kind: str) -> None:
+    """Refuse a folder where a file is to be written.
+
+    Args:
+        out: Path of the file.
+        kind: Kind of the file, such as CSV.
+
+    Raises:
+        UserError: The path is a folder.
+    """
+    if out.is_dir():
+        raise UserError(f"--out {out} is a folder: give the name of a {kind} file")
+
+
+def refuse_unwritable(out: Path) -> None:
+    """Refuse a path where no file can be written.
+
+    Args:
+        out: Path of the file; folders above it are created.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    part = part_of(out)
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written ({error.strerror}): give another file") from error
+
+
+def refuse_foreign_files(out: Path, files: Collection[str]) -> None:
+    """Refuse a folder whose content an earlier export did not write.
+
+    Args:
+        out: Path of the folder, which may not exist yet.
+        files: Names of the files of a whole export.
+
+    Raises:
+        UserError: The path is the current folder, a file, or a folder that holds anything else than a whole export.
+    """
+    if out.resolve() == Path.cwd():
+        raise UserError(f"--out {out} is the current folder: name one inside it")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file: give a folder")
+    there = {path.name for path in out.iterdir()} if out.exists() else set()
+    if there and there != set(files):
+        foreign = min(there - set(files), default=None)
+        reason = f"holds {foreign}, which no earlier export wrote" if foreign else "holds only part of an export"
+        raise UserError(f"--out {out} {reason}: give a new or an empty folder")
+
+
+@contextmanager
+def replace_folder(out: Path) -> Iterator[Path]:
+    """Yield an empty folder that replaces `out` if the block succeeds; if it fails, `out` stays as it was.
+
+    Args:
+        out: Path of the folder, which may not exist yet.
+    """
+    out = out.resolve()
+    # The scratch folder is on the same disk, so that renaming works; a failure leaves no empty parents behind.
+    above = next(folder for folder in out.parents if folder.exists())
+    with TemporaryDirectory(prefix=f".{out.name}.", dir=above) as scratch:
+        new = Path(scratch) / "new"
+        new.mkdir()
+        yield new
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists():
+            out.rename(Path(scratch) / "old")
+        new.rename(out)

@@ -1,0 +1,317 @@
+"""`python -m cmu_lightning predict RUN`: the predictions of a run and of its original, sample by sample, as a CSV file.
+
+Importing torch takes seconds, so functions import it once the arguments have been checked.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from cmu_lightning.deploy.finished import FinishedRun
+from cmu_lightning.deploy.output import refuse_folder
+from cmu_lightning.errors import UserError
+from cmu_lightning.files import write_atomically
+from cmu_lightning.parsing import Parser, read_env
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from cmu_lightning.data import CorruptedDataModule
+    from cmu_lightning.data.samples import Samples
+
+Row = dict[str, Any]
+"""A row of the file, by the names of the columns."""
+
+LONG = 20
+"""Number of batches from which on a progress bar is shown."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Command line after the word predict.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: The arguments cannot work, or a part of the run is missing.
+    """
+    given = _parser().parse_args(list(arguments))
+    read_env()
+    run = FinishedRun.open(given.run)
+    files = None if given.images is None else find_images(given.images)
+    refuse_folder(given.out, "CSV")
+    rows = _predict(run, files)
+    try:
+        write_atomically(given.out, as_csv(rows))
+    except OSError as error:
+        raise UserError(f"{given.out} cannot be written ({error}): give another --out") from error
+    _show(rows, given.out)
+    return 0
+
+
+def _parser() -> Parser:
+    """Return the parser of the command's arguments."""
+    parser = Parser("predict", "Write the predictions of a run and of its original as a CSV file.")
+    parser.add_argument("run", type=Path, metavar="RUN", help="Folder of a finished run.")
+    parser.add_argument(
+        "--out", type=Path, default=Path("predictions.csv"), metavar="FILE", help="Default: %(default)s."
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        metavar="FOLDER_OR_FILE",
+        help="Images to classify. Default: the training and validation samples of the run.",
+    )
+    return parser
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """Return image files as they are given, and all images in the folders among them.
+
+    Args:
+        paths: Files and folders; folders are searched with all folders within them.
+
+    Raises:
+        UserError: A path does not exist, a folder holds no images, or a name cannot be written to a CSV file.
+    """
+    from PIL import Image
+
+    found: list[Path] = []
+    suffixes = Image.registered_extensions()
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"there is no image {path}: give image files, or a folder of them")
+        inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()]
+        if path.is_dir() and not inside:
+            raise UserError(f"{path} holds no images: give image files, or a folder of them")
+        found += inside if path.is_dir() else [path]
+    for path in found:
+        if "\r" in str(path) or not _is_utf8(str(path)):
+            raise UserError(f"the name of {str(path)!r} cannot be written to a CSV file: rename the image")
+    return found
+
+
+def _is_utf8(name: str) -> bool:
+    """Return whether a name can be encoded; those of files may hold bytes that are no text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _predict(run: FinishedRun, files: Sequence[Path] | None) -> list[Row]:
+    """Return the rows of the file.
+
+    Args:
+        run: Run to predict with; its original predicts the same samples.
+        files: Images to classify; None for the run's own samples.
+    """
+    with Console(stderr=True).status(f"reading {run.folder}"):
+        from cmu_lightning.experiment.restore import restore_data, restore_network
+
+        before = restore_network(run.folder, run.original_checkpoint())
+        classifier = Classifier(before, restore_network(run.folder), restore_data(run.folder))
+    return list(_rows_of_data(classifier, run.is_original) if files is None else _rows_of_files(classifier, files))
+
+
+class Predictions(NamedTuple):
+    """The predicted class of each sample and its softmax probability, each of shape (n,), on the CPU."""
+
+    classes: "Tensor"
+    probabilities: "Tensor"
+
+
+class Classifier:
+    """Two networks that classify the same images, on the GPU if there is one.
+
+    Args:
+        before: Network of the original, in evaluation mode.
+        after: Network of the run, in evaluation mode.
+        data: Data of the run, which say how images are prepared.
+    """
+
+    def __init__(self, before: "nn.Module", after: "nn.Module", data: "CorruptedDataModule") -> None:
+        import torch
+
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.networks = [network.to(device) for network in (before, after)]
+        self.data = data
+        self.pixels = data.pixels(device)
+
+    def classify_samples(self, samples: "Samples") -> list[Predictions]:
+        """Return the predictions before and after on samples as trained on: trigger included, not augmented.
+
+        Args:
+            samples: Of the training or of the validation split, n of them.
+        """
+        import torch
+
+        from cmu_lightning.data.evaluation import EvaluationBatches, of_samples
+
+        # An evaluation needs labels and a domain; here only its images are used.
+        everywhere = torch.ones(len(samples.given_labels), dtype=torch.bool)
+        evaluation = of_samples(
+            samples, torch.arange(len(everywhere)), {"fit": (samples.given_labels.cpu(), everywhere)}
+        )
+        batches = EvaluationBatches(evaluation, self.pixels, rank=0, world_size=1)
+        return self._classify((batch.image for batch in batches), len(batches))
+
+    def classify_files(self, files: Sequence[Path]) -> list[Predictions]:
+        """Return the predictions before and after on image files, to which no trigger is added.
+
+        Args:
+            files: Images to classify.
+
+        Raises:
+            UserError: An image cannot be read, or its size is not that of the data.
+        """
+        from cmu_lightning.data.evaluation import evaluation_size
+
+        # Files are read batch by batch, so that any number of them fits into memory.
+        size = evaluation_size(self.data.samples.images)
+        parts = [files[start : start + size] for start in range(0, len(files), size)]
+        return self._classify((self._read(part) for part in parts), len(parts))
+
+    def _read(self, files: Sequence[Path]) -> "Tensor":
+        """Return images as the networks take them, shape (n, C, H, W), normalised."""
+        import torch
+
+        images = torch.stack([torch.from_numpy(self._decode(file)) for file in files])
+        return self.pixels(images, torch.zeros(len(images), dtype=torch.bool))
+
+    def _decode(self, file: Path) -> "np.ndarray":
+        """Return an image as those of the data are stored, shape (H, W, C), uint8."""
+        image, shape = self.data.decoded(file), self.data.samples.images.shape[1:]
+        if image.shape != shape:
+            raise UserError(
+                f"{file} has {image.shape[1]}x{image.shape[0]} pixels and the run's images have {shape[1]}x{shape[0]}: "
+                "resize it as the data were"
+            )
+        return image
+
+    def _classify(self, batches: Iterator["Tensor"], total: int) -> list[Predictions]:
+        """Return the predictions of each network on all batches.
+
+        Args:
+            batches: Images of shape (n, C, H, W), normalised, on the device.
+            total: Number of batches.
+        """
+        import torch
+
+        from cmu_lightning.console import bar
+
+        parts: list[list[Predictions]] = [[] for _ in self.networks]
+        with torch.inference_mode():
+            for images in bar(batches, "classifying", total) if total >= LONG else batches:
+                for network, predictions in zip(self.networks, parts, strict=True):
+                    logits = network(images)
+                    classes = logits.argmax(dim=1, keepdim=True)
+                    probabilities = logits.float().softmax(dim=1).gather(1, classes)
+                    # Predictions are small; on the CPU they take no memory of the GPU.
+                    predictions.append(Predictions(classes.flatten().cpu(), probabilities.flatten().cpu()))
+        return [Predictions(*(torch.cat(field) for field in zip(*each, strict=True))) for each in parts]
+
+
+def _rows_of_data(classifier: Classifier, is_original: bool) -> Iterator[Row]:
+    """Yield one row for each sample of S_tr, then one for each validation sample.
+
+    Args:
+        classifier: Networks before and after, with the data of the run.
+        is_original: Whether the run is an original, which deletes nothing: all of its S_tr is retain.
+    """
+    data = classifier.data
+    deleted = [not is_original and flag for flag in data.samples.deleted.tolist()]
+    splits = ["deleted" if flag else "retain" for flag in deleted]
+    # Indices count the stored training samples, as lists of flagged samples do. Validation samples are held out of
+    # them, or are a stored split of their own with indices and names of its own.
+    train_indices, validation_indices = (~data.held).nonzero().flatten().tolist(), data.validated.tolist()
+    validation_names = data.names if data.held.any() else data.validation_names
+    yield from _rows_of_samples(classifier, data.samples, splits, train_indices, data.names)
+    splits = ["validation"] * len(validation_indices)
+    yield from _rows_of_samples(classifier, data.validation, splits, validation_indices, validation_names)
+
+
+def _rows_of_samples(
+    classifier: Classifier, samples: "Samples", splits: list[str], indices: list[int], names: list[str] | None
+) -> Iterator[Row]:
+    """Yield one row for each of n samples.
+
+    Args:
+        classifier: Networks before and after.
+        samples: Samples to classify.
+        splits: Name of the part that each one belongs to.
+        indices: Place of each one among the stored samples.
+        names: Name of the file of every stored sample; None if they are no files.
+    """
+    if not splits:
+        return
+    compared = _compare(*classifier.classify_samples(samples))
+    for split, index, label, predicted in zip(splits, indices, samples.given_labels.tolist(), compared, strict=True):
+        row = {"split": split, "index": index, "name": names[index] if names else "", "label": label, **predicted}
+        yield row | _class_names(row, classifier.data.classes)
+
+
+def _rows_of_files(classifier: Classifier, files: Sequence[Path]) -> Iterator[Row]:
+    """Yield one row for each image file.
+
+    Args:
+        classifier: Networks before and after.
+        files: Images to classify.
+    """
+    for file, predicted in zip(files, _compare(*classifier.classify_files(files)), strict=True):
+        yield {"name": str(file), **predicted} | _class_names(predicted, classifier.data.classes)
+
+
+def _compare(before: Predictions, after: Predictions) -> Iterator[Row]:
+    """Yield the columns that say what the two networks predict for a sample."""
+    columns = (field.tolist() for field in (*before, *after))
+    for old, old_probability, new, new_probability in zip(*columns, strict=True):
+        yield {
+            "before": old,
+            "before_probability": f"{old_probability:.6f}",
+            "after": new,
+            "after_probability": f"{new_probability:.6f}",
+            "changed": "true" if new != old else "false",
+        }
+
+
+def _class_names(row: Row, classes: list[str] | None) -> Row:
+    """Return the columns that name the classes of a row; none if classes have no names."""
+    if classes is None:
+        return {}
+    return {f"{column}_class": classes[row[column]] for column in ("label", "before", "after") if column in row}
+
+
+def as_csv(rows: list[Row]) -> str:
+    """Return the text of a CSV file.
+
+    Args:
+        rows: At least one; all have the same columns.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _show(rows: list[Row], out: Path) -> None:
+    """Print how many predictions of each split have changed, and where the file is."""
+    table = Table("", "images", "changed", "fraction")
+    for split in dict.fromkeys(row.get("split", "images") for row in rows):
+        changed = [row["changed"] == "true" for row in rows if row.get("split", "images") == split]
+        table.add_row(str(split), f"{len(changed):,}", f"{sum(changed):,}", f"{sum(changed) / len(changed):.4f}")
+    console = Console()
+    console.print(table)
+    console.print(str(out), soft_wrap=True, markup=False)

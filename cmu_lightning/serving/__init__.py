@@ -1,1 +1,0 @@
-"""What finished runs are good for: predictions, and files for other programs."""

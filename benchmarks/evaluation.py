@@ -20,7 +20,7 @@ from lightning.pytorch import Trainer
 
 from benchmarks.machine import where
 from cmu_lightning.data import CIFAR10DataModule, Poison, Split
-from cmu_lightning.data.evaluation import evaluation_size
+from cmu_lightning.data.batches import evaluation_size
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import Original, Procedure
 
@@ -47,9 +47,9 @@ class Random(CIFAR10DataModule):
 class TestAlone(Random):
     """Measures the test split alone."""
 
-    def evaluations(self):
-        """One of three."""
-        return {"test": super().evaluations()["test"]}
+    def evaluations(self, reference=None):
+        """Return one of three."""
+        return {"test": super().evaluations(reference)["test"]}
 
 
 def ours(stage: Original, data: TestAlone) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from lightning.pytorch import Callback
 from benchmarks.machine import where
 from cmu_lightning.cli.fit import CLI
 from cmu_lightning.cli.fit import main as run_fit
-from cmu_lightning.data.evaluation import evaluation_size
+from cmu_lightning.data.batches import evaluation_size
 
 THEIRS = {
     **{1: (0.5191, 0.5281), 2: (0.6769, 0.6239), 3: (0.7133, 0.7038), 4: (0.7572, 0.7542), 5: (0.7643, 0.7839)},

@@ -20,7 +20,7 @@ import cmu_lightning
 from cmu_lightning import data as manipulations
 from cmu_lightning.cli.fit import main
 from cmu_lightning.data import CorruptedDataModule, DigitsDataModule, GaussianPoison, evaluation
-from cmu_lightning.data.evaluation import EvaluationBatches
+from cmu_lightning.data.batches import EvaluationBatches
 from cmu_lightning.metrics import DomainAccuracy
 
 TRIED = [

@@ -9,7 +9,6 @@ the end and at its peak; pages of the file come and go with what else the machin
 
 import argparse
 import json
-import logging
 import multiprocessing
 import tempfile
 import threading
@@ -17,12 +16,10 @@ import time
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
 
 from benchmarks.machine import where
 from cmu_lightning.data import CIFAR10DataModule, Poison, Split
 from cmu_lightning.data.memmap import CHUNK
-from cmu_lightning.unlearning import Procedure
 
 
 class Random(CIFAR10DataModule):
@@ -41,17 +38,6 @@ class Random(CIFAR10DataModule):
             train[start : start + count] = torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8)
         few = torch.zeros((10, 32, 32, 3), dtype=torch.uint8)
         return Split(train, torch.arange(self.images) % 10), Split(few, torch.arange(10)), Split(few, torch.arange(10))
-
-
-class Stage(LightningModule):
-    """As much of a stage as a data module asks for."""
-
-    view, seed, reference = "train", 0, None
-    procedure = Procedure(batch_size=512)
-
-    def plan(self, *epochs: int) -> list[int]:
-        """Some batches."""
-        return [0] * 20
 
 
 def anonymous() -> float:
@@ -82,12 +68,9 @@ def measure(size: int, folder: str | None, connection) -> None:
     peak = Peak()
     peak.start()
     data = Random(Poison(size=500), memory_map=folder)
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
-    trainer.strategy._lightning_module = Stage()
-    data.trainer = trainer
     data.setup()
-    for _ in data.train_dataloader():
+    source = data.source(torch.ones_like(data.samples.deleted), batch_size=512, seed=0)
+    for _ in data.training_batches([source], [0] * 20, done=lambda: 0):
         pass
     connection.send((anonymous() - before, peak.reached - before))
 

@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.machine import where
 from cmu_lightning.data import Batch, CIFAR10DataModule, DigitsDataModule, Poison, evaluation
-from cmu_lightning.data.evaluation import EvaluationBatches
+from cmu_lightning.data.batches import EvaluationBatches
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import TunedSSD
 from cmu_lightning.unlearning.dampener import factors

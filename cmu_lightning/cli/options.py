@@ -22,7 +22,7 @@ from cmu_lightning.models.factory import NetworkFromFunction
 from cmu_lightning.parsing import PROGRAM, attached, is_config
 from cmu_lightning.unlearning import Original, Procedure
 from cmu_lightning.unlearning.checkpoint import read_checkpoint
-from cmu_lightning.unlearning.stage import check_callback, check_precision
+from cmu_lightning.unlearning.trainer_checks import check_callback, check_precision
 
 REQUIRED_TRAINER = {
     "accumulate_grad_batches": 1,

@@ -1,4 +1,4 @@
-"""Which samples are in S_f, where no detector has to look at an original first."""
+"""The deletion set S_f before any network is looked at: what a list flags, or the first samples of an order."""
 
 from torch import Tensor
 
@@ -9,19 +9,30 @@ from cmu_lightning.errors import UserError
 
 
 def number_found(identified: float, members: int) -> int:
-    """How many of S_m are found.
+    """Return how many samples of S_m are found: `identified` times |S_m|, rounded.
 
     Args:
         identified: Fraction of S_m to find.
         members: |S_m|.
 
     Raises:
-        UserError: It rounds to none.
+        UserError: The result is 0.
     """
     count = round(identified * members)
     if not count:
         raise UserError(f"identified={identified} of {members} manipulated samples is none: give more")
     return count
+
+
+def fraction_found(samples: Samples, default: float = 1.0) -> float:
+    """Return the fraction of S_m that is in S_f.
+
+    Args:
+        samples: S_tr with both masks.
+        default: Result where S_m is empty.
+    """
+    members = int(samples.manipulated.sum())
+    return int((samples.deleted & samples.manipulated).sum()) / members if members else default
 
 
 def identify(
@@ -32,29 +43,33 @@ def identify(
     seed: int,
     pixels: Pixels,
 ) -> float:
-    """Mark S_f: what a list flags, else the first that the discovery finds; a detector's waits for an original.
+    """Mark S_f: what a list flags, else the first samples that the discovery finds.
+
+    A detector looks at an original first, so its S_f is marked later; until then S_f is what its list flags, if any.
 
     Args:
-        samples: S_tr, whose `deleted` is changed.
+        samples: S_tr, on the CPU; its `deleted` is changed.
         discovery: How S_f comes about; None for a uniform draw.
-        flagged: What a list flags, bool, shape (n,); None without one.
+        flagged: Samples that a list flags, bool, shape (n,); None without a list.
         identified: Fraction of S_m to find.
         seed: Draws S_f.
-        pixels: Makes a network's input.
+        pixels: Turns images into a network's input.
 
     Returns:
         The fraction of S_m that was found.
 
     Raises:
-        UserError: There is nothing to find.
+        UserError: There is nothing to find, or no way to find it.
     """
-    members = int(samples.manipulated.sum())
+    # 1. A list says it all.
     if flagged is not None:
         samples.deleted[flagged] = True
     if isinstance(discovery, Detector):
         return identified
     if flagged is not None:
-        return int((samples.manipulated & flagged).sum()) / members if members else 1.0
+        return fraction_found(samples)
+    # 2. Else S_m is found in some order.
+    members = int(samples.manipulated.sum())
     if not members and discovery is None:
         return identified
     discovery = discovery or Uniform()

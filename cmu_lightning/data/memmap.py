@@ -1,4 +1,4 @@
-"""Images that stay in a file, for data that fit no memory."""
+"""Memory-mapped images, for data that do not fit into memory."""
 
 import math
 import os
@@ -13,15 +13,20 @@ from torch import Tensor
 from cmu_lightning.errors import UserError
 
 CHUNK = 4096
-"""Images that are in memory at once when all are gone through."""
+"""Number of images in memory at once while all images are read or written."""
 
 
-class Mapped:
-    """Some rows of a memory-mapped array of images, shape (n, H, W, C) uint8, read as they are asked for.
+class MappedImages:
+    """Some rows of a memory-mapped array of images, shape (n, H, W, C) uint8, read when they are indexed.
 
     Args:
-        array: Array of all images.
-        rows: Which of them, in order, int64, shape (n,).
+        array: All images, shape (N, H, W, C), uint8.
+        rows: Indices of the rows, int64, shape (n,).
+
+    Example:
+        >>> images = MappedImages(torch.zeros(4, 8, 8, 1, dtype=torch.uint8), torch.tensor([3, 1]))
+        >>> images[torch.tensor([0])].shape
+        torch.Size([1, 8, 8, 1])
     """
 
     device = torch.device("cpu")
@@ -43,31 +48,40 @@ class Mapped:
     def __setitem__(self, index: int | slice, images: Tensor) -> None:
         self.array[self.rows[index]] = images
 
-    def take(self, chosen: Tensor) -> "Mapped":
-        """The images at these indices or under this mask, without reading them."""
-        return Mapped(self.array, self.rows[chosen])
+    def take(self, chosen: Tensor) -> "MappedImages":
+        """Return the images at some indices or under a mask, without reading them.
 
-    def to(self, device: torch.device) -> "Mapped":
-        """They stay where they are."""
+        Args:
+            chosen: Indices, int64, or a mask, bool, shape (n,).
+        """
+        return MappedImages(self.array, self.rows[chosen])
+
+    def to(self, device: torch.device) -> "MappedImages":
+        """Return self; memory-mapped images stay in their file.
+
+        Args:
+            device: Ignored.
+        """
         return self
 
-    def contiguous(self) -> "Mapped":
-        """They are."""
+    def contiguous(self) -> "MappedImages":
+        """Return self; memory-mapped images are contiguous."""
         return self
 
 
-Images = Tensor | Mapped
+Images = Tensor | MappedImages
+"""Images of shape (n, H, W, C), uint8, in memory or in a file."""
 
 
-def room(shape: tuple[int, ...], folder: str) -> Mapped:
-    """Room for images in a file that goes with the process.
+def allocate(shape: tuple[int, ...], folder: str) -> MappedImages:
+    """Return uninitialised images in a file that disappears with the process.
 
     Args:
         shape: (n, H, W, C).
-        folder: Where the file lies; it has no name there.
+        folder: Folder of the file, which has no name there.
 
     Raises:
-        UserError: There is not as much room.
+        UserError: The folder cannot be written or the disk is too small.
     """
     size = math.prod(shape)
     try:
@@ -75,7 +89,7 @@ def room(shape: tuple[int, ...], folder: str) -> Mapped:
         with tempfile.TemporaryFile(dir=folder) as file:
             _reserve(file.fileno(), max(size, 1))
             array = torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="r+", shape=shape))
-            return Mapped(array, torch.arange(shape[0]))
+            return MappedImages(array, torch.arange(shape[0]))
     except OSError as error:
         raise UserError(
             f"data.memory_map={folder} cannot hold {size / 2**30:.1f} GiB of images ({error.strerror}): give a folder "
@@ -84,25 +98,38 @@ def room(shape: tuple[int, ...], folder: str) -> Mapped:
 
 
 def _reserve(file: int, size: int) -> None:
-    """Room on the disk, where it can be had at once, as on Linux; else the file only gets its size."""
+    """Reserve disk space where the system can (Linux); elsewhere set the length of the file."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)
     else:
         os.ftruncate(file, size)
 
 
-def mapped(images: Images, folder: str) -> Mapped:
-    """The same images from a file, unless they are in one already."""
-    if isinstance(images, Mapped):
+def map_images(images: Images, folder: str) -> MappedImages:
+    """Return the same images memory-mapped; images that already are stay in their file.
+
+    Args:
+        images: Shape (n, H, W, C), uint8.
+        folder: Folder of the file.
+
+    Raises:
+        UserError: The folder cannot be written or the disk is too small.
+    """
+    if isinstance(images, MappedImages):
         return images
-    there = room(tuple(images.shape), folder)
+    mapped = allocate(tuple(images.shape), folder)
     for start in range(0, len(images), CHUNK):
-        there[start : start + CHUNK] = images[start : start + CHUNK]
-    return there
+        mapped[start : start + CHUNK] = images[start : start + CHUNK]
+    return mapped
 
 
 def checksum(images: Images, before: int) -> int:
-    """Goes on with a CRC-32 of all bytes."""
+    """Return the CRC-32 of all bytes.
+
+    Args:
+        images: Shape (n, H, W, C), uint8, on the CPU.
+        before: Checksum of the bytes that come before, which this one continues.
+    """
     for start in range(0, len(images), CHUNK):
         before = zlib.crc32(images[start : start + CHUNK].contiguous().numpy().data, before)
     return before

@@ -1,4 +1,4 @@
-"""What a class of one's own gives, looked at before anything is computed from it."""
+"""Checks of what a user's own class returns, where a wrong result would go unnoticed or fail far from its cause."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,19 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from cmu_lightning.data.manipulations import Manipulation
-from cmu_lightning.data.memmap import Mapped
+from cmu_lightning.data.memmap import MappedImages
 from cmu_lightning.data.samples import Split
 from cmu_lightning.errors import UserError
 
 
 def check_sharding(trainer: Trainer | None) -> None:
-    """Lightning would give each process a part of what is its own already.
+    """Refuse a Trainer that would give each process a part of its own slice only.
+
+    Args:
+        trainer: Trainer that runs the stage; None without one.
 
     Raises:
-        UserError: It is about to.
+        UserError: Lightning's distributed sampler is on in a run of several processes.
     """
     if trainer and trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
         raise UserError(
@@ -26,10 +29,14 @@ def check_sharding(trainer: Trainer | None) -> None:
 
 
 def check_splits(owner: object, splits: Sequence[Split | None]) -> None:
-    """What `load` gives: three splits of images that belong to their labels.
+    """Refuse splits other than three, of uint8 images of one shape with a label each.
+
+    Args:
+        owner: Data module, for its name.
+        splits: Result of its `load`.
 
     Raises:
-        UserError: It is something else.
+        UserError: The splits are something else.
     """
     name = f"{type(owner).__name__}.load()"
     if len(splits) != 3 or splits[0] is None:
@@ -38,7 +45,7 @@ def check_splits(owner: object, splits: Sequence[Split | None]) -> None:
     for which, split in zip(("training", "validation", "test"), splits, strict=True):
         if split is None:
             continue
-        pixels = split.images.array if isinstance(split.images, Mapped) else split.images
+        pixels = split.images.array if isinstance(split.images, MappedImages) else split.images
         if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8 or pixels.ndim != 4:
             raise UserError(f"{name} gives {which} images of {_kind(pixels)}: give a uint8 tensor of (n, H, W, C)")
         labels, count = split.labels, len(split.images)
@@ -50,10 +57,15 @@ def check_splits(owner: object, splits: Sequence[Split | None]) -> None:
 
 
 def check_channels(owner: object, statistics: dict[str, Sequence[float]], channels: int) -> None:
-    """The mean and the standard deviation of each channel.
+    """Refuse a mean or a standard deviation that has not one number for each channel.
+
+    Args:
+        owner: Data module, for its name.
+        statistics: `mean` and `std`, by their names.
+        channels: Number of channels of the images.
 
     Raises:
-        UserError: There are more or fewer of them.
+        UserError: There are more or fewer numbers than channels.
     """
     for name, values in statistics.items():
         if len(values) != channels:
@@ -64,10 +76,15 @@ def check_channels(owner: object, statistics: dict[str, Sequence[float]], channe
 
 
 def check_selected(owner: Manipulation, chosen: Tensor, total: int) -> None:
-    """What `select` gives: each sample of S_m once.
+    """Refuse an S_m that is no ascending list of indices.
+
+    Args:
+        owner: Manipulation, for its name.
+        chosen: Result of its `select`.
+        total: Number of samples it could choose from.
 
     Raises:
-        UserError: It is something else.
+        UserError: The indices are out of range, repeated or out of order.
     """
     ascending = chosen.dtype == torch.int64 and chosen.ndim == 1 and bool((chosen[1:] > chosen[:-1]).all())
     if not ascending or (len(chosen) and not 0 <= int(chosen[0]) <= int(chosen[-1]) < total):
@@ -78,25 +95,54 @@ def check_selected(owner: Manipulation, chosen: Tensor, total: int) -> None:
 
 
 def check_relabelled(owner: Manipulation, labels: Tensor, count: int) -> None:
-    """What `relabel` gives: a class for each sample of S_m.
+    """Refuse new labels that are not one for each sample of S_m; a single one would be broadcast.
+
+    Args:
+        owner: Manipulation, for its name.
+        labels: Result of its `relabel`.
+        count: |S_m|.
 
     Raises:
-        UserError: It is something else.
+        UserError: The labels have another shape or type.
     """
     if labels.dtype != torch.int64 or labels.shape != (count,):
         raise UserError(f"{type(owner).__name__}.relabel gives {_kind(labels)}: give int64 of ({count},)")
 
 
-def check_domains(owner: Manipulation, labels: Tensor) -> None:
-    """What `affected` and `unaffected` give: a mask.
+def check_classes(labels: Tensor, num_classes: int, location: str, hint: str) -> None:
+    """Refuse labels of no class; on a GPU they would end the process.
+
+    Args:
+        labels: Shape (n,).
+        num_classes: Number of classes.
+        location: Source of the labels, for the message.
+        hint: What the user can do about it.
 
     Raises:
-        UserError: It is something else.
+        UserError: A label is negative or too large.
     """
-    wanted = owner.target_labels(labels)
-    if wanted is not None and (not isinstance(wanted, Tensor) or wanted.shape != labels.shape):
+    wrong = torch.nonzero((labels < 0) | (labels >= num_classes)).flatten()
+    if len(wrong):
         raise UserError(
-            f"{type(owner).__name__}.target_labels gives {_kind(wanted)}: give a class for each label, or None"
+            f"{location} has the label {int(labels[wrong[0]])} at index {int(wrong[0])}, but the classes are 0 to "
+            f"{num_classes - 1}: {hint}"
+        )
+
+
+def check_domains(owner: Manipulation, labels: Tensor) -> None:
+    """Refuse domains that are no masks, and target labels that are not one for each sample.
+
+    Args:
+        owner: Manipulation to ask.
+        labels: True classes of the test split, shape (n,).
+
+    Raises:
+        UserError: `affected`, `unaffected` or `target_labels` gives something else.
+    """
+    targets = owner.target_labels(labels)
+    if targets is not None and (not isinstance(targets, Tensor) or targets.shape != labels.shape):
+        raise UserError(
+            f"{type(owner).__name__}.target_labels gives {_kind(targets)}: give a class for each label, or None"
         )
     for name in ("affected", "unaffected"):
         mask = getattr(owner, name)(labels)
@@ -107,10 +153,15 @@ def check_domains(owner: Manipulation, labels: Tensor) -> None:
 
 
 def check_order(owner: object, order: Tensor, count: int) -> None:
-    """What a discovery's `order` gives: each position in S_m once.
+    """Refuse an order that is no permutation of S_m.
+
+    Args:
+        owner: Discovery, for its name.
+        order: Result of its `order`.
+        count: |S_m|.
 
     Raises:
-        UserError: It is something else.
+        UserError: A position is missing, repeated or out of range.
     """
     whole = isinstance(order, Tensor) and order.dtype == torch.int64 and order.shape == (count,)
     if not whole or not torch.equal(order.sort().values, torch.arange(count)):
@@ -120,10 +171,13 @@ def check_order(owner: object, order: Tensor, count: int) -> None:
 
 
 def check_deletion_set(deleted: Tensor) -> None:
-    """There is something to unlearn, and something to keep.
+    """Refuse an S_f that leaves nothing to unlearn or nothing to keep.
+
+    Args:
+        deleted: Mask of S_f, bool, shape (n,).
 
     Raises:
-        UserError: S_f is empty, or everything.
+        UserError: S_f is empty, or all of S_tr.
     """
     if not deleted.any():
         raise UserError("S_f is empty, so there is nothing to unlearn: give data.discovery Flagged and its path")
@@ -132,10 +186,15 @@ def check_deletion_set(deleted: Tensor) -> None:
 
 
 def check_scores(owner: object, scores: Tensor, total: int) -> None:
-    """What a detector's `scores` gives: a number for each sample.
+    """Refuse scores that are not one number for each sample.
+
+    Args:
+        owner: Detector, for its name.
+        scores: Result of its `scores`.
+        total: |S_tr|.
 
     Raises:
-        UserError: It is something else.
+        UserError: The scores have another shape, or one is NaN.
     """
     if not isinstance(scores, Tensor) or scores.shape != (total,) or bool(scores.isnan().any()):
         lacking = " with NaN" * (isinstance(scores, Tensor) and bool(scores.isnan().any()))
@@ -145,6 +204,7 @@ def check_scores(owner: object, scores: Tensor, total: int) -> None:
 
 
 def _kind(given: object) -> str:
+    """Return the type and the shape of a tensor, or the name of another class."""
     if not isinstance(given, Tensor):
         return type(given).__name__
     return f"{str(given.dtype).removeprefix('torch.')} of {tuple(given.shape)}"

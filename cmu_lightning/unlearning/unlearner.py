@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from cmu_lightning.data.evaluation import Evaluation, EvaluationBatches
+from cmu_lightning.data.batches import EvaluationBatches
+from cmu_lightning.data.evaluation import Evaluation
 from cmu_lightning.data.validation import check_deletion_set
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.checkpoint import load_network, read_original
@@ -17,14 +18,24 @@ from cmu_lightning.unlearning.stage import RECORD, Stage
 
 
 class Unlearner(Stage):
-    """U(M_o, S_tr, S_f): starts from the original's weights, for `procedure.unlearn_steps`.
+    """U(M_o, S_tr, S_f): starts from the original's weights and is fine-tuned for `procedure.unlearn_steps`.
+
+    A method overrides `view`, `loss`, and `start` if it takes more from the original than its weights.
 
     Args:
         network: Constructor of the network, the same as the original's.
-        procedure: How it is fine-tuned.
+        procedure: Procedure A, by which the network is fine-tuned.
         original: The original's weights: a run's `last.ckpt`, another checkpoint with a `state_dict`, a plain state
             dict, or a `.safetensors` file; left out, the command line finds the setting's original or trains it.
         seed: Seed of everything random in this method; S_m and S_f have seeds of their own.
+
+    Example:
+        >>> from functools import partial
+        >>> from cmu_lightning.models import ResNet9
+        >>> class Finetuned(Unlearner):
+        ...     view = "retain"
+        >>> Finetuned(partial(ResNet9, num_classes=10), Procedure(unlearn_steps=50), "original.ckpt").steps
+        50
     """
 
     unlearns: ClassVar[bool] = True
@@ -41,25 +52,40 @@ class Unlearner(Stage):
         self.original = original
 
     def prepare(self) -> None:
-        """Load the original, and keep what it predicts on S_f."""
-        original = self.load_original()
-        check_deletion_set(self.data.samples.deleted)
-        labels = self.data.samples.given_labels.clone()
+        """Load the original, have a detector look at it, start from it, and keep what it predicts on S_f.
+
+        Raises:
+            UserError: There is no usable original or nothing to unlearn, or `start` changes the labels.
+        """
+        data, original = self.data, self.load_original()
+        data.detect(original)
+        check_deletion_set(data.samples.deleted)
+        # A method starts on the CPU, where its own network is; a detector may have moved the original.
+        original.cpu()
+        labels = data.samples.given_labels.clone()
         self.start(original)
-        if not torch.equal(labels, self.data.samples.given_labels):
+        if not torch.equal(labels, data.samples.given_labels):
             raise UserError(
                 f"{type(self).__name__} changes the labels of the data, by which it is measured: keep a copy, and look "
                 "into it by batch.train_index"
             )
-        self.reference = self.classes(original, self.data.all_deleted())
+        self.reference = self.classes(original, data.all_deleted())
         original.cpu()
 
     def start(self, original: nn.Module) -> None:
-        """Take from the original what the method starts with; here its weights."""
+        """Take from the original what the method starts with; by default its weights.
+
+        Args:
+            original: The original in evaluation mode, on the CPU.
+        """
         self.network.load_state_dict(original.state_dict())
 
     def load_original(self) -> nn.Module:
-        """The original, in evaluation mode, if it was trained on this very manipulation."""
+        """Return the original, in evaluation mode, if it was trained on exactly this manipulation.
+
+        Raises:
+            UserError: There is none, or it is damaged, unfinished, diverged, or of other data.
+        """
         data, path = self.data, self.original
         if path is None:
             raise UserError(f"{type(self).__name__} needs the checkpoint of an original: give it as `original`")
@@ -70,6 +96,7 @@ class Unlearner(Stage):
         original = load_network(self.make_network(), checkpoint, path)
         if not is_finite(original):
             raise UserError(f"the original {path} has weights that are not finite: give one that did not diverge")
+        # A run of this project says which data it was trained on; weights from elsewhere do not.
         recorded = checkpoint.get(type(data).__qualname__)
         difference = data.difference(recorded) if recorded else "another data set" if RECORD in checkpoint else None
         if difference:
@@ -77,27 +104,50 @@ class Unlearner(Stage):
         check_outputs(original, data)
         return original.eval()
 
-    def classes(self, network: nn.Module, what: Evaluation) -> Tensor:
-        """Predicted classes of everything in an evaluation, on every process alike; shape (n,), on the CPU."""
-        return torch.cat([outputs.argmax(dim=1) for outputs in self._outputs(network, what)]).cpu()
+    def classes(self, network: nn.Module, evaluation: Evaluation) -> Tensor:
+        """Return predicted classes, the same on every process.
 
-    def accuracies(self, what: Evaluation) -> Tensor:
-        """Of the network as it is now, on every process alike; shape (D,), float64, on the CPU.
+        Args:
+            network: Network to evaluate.
+            evaluation: Samples to classify, such as `self.data.all_deleted()`.
 
-        Its forward passes are the method's own, and counted.
+        Returns:
+            Shape (n,), int64, on the CPU.
         """
-        self.samples_forward += len(what.rows)
-        right = self.classes(self.network, what).unsqueeze(1) == what.target
-        return (right & what.domain).sum(0).double() / what.domain.sum(0)
+        return torch.cat([outputs.argmax(dim=1) for outputs in self._outputs(network, evaluation)]).cpu()
 
-    def logits(self, network: nn.Module, what: Evaluation) -> Tensor:
-        """What the classes are the largest of; shape (n, num_classes), float32, on the CPU."""
-        return torch.cat([outputs.float() for outputs in self._outputs(network, what)]).cpu()
+    def accuracies(self, evaluation: Evaluation) -> Tensor:
+        """Return the accuracies of the network as it is now, the same on every process.
+
+        Its forward passes are part of the method, and counted.
+
+        Args:
+            evaluation: Samples to classify, and what each accuracy counts as right.
+
+        Returns:
+            Shape (D,), float64, on the CPU.
+        """
+        self.samples_forward += len(evaluation.rows)
+        right = self.classes(self.network, evaluation).unsqueeze(1) == evaluation.target
+        return (right & evaluation.domain).sum(0).double() / evaluation.domain.sum(0)
+
+    def logits(self, network: nn.Module, evaluation: Evaluation) -> Tensor:
+        """Return logits, the same on every process.
+
+        Args:
+            network: Network to evaluate.
+            evaluation: Samples to classify.
+
+        Returns:
+            Shape (n, num_classes), float32, on the CPU.
+        """
+        return torch.cat([outputs.float() for outputs in self._outputs(network, evaluation)]).cpu()
 
     @torch.no_grad()
-    def _outputs(self, network: nn.Module, what: Evaluation) -> list[Tensor]:
-        """Of each batch, in the precision of all other evaluations, so that a network agrees with itself."""
+    def _outputs(self, network: nn.Module, evaluation: Evaluation) -> list[Tensor]:
+        """Return the logits of each batch, in the precision of all other evaluations, so that results agree."""
         network.to(self.trainer.strategy.root_device).eval()
-        batches = EvaluationBatches(what, self.data.pixels(), rank=0, world_size=1)
-        with self.trainer.precision_plugin.forward_context(), self.steadily():
+        # Every process classifies everything: small sets, and no communication.
+        batches = EvaluationBatches(evaluation, self.data.pixels(), rank=0, world_size=1)
+        with self.trainer.precision_plugin.forward_context(), self.without_autotuning():
             return [network(batch.image) for batch in batches]

@@ -15,8 +15,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
 from cmu_lightning.data import FolderDataModule, Poison, TensorDataModule, Unknown
-from cmu_lightning.data.evaluation import evaluation_size
-from cmu_lightning.data.memmap import Mapped
+from cmu_lightning.data.batches import evaluation_size
+from cmu_lightning.data.memmap import MappedImages
 from cmu_lightning.errors import UserError
 
 
@@ -216,7 +216,7 @@ def test_arrays_go_into_a_memory_map_in_pieces(suffix, channels, monkeypatch):
         data.setup()
     plain = TensorDataModule(Unknown(), path)
     plain.setup()
-    assert isinstance(data.samples.images, Mapped)
+    assert isinstance(data.samples.images, MappedImages)
     assert torch.equal(data.samples.images[:], plain.samples.images)
     assert torch.equal(data.validation.images[:], plain.validation.images)
     assert data.fingerprint == plain.fingerprint

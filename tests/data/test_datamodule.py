@@ -2,13 +2,15 @@ import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from cmu_lightning import data as data_package
 from cmu_lightning.data import (
     CIFAR10DataModule,
     CIFAR100DataModule,
@@ -21,14 +23,15 @@ from cmu_lightning.data import (
     Split,
     evaluation,
 )
+from cmu_lightning.data.batches import EvaluationBatches, TrainingBatches
 from cmu_lightning.data.datasets.download import found_or_downloaded
-from cmu_lightning.data.evaluation import EvaluationBatches
 from cmu_lightning.errors import UserError
-from cmu_lightning.unlearning import CF, Original, Procedure
+from cmu_lightning.unlearning import CF, Original, Procedure, Stage
 from tests.helpers.networks import Linear
 
 
-def digits(identified=1.0, size=36, **arguments):
+def digits(identified: float = 1.0, size: int = 36, **arguments: Any) -> DigitsDataModule:
+    """Poisoned digits after their set-up."""
     data = DigitsDataModule(Poison(size=size), identified=identified, **arguments)
     data.setup()
     return data
@@ -52,7 +55,7 @@ class Squares(CorruptedDataModule):
 
 def test_digits_are_split_as_documented():
     data = digits()
-    assert [len(part) for part in (data.samples.true_labels, data.validation.clean, data.test.labels)] == [
+    assert [len(part) for part in (data.samples.true_labels, data.validation.true_labels, data.test.labels)] == [
         1197,
         203,
         397,
@@ -79,7 +82,7 @@ def test_deletion_sets_are_nested_in_s_m():
 
 def test_validation_is_clean_or_as_given_and_always_the_same():
     clean = digits(size=600)
-    assert torch.equal(clean.validation.labels, clean.validation.clean)
+    assert torch.equal(clean.validation.given_labels, clean.validation.true_labels)
     given = digits(size=600, val_labels="given")
     assert torch.equal(given.validation.images, clean.validation.images)
     assert given.validation.manipulated.sum() > 0
@@ -116,13 +119,13 @@ def test_a_label_of_no_class_is_refused():
         data.setup()
 
 
-def loaders(stage, data, world_size=1, rank=0):
+def batches_of_rank(stage: Stage, data: CorruptedDataModule, world_size: int = 1, rank: int = 0) -> TrainingBatches:
     """The training batches that one of several processes would get."""
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.strategy.connect(stage)
-    data.trainer = trainer
+    data.trainer = stage.trainer = trainer
+    trainer.datamodule = data
     data.setup()
-    batches = data.train_dataloader()
+    batches = stage.train_dataloader()
     batches.rank, batches.world_size = rank, world_size
     return batches
 
@@ -131,13 +134,13 @@ def loaders(stage, data, world_size=1, rank=0):
 @pytest.mark.parametrize("world_size", [2, 3, 8])
 def test_processes_together_see_the_batch_of_one(world_size, manipulation):
     stage = Original(partial(Linear, 16, 2), Procedure(steps=12, batch_size=7), seed=3)
-    whole = loaders(stage, Squares(manipulation))
-    parts = [loaders(stage, Squares(manipulation), world_size, rank) for rank in range(world_size)]
+    whole = batches_of_rank(stage, Squares(manipulation))
+    parts = [batches_of_rank(stage, Squares(manipulation), world_size, rank) for rank in range(world_size)]
     sizes = set()
     for step in range(12):
         one = whole.batch(step)
         slices = [part.batch(step) for part in parts]
-        for field in ("image", "label", "clean", "deleted", "row"):
+        for field in ("image", "label", "clean", "deleted", "train_index"):
             assert torch.equal(torch.cat([getattr(piece, field) for piece in slices]), getattr(one, field))
         assert {piece.total for piece in slices} == {one.total} == {len(one.label)}
         sizes |= {len(piece.label) for piece in slices}
@@ -148,7 +151,7 @@ def test_processes_together_see_the_batch_of_one(world_size, manipulation):
 def test_a_batch_is_cropped_then_stamped_then_normalised():
     stage = Original(partial(Linear, 16, 2), Procedure(steps=20, batch_size=40), seed=0)
     data = Squares(Poison(size=8, patch=1), val_size=0)
-    batches = loaders(stage, data)
+    batches = batches_of_rank(stage, data)
     stamped = 0
     for step in range(20):
         order, batch = batches.sources[0].epoch(step)[0], batches.batch(step)
@@ -168,7 +171,7 @@ def test_a_batch_is_cropped_then_stamped_then_normalised():
 
 def test_the_retain_view_has_no_deleted_sample():
     stage = CF(partial(Linear, 16, 2), Procedure(unlearn_steps=6, batch_size=20))
-    batches = loaders(stage, Squares(Poison(size=10, patch=1), identified=0.5, val_size=0))
+    batches = batches_of_rank(stage, Squares(Poison(size=10, patch=1), identified=0.5, val_size=0))
     seen = torch.cat([batches.sources[0].epoch(0)[0]])
     assert len(seen) == 35
     assert not any(batch.deleted.any() for batch in batches)
@@ -177,7 +180,7 @@ def test_the_retain_view_has_no_deleted_sample():
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_evaluation_counts_every_sample_once(world_size, monkeypatch):
-    monkeypatch.setattr(evaluation, "evaluation_size", lambda images: 100)
+    monkeypatch.setattr("cmu_lightning.data.batches.evaluation_size", lambda images: 100)
     data = digits()
     what = evaluation.of_test(data)
     seen = [EvaluationBatches(what, data.pixels(), rank, world_size) for rank in range(world_size)]
@@ -250,12 +253,12 @@ def cifar100(tmp_path, monkeypatch):
 def test_cifar100_is_read(cifar100, tmp_path):
     data = CIFAR100DataModule(InterclassConfusion((47, 52), size=2), root=str(tmp_path), val_size=100)
     data.setup()
-    assert (len(data.samples.true_labels), len(data.validation.clean), len(data.test.labels)) == (200, 100, 50)
+    assert (len(data.samples.true_labels), len(data.validation.true_labels), len(data.test.labels)) == (200, 100, 50)
     stored = pickle.loads((cifar100 / "test").read_bytes())
     assert torch.equal(data.test.images[3].permute(2, 0, 1).flatten(), torch.from_numpy(stored["data"][3]))
     assert data.test.labels[3] == 3
     for what in (evaluation.of_test(data), evaluation.of_validation(data)):  # its images come transposed
-        assert sum(len(batch.image) for batch in data.batches(what)) > 0
+        assert sum(len(batch.image) for batch in data.evaluation_batches(what)) > 0
 
 
 def test_what_was_read_is_not_looked_for_again(cifar100, tmp_path, monkeypatch):
@@ -285,12 +288,12 @@ def test_pcam_is_read_at_its_centre(tmp_path):
             file["y"] = (np.arange(12) % 2).reshape(-1, 1, 1, 1)
     data = PCAMDataModule(Poison(size=4), root=str(tmp_path))
     data.setup()
-    assert (len(data.samples.true_labels), len(data.validation.clean), len(data.test.labels)) == (12, 12, 12)
+    assert (len(data.samples.true_labels), len(data.validation.true_labels), len(data.test.labels)) == (12, 12, 12)
     assert torch.equal(data.test.images, torch.from_numpy(pixels[:, 32:64, 32:64]))
     assert data.test.labels.tolist() == [0, 1] * 6
     few = PCAMDataModule(Poison(size=4), root=str(tmp_path), val_size=4)
     few.setup()
-    assert few.validation.labels.tolist() == [0, 1, 0, 1] or few.validation.labels.sum() == 2
+    assert few.validation.given_labels.tolist() == [0, 1, 0, 1] or few.validation.given_labels.sum() == 2
 
 
 def test_data_that_are_not_there(tmp_path, monkeypatch):
@@ -353,6 +356,19 @@ def test_a_process_of_many_stages_reads_a_data_set_once(monkeypatch):
     assert [len(files) for files in Listed.read] == [0, 1, 1, 1, 1]
     assert modules[0].fingerprint == modules[1].fingerprint
     assert modules[0].samples.deleted.sum() != modules[1].samples.deleted.sum()
+
+
+def test_the_data_know_no_stage():
+    """A stage asks the data, never the other way round."""
+    for path in Path(data_package.__file__).parent.rglob("*.py"):
+        source = path.read_text()
+        assert "cmu_lightning.unlearning" not in source, path
+        assert "lightning_module" not in source, path
+
+
+def test_without_a_stage_nothing_is_served():
+    with pytest.raises(UserError, match="through a lightning Trainer and a stage"):
+        digits().train_dataloader()
 
 
 def test_elsewhere_it_is_read_each_time(monkeypatch):

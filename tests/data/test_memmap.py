@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from cmu_lightning.data import DigitsDataModule, PCAMDataModule, Poison, memmap
-from cmu_lightning.data.memmap import Mapped
+from cmu_lightning.data.memmap import MappedImages
 from cmu_lightning.unlearning import CF, SSD, Original
 from tests.helpers.short_stages import LINEAR, SHORT, digits, same, trainer
 
 
-def on_disk(folder, identified=0.5):
+def on_disk(folder: Path, identified: float = 0.5) -> DigitsDataModule:
+    """Poisoned digits whose images stay in a file."""
     return DigitsDataModule(Poison(size=36), identified=identified, memory_map=str(folder))
 
 
@@ -35,8 +36,8 @@ def test_training_and_results_are_those_of_images_in_memory(tmp_path, method):
     (weights, results, memory), (theirs, same_results, file) = found
     assert same(weights, theirs)
     assert results == same_results
-    assert isinstance(file.samples.images, Mapped)
-    assert not isinstance(memory.samples.images, Mapped)
+    assert isinstance(file.samples.images, MappedImages)
+    assert not isinstance(memory.samples.images, MappedImages)
     assert file.difference(memory.state_dict()) is None
 
 
@@ -44,7 +45,7 @@ def test_rows_of_rows_and_a_checksum_in_pieces(monkeypatch):
     images = torch.randint(0, 256, (50, 3, 3, 1), dtype=torch.uint8)
     whole = memmap.checksum(images, 7)
     monkeypatch.setattr(memmap, "CHUNK", 7)
-    there = memmap.mapped(images, ".")
+    there = memmap.map_images(images, ".")
     assert torch.equal(there[torch.arange(50)], images)
     assert memmap.checksum(there, 7) == memmap.checksum(images, 7) == whole
     even = there.take(torch.arange(50) % 2 == 0).take(torch.tensor([3, 1]))
@@ -61,7 +62,7 @@ def test_no_room_is_said(tmp_path):
 def test_where_a_disk_reserves_nothing_images_are_kept_too(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate")  # as on macOS
     images = torch.randint(256, (5, 4, 4, 3), dtype=torch.uint8)
-    kept = memmap.mapped(images, str(tmp_path))
+    kept = memmap.map_images(images, str(tmp_path))
     assert torch.equal(kept[torch.arange(5)], images)
 
 
@@ -88,5 +89,5 @@ def test_patches_are_read_in_pieces_into_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr("cmu_lightning.data.datasets.pcam.CHUNK", 7)
     data = PCAMDataModule(Poison(size=3), root=str(tmp_path), memory_map=str(tmp_path))
     data.setup()
-    assert isinstance(data.samples.images, Mapped)
+    assert isinstance(data.samples.images, MappedImages)
     assert np.array_equal(data.samples.images[0:30].numpy(), pixels[:, 32:64, 32:64])

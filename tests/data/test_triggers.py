@@ -20,7 +20,7 @@ from cmu_lightning.data import (
     WaNet,
     evaluation,
 )
-from cmu_lightning.data.evaluation import EvaluationBatches
+from cmu_lightning.data.batches import EvaluationBatches
 from cmu_lightning.data.manipulations.triggers import uniform_numbers
 from cmu_lightning.data.sampling import derive_seed
 from cmu_lightning.errors import UserError

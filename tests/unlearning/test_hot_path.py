@@ -4,6 +4,7 @@ import copy
 from collections import Counter
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cmu_lightning.cli.options import precision
 from cmu_lightning.data import AdapBlend, AllToAll, Batch, Blended, Poison, TaCT
-from cmu_lightning.data.batches import Source
-from cmu_lightning.data.evaluation import Evaluation, EvaluationBatches
+from cmu_lightning.data.batches import EvaluationBatches, Source
+from cmu_lightning.data.evaluation import Evaluation
 from cmu_lightning.data.samples import Samples
 from cmu_lightning.data.sampling import EpochSampler
 from cmu_lightning.data.transforms import CropAndFlip, Pixels
@@ -57,7 +58,7 @@ class Copies(TorchDispatchMode):
 @pytest.fixture
 def fake(monkeypatch):
     """Tensors that have shapes and devices alone; five samples of a batch are stamped."""
-    five = SimpleNamespace(**{name: getattr(torch, name) for name in ("tensor", "arange", "zeros")})
+    five = SimpleNamespace(**vars(torch))
 
     def nonzero(mask):
         assert mask.device.type == "cpu"  # elsewhere it waits
@@ -70,13 +71,15 @@ def fake(monkeypatch):
         yield
 
 
-def pinned(tensor):
+def pinned(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that says so."""
     copied = tensor.clone()
     copied.pinned = True
     return copied
 
 
-def samples(device=GPU):
+def samples(device: torch.device = GPU) -> Samples:
+    """Some of S_tr on a device, all alike."""
     images = torch.zeros(COUNT, 32, 32, 3, dtype=torch.uint8, device=device)
     classes = torch.zeros(COUNT, dtype=torch.long, device=device)
     return Samples(images, classes, classes, classes > 0, classes > 0, classes)
@@ -119,7 +122,7 @@ class Keyed(Poison):
         return images
 
 
-def on_gpu(monkeypatch, stage, **more):
+def on_gpu(monkeypatch: pytest.MonkeyPatch, stage: Stage, **more: Any) -> Stage:
     """A stage that takes its device for a GPU."""
     stage._trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=GPU, reduce=lambda value, **_: value), **more)
     monkeypatch.setattr(type(stage), "trainer", property(lambda self: self._trainer))
@@ -322,7 +325,7 @@ def test_what_is_clipped_is_not_fused(monkeypatch, clip, fused):
     assert made["fused"] is fused
 
 
-def _keep(made, parameters, lr, **arguments):
+def _keep(made: dict[str, Any], parameters: Any, lr: float, **arguments: Any) -> torch.optim.SGD:
     made.update(arguments)
     return torch.optim.SGD(parameters, lr)
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from cmu_lightning import unlearning
-from cmu_lightning.data import Batch, DigitsDataModule, InterclassConfusion
+from cmu_lightning.data import Batch, DigitsDataModule, InterclassConfusion, LossRanking, Poison
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.callbacks import LastCheckpoint
 from cmu_lightning.models import ResNet9
@@ -46,7 +46,7 @@ def test_slices_of_a_batch_give_its_mean_loss_and_gradient(tmp_path):
     for part in (slice(0, 3), slice(3, 5), slice(5, 5)):
         nothing = torch.zeros(0, dtype=torch.bool)
         loss = stage.global_mean(
-            stage.loss(Batch(image[part], label[part], label[part], nothing, nothing, 5)), nothing_but(5)
+            stage.loss(Batch(image[part], label[part], label[part], nothing, nothing, 5)), batch_of_size(5)
         )
         losses += loss.detach() / 3
         for sum_, gradient in zip(total, torch.autograd.grad(loss, list(stage.network.parameters())), strict=True):
@@ -56,7 +56,8 @@ def test_slices_of_a_batch_give_its_mean_loss_and_gradient(tmp_path):
         torch.testing.assert_close(got, want, atol=1e-12, rtol=0)
 
 
-def nothing_but(total):
+def batch_of_size(total: int) -> Batch:
+    """An empty slice of a global batch."""
     empty = torch.empty(0)
     return Batch(empty, empty, empty, empty, empty, total)
 
@@ -140,7 +141,7 @@ def test_measurements_against_a_loop_over_images(tmp_path, original):
     others = test.labels != 0
     poisoned = predict(samples.images[samples.manipulated], True)
     truth, deleted = samples.true_labels[samples.manipulated], samples.deleted[samples.manipulated]
-    validated = predict(data.validation.images, False) == data.validation.clean
+    validated = predict(data.validation.images, False) == data.validation.true_labels
     before = LINEAR()
     before.load_state_dict({key.removeprefix("network."): value for key, value in weights(original).items()})
     network, after = before.eval(), network
@@ -156,7 +157,7 @@ def test_measurements_against_a_loop_over_images(tmp_path, original):
         "acc_unidentified": (poisoned == truth)[~deleted].double().mean(),
         "fit_identified": (poisoned == 0)[deleted].double().mean(),
         "val_acc": validated.double().mean(),
-        "val_acc_matched": validated[data.validation.clean == 0].double().mean(),  # S_f is all labelled 0
+        "val_acc_matched": validated[data.validation.true_labels == 0].double().mean(),  # S_f is all labelled 0
         "changed": changed,
         "selection_score": (validated.double().mean() + changed) / 2,
     }
@@ -257,6 +258,38 @@ def test_an_original_of_another_manipulation_is_refused(tmp_path, original):
     }.items():
         with pytest.raises(UserError, match=says):
             trainer(tmp_path).fit(CF(LINEAR, SHORT, original), datamodule=other)
+
+
+def test_an_original_is_read_once_whatever_finds_s_f(tmp_path, original):
+    """The network that a detector looks at is the one that the method starts from."""
+
+    class Counting(CF):
+        def load_original(self):
+            read.append(super().load_original())
+            return read[-1]
+
+        def start(self, network):
+            assert network is read[0]
+            super().start(network)
+
+    for data in (digits(0.5), DigitsDataModule(Poison(size=36), discovery=LossRanking(count=50))):
+        read = []
+        trainer(tmp_path).fit(Counting(LINEAR, SHORT, original), datamodule=data)
+        assert len(read) == 1
+    assert data.samples.deleted.sum() == 50
+
+
+def test_a_checkpoint_of_another_s_f_can_only_be_an_originals(tmp_path, original):
+    for stage in (Original(LINEAR, SHORT), CF(LINEAR, SHORT, original)):
+        run, path = trainer(tmp_path), str(tmp_path / "last.ckpt")
+        run.fit(stage, datamodule=digits(0.5))
+        run.save_checkpoint(path, weights_only=True)
+        run.test(stage, datamodule=digits(0.5), ckpt_path=path, weights_only=True, verbose=False)
+        if stage.unlearns:
+            with pytest.raises(UserError, match=r"checkpoint is of another deletion set \(S_f\): give a checkpoint of"):
+                run.test(stage, datamodule=digits(0.25), ckpt_path=path, weights_only=True, verbose=False)
+        else:
+            run.test(stage, datamodule=digits(0.25), ckpt_path=path, weights_only=True, verbose=False)
 
 
 @pytest.mark.parametrize("interval", [5, 1])

@@ -15,6 +15,7 @@ from cmu_lightning.data.datasets.custom import CustomDataModule
 from cmu_lightning.data.manipulations import Manipulation
 from cmu_lightning.data.memmap import Images
 from cmu_lightning.data.samples import Split
+from cmu_lightning.data.validation import check_classes
 from cmu_lightning.errors import UserError
 
 
@@ -89,7 +90,8 @@ class TensorDataModule(CustomDataModule):
             )
         if len(images) != len(labels):
             raise UserError(f"{self.path} has {len(images)} {name}_images and {len(labels)} {name}_labels")
-        self.check_classes(labels, f"{name}_labels of {self.path}", "mend the label or set data.num_classes")
+        location, hint = f"{name}_labels of {self.path}", "mend the label or set data.num_classes"
+        check_classes(labels, self.num_classes, location, hint)
         return Split(images.unsqueeze(3) if isinstance(images, Tensor) and images.ndim == 3 else images, labels)
 
     def _images(self, name: str) -> Images | None:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from cmu_lightning.data.datamodule import CorruptedDataModule, Read
+from cmu_lightning.data.datamodule import CorruptedDataModule
 from cmu_lightning.data.manipulations import Manipulation
+from cmu_lightning.data.samples import Read
 from cmu_lightning.errors import UserError
 
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from cmu_lightning.console import bar
+from cmu_lightning.data.batches import evaluation_size
 from cmu_lightning.data.discoveries.base import Discovery
 from cmu_lightning.data.discoveries.flagged import Flagged
-from cmu_lightning.data.evaluation import evaluation_size
 from cmu_lightning.data.samples import Samples
 from cmu_lightning.data.transforms import Pixels
 from cmu_lightning.data.validation import check_scores

@@ -22,8 +22,8 @@ from cmu_lightning.data import Batch, CIFAR10DataModule, DigitsDataModule, Poiso
 from cmu_lightning.data.batches import EvaluationBatches
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import TunedSSD
-from cmu_lightning.unlearning.dampener import factors
 from cmu_lightning.unlearning.importance import batch_importance, flat, task_loss
+from cmu_lightning.unlearning.ssd import select_and_dampen
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 GRID = list(product(TunedSSD.selections, TunedSSD.dampening_ratios))
@@ -71,7 +71,7 @@ class Case:
     @torch.no_grad()
     def dampen(self, importances, selection, ratio):
         """One grid point."""
-        values = self.start * factors(*importances, selection, ratio * selection)
+        values = self.start * select_and_dampen(*importances, selection, ratio * selection).factors
         parameters = list(self.network.parameters())
         for parameter, part in zip(parameters, values.split([p.numel() for p in parameters]), strict=True):
             parameter.copy_(part.view_as(parameter))

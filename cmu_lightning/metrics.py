@@ -1,4 +1,4 @@
-"""Accuracy by domain, and the score by which hyperparameters are chosen."""
+"""Accuracy by domain, and the scores by which hyperparameters and epochs are chosen."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from torchmetrics import Metric
 
 
 class DomainAccuracy(Metric):
-    """Accuracy within each of several domains, which may overlap.
+    """Accuracy within each of D domains, which may overlap: correct samples / samples, per domain.
 
-    States are integer counts, so the result is exact on any number of processes and in any order of batches.
+    The states are integer counts, so that the result is exact on any number of processes and in any order of batches.
 
     Example:
         >>> metric = DomainAccuracy(num_domains=2)
@@ -40,12 +40,12 @@ class DomainAccuracy(Metric):
         self.add_state("total", default=zeros.clone(), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor, domain: Tensor) -> None:
-        """Count a batch.
+        """Count the samples of a batch, and the correct ones, in each domain.
 
         Args:
             preds: Predicted classes, shape (n,), or logits, shape (n, num_classes).
             target: True classes, shape (n,), or one for each domain, shape (n, D).
-            domain: Which domains count a sample, bool, shape (n, D).
+            domain: Whether a domain counts a sample, bool, shape (n, D).
 
         Raises:
             ValueError: The shapes do not fit together.
@@ -59,34 +59,39 @@ class DomainAccuracy(Metric):
                 f"preds {tuple(preds.shape)}, target {tuple(target.shape)} and domain {tuple(domain.shape)} "
                 f"do not fit together for {self.num_domains} domains"
             )
-        right = classes.unsqueeze(1) == target.reshape(len(target), -1 if len(target) else self.num_domains)
-        self.correct += (right & domain).sum(dim=0)
+        # One target for all domains is broadcast; an empty batch has no elements to infer a dimension from.
+        correct = classes.unsqueeze(1) == target.reshape(len(target), -1 if len(target) else self.num_domains)
+        self.correct += (correct & domain).sum(dim=0)
         self.total += domain.sum(dim=0)
 
     def compute(self) -> Tensor:
-        """The accuracies, shape (D,), float64; NaN for a domain without samples (torchmetrics drops D = 1)."""
+        """Return the accuracies, shape (D,), float64; NaN for a domain without samples.
+
+        For D = 1 torchmetrics squeezes the result to shape ().
+        """
         return self.correct.cpu().double() / self.total.cpu()
 
 
 def selection_score(val_acc: float, changed: float) -> float:
-    """The paper's criterion for hyperparameters (section 3.2).
+    """Return (val_acc + changed) / 2, the paper's criterion for hyperparameters (section 3.2).
 
     Args:
-        val_acc: Accuracy on validation samples.
-        changed: Fraction of S_f whose predicted class is not the original's.
+        val_acc: Accuracy on validation samples, in [0, 1].
+        changed: Fraction of S_f whose predicted class differs from the original's, in [0, 1].
     """
     return (val_acc + changed) / 2
 
 
 def matched_accuracy(accuracies: Tensor, labels: Tensor) -> float:
-    """Accuracy on validation samples, reweighted to the class mix of S_f (for SCRUB+R, Kurmanji et al., 2023).
+    """Return the validation accuracy in the class mix of S_f, sum_c n_c acc_c / |S_f| (SCRUB+R: Kurmanji et al., 2023).
 
     Args:
-        accuracies: Accuracies of each class, shape (num_classes,); NaN for a class without validation samples.
-        labels: Given labels of S_f, shape (|S_f|,).
+        accuracies: Validation accuracy of each class, float64, shape (num_classes,); NaN for a class without samples.
+        labels: Labels of S_f as given, int64, shape (|S_f|,).
 
     Returns:
-        NaN if a class of S_f has no validation samples.
+        The accuracy; NaN if a class of S_f has no validation samples.
     """
     counts = torch.bincount(labels.cpu(), minlength=len(accuracies)).double()
-    return float((counts * accuracies)[counts > 0].sum()) / len(labels)  # at most 1: fractions may sum to more
+    # Divide by the size last: rounded fractions n_c / |S_f| may sum to more than 1.
+    return float((counts * accuracies)[counts > 0].sum()) / len(labels)

@@ -157,7 +157,8 @@ class Classifier:
         """
         import torch
 
-        from cmu_lightning.data.evaluation import EvaluationBatches, of_samples
+        from cmu_lightning.data.batches import EvaluationBatches
+        from cmu_lightning.data.evaluation import of_samples
 
         # An evaluation needs labels and a domain; here only its images are used.
         everywhere = torch.ones(len(samples.given_labels), dtype=torch.bool)
@@ -176,7 +177,7 @@ class Classifier:
         Raises:
             UserError: An image cannot be read, or its size is not that of the data.
         """
-        from cmu_lightning.data.evaluation import evaluation_size
+        from cmu_lightning.data.batches import evaluation_size
 
         # Files are read batch by batch, so that any number of them fits into memory.
         size = evaluation_size(self.data.samples.images)

@@ -1,8 +1,8 @@
-"""The stages: the original training, and every unlearner."""
+"""The stages: the original training and every unlearner."""
 
 from cmu_lightning.unlearning.badt import BadT
 from cmu_lightning.unlearning.baselines import CF, Keep, Original, RewoD
-from cmu_lightning.unlearning.dampener import Dampener
+from cmu_lightning.unlearning.dampener import Dampener, Dampening
 from cmu_lightning.unlearning.distillation import DistillationUnlearner
 from cmu_lightning.unlearning.potion import Potion
 from cmu_lightning.unlearning.procedure import Procedure
@@ -18,6 +18,7 @@ __all__ = [
     "SSD",
     "BadT",
     "Dampener",
+    "Dampening",
     "DistillationUnlearner",
     "Keep",
     "Original",

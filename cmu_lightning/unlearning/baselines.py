@@ -10,27 +10,48 @@ from cmu_lightning.unlearning.unlearner import Unlearner
 
 
 class Original(Stage):
-    """M_o: trained with procedure A on all of S_tr."""
+    """M_o: trained with procedure A on all of S_tr, the manipulated samples included.
+
+    Example:
+        >>> from cmu_lightning.models import ResNet9
+        >>> from cmu_lightning.unlearning import Original, Procedure
+        >>> Original(ResNet9, Procedure(steps=4000)).steps
+        4000
+    """
 
 
 class CF(Unlearner):
-    """The original, fine-tuned with procedure A on the retain data."""
+    """Catastrophic forgetting: the original, fine-tuned with procedure A on the retain data (paper, A.2 (2)).
+
+    Example:
+        >>> from cmu_lightning.models import ResNet9
+        >>> from cmu_lightning.unlearning import CF, Procedure
+        >>> CF(ResNet9, Procedure(unlearn_steps=1000), "original/last.ckpt").steps
+        1000
+    """
 
     view: ClassVar[View] = "retain"
 
 
 class RewoD(Unlearner):
-    """A fresh network, trained with procedure A on the retain data; the original only tells what has changed."""
+    """Retraining without deleted data: a fresh network, trained with procedure A on the retain data (paper, A.2 (1)).
+
+    The original is needed only to measure which predictions have changed.
+    """
 
     view: ClassVar[View] = "retain"
     uses: ClassVar[Literal["steps", "unlearn_steps"]] = "steps"
 
     def start(self, original: nn.Module) -> None:
-        """Take nothing."""
+        """Keep the freshly initialised weights.
+
+        Args:
+            original: Not used.
+        """
 
 
 class Keep(Unlearner):
-    """The original as it is, measured as unlearners are: what they have to be better than.
+    """The original as it is, measured as unlearners are: the level that they have to exceed.
 
     It turns a model that was trained elsewhere into a run of this project. `procedure` and `seed` have no effect.
     """
@@ -39,4 +60,9 @@ class Keep(Unlearner):
     uses: ClassVar[Literal["steps", "unlearn_steps"]] = "steps"
 
     def training_step(self, batch: FullPasses, batch_idx: int) -> None:  # type: ignore[override]
-        """Nothing."""
+        """Leave the network as it is.
+
+        Args:
+            batch: Not used.
+            batch_idx: Not used.
+        """

@@ -1,90 +1,60 @@
-"""What the dampening methods share: importances kept beside the original, and one multiplication."""
+"""The machinery of methods that dampen parameters: importances beside the original, one multiplication, a histogram."""
 
 import json
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from math import isfinite, log
+from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cmu_lightning.data.batches import FullPasses, TrainingBatches
 from cmu_lightning.errors import UserError
 from cmu_lightning.files import write_atomically
 from cmu_lightning.unlearning.fisher import fisher_diagonal
-from cmu_lightning.unlearning.importance import ImportanceFile, as_text, batch_importance, flat, task_loss
+from cmu_lightning.unlearning.importance import (
+    ImportanceFile,
+    batch_importance,
+    flat,
+    informative,
+    rounded_text,
+    task_loss,
+)
 from cmu_lightning.unlearning.networks import check_outputs, tensors_digest
-from cmu_lightning.unlearning.procedure import Procedure
-from cmu_lightning.unlearning.progress import StageLines, StageProgress
+from cmu_lightning.unlearning.progress import track_parts
 from cmu_lightning.unlearning.stage import View
 from cmu_lightning.unlearning.unlearner import Unlearner
 
 HISTOGRAM = np.linspace(-6, 12, 73)
-"""Edges of the bins for decimal logarithms of ratios."""
+"""Edges of the histogram's bins, in decimal logarithms of I_f / I_r."""
 
 
-def informative(deleted: Tensor, retain: Tensor) -> Tensor:
-    """Which parameters the importances say anything of, bool."""
-    return deleted.isfinite() & retain.isfinite() & ((deleted != 0) | (retain != 0))
+class Dampening(NamedTuple):
+    """What a method does to the network's P parameters.
 
-
-def selected(deleted: Tensor, retain: Tensor, selection: float) -> Tensor:
-    """Whose ratio is over the threshold, bool; compared as a ratio, so that a threshold that is one is not over it."""
-    return informative(deleted, retain) & (deleted / retain > selection)
-
-
-def factors(deleted: Tensor, retain: Tensor, selection: float, dampening: float) -> Tensor:
-    """What each parameter is multiplied by: min(dampening I_D / I_f, 1) where I_f > selection I_D, elsewhere 1.
-
-    Args:
-        deleted: I_f, over S_f.
-        retain: I_D, over the retain data.
-        selection: Threshold on the ratio of both; the paper's alpha.
-        dampening: The paper's gamma.
+    `factors` (P,) is what each parameter is multiplied by, `selected` (P,) is a bool mask of the parameters that the
+    method chose, some of which may keep a factor of 1, and `selection` is the threshold on I_f / I_r that it used, NaN
+    for none. The last two are only recorded.
     """
-    chosen = selected(deleted, retain, selection)
-    return torch.where(chosen, (dampening * retain / deleted).clamp(max=1), 1)
 
-
-def ratios(deleted: Tensor, retain: Tensor) -> Tensor:
-    """I_f / I_D of the parameters for which it is finite, ascending."""
-    values = (deleted / retain)[informative(deleted, retain)]
-    return values[values.isfinite()].sort().values
-
-
-def percentile(ascending: Tensor, percent: float) -> float:
-    """The value that so many percent are below, interpolated; unlike torch's, of any number of elements.
-
-    Raises:
-        UserError: There is none.
-    """
-    if not len(ascending):
-        raise UserError("no parameter has importances that are finite and not zero: look at the original's weights")
-    place = percent / 100 * (len(ascending) - 1)
-    low = int(place)
-    below, above = ascending[low].item(), ascending[min(low + 1, len(ascending) - 1)].item()
-    return below + (above - below) * (place - low)
-
-
-def percent(share: float) -> float:
-    """Which percentile of the ratios is the threshold (ASSD: Schoepf et al., 2024, arXiv 2402.10098).
-
-    Args:
-        share: Share of the samples that is to be forgotten; in a search (PTN) it also goes beyond 1.
-    """
-    return 100 - log(1 + 100 * share)
+    factors: Tensor
+    selected: Tensor
+    selection: float
 
 
 def histogram(deleted: Tensor, retain: Tensor) -> dict[str, list[float] | list[int]]:
-    """How many ratios lie where, by decimal logarithm (the paper's Figure 3).
+    """Return the bin edges and counts of log10(I_f / I_r) over informative parameters (the paper's Figure 3).
 
-    Those beyond are in the last bins, infinite ones too; a ratio of zero is in none.
+    Ratios beyond the edges are in the outermost bins, infinite ones too; a ratio of zero is in none.
+
+    Args:
+        deleted: I_f, importances over S_f, shape (P,).
+        retain: I_r, importances over the retain data, shape (P,).
     """
     values = (deleted / retain)[informative(deleted, retain)]
     logarithms = values[values > 0].log10().clamp(HISTOGRAM[0], HISTOGRAM[-1]).cpu().numpy()
@@ -92,21 +62,20 @@ def histogram(deleted: Tensor, retain: Tensor) -> dict[str, list[float] | list[i
     return {"log10_edges": edges.tolist(), "counts": counts.tolist()}
 
 
-T = TypeVar("T")
-
-
 class Dampener(Unlearner):
-    """Multiplies down what of the original matters more to S_f than to the retain data; one step, no training.
+    """Base of methods that scale down the parameters that matter more to S_f than to the retain data.
 
-    Importances depend on the original, on S_f and on how they are estimated, but on nothing that is tuned; so they
-    are computed once and kept beside the original.
+    One step, no training: the importances I_f over S_f and I_r over the retain data are estimated with the original in
+    evaluation mode, `choose` turns them into one factor per parameter, and the parameters are multiplied. Importances
+    depend on the original, on S_f and on the estimator, but on nothing that is tuned: they are computed once and kept
+    beside the original. Of `procedure` only the batch size has an effect, and `seed` only where `augment` is on.
+
+    A method defines `choose`; what importances are of is `objective` and `measure`, by default the squared gradient of
+    the loss.
 
     Args:
-        network: Constructor of the network, the same as the original's.
-        procedure: Procedure A; only its batch size matters here: importances are of batches of that size.
-        original: Checkpoint of the original.
-        seed: Without effect, unless `augment` is on.
-        fisher: Squared gradients of each `batch` as in released code, or of each `sample`: the exact diagonal.
+        fisher: Squared gradients of the mean over each `batch`, as in released code, or of each `sample`: the exact
+            diagonal of the Fisher information, which makes SSD SSD-Det (arXiv 2510.26714, appendix B).
         augment: Whether importances are of shuffled and augmented samples, as in the paper's released code.
     """
 
@@ -114,138 +83,133 @@ class Dampener(Unlearner):
     uses: ClassVar[Literal["steps", "unlearn_steps"]] = "steps"
 
     def __init__(
-        self,
-        network: Callable[[], nn.Module],
-        procedure: Procedure,
-        original: str | None = None,
-        seed: int | None = None,
-        fisher: Literal["batch", "sample"] = "batch",
-        augment: bool = False,
+        self, *args: Any, fisher: Literal["batch", "sample"] = "batch", augment: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__(network, procedure, original, seed)
+        super().__init__(*args, **kwargs)
         if fisher == "sample" and type(self).measure is not Dampener.measure:
             raise UserError(f"fisher=sample is of squares, which {type(self).__name__} does not measure: give batch")
         self.fisher, self.augment = fisher, augment
         self.summary: dict[str, Any] = {}
-        """A histogram of importance ratios, the threshold, and how many parameters were selected or left alone."""
+        """Content of `importance_ratios.json`: histogram, threshold, how many parameters were selected or kept."""
 
     def setup(self, stage: str) -> None:
-        """Keep an image's logits, by which importances of a network with other arguments are told apart.
+        """Keep the logits of one image: they tell networks apart that differ in an argument but not in their weights.
+
+        Args:
+            stage: Lightning's name of what is run, such as "fit".
 
         Raises:
-            UserError: The method does not choose.
+            UserError: The class does not define `choose`.
         """
         if type(self).choose is Dampener.choose:  # a LightningModule has no abstract methods
-            raise UserError(
-                f"{type(self).__name__} has no choose, which gives the threshold and the strength: define it"
-            )
+            raise UserError(f"{type(self).__name__} has no choose, which gives the factor of each parameter: define it")
         super().setup(stage)
         if stage == "fit":
             self.first_logits = check_outputs(self.network, self.data)
 
     def objective(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What importances differentiate, of each sample, shape (n,): the loss."""
+        """Return what importances differentiate, for each sample: the loss, shape (n,).
+
+        Args:
+            logits: Outputs of the network, shape (n, num_classes).
+            labels: Labels as given, int64, shape (n,).
+        """
         return task_loss(logits, labels)
 
     def measure(self, gradient: Tensor) -> Tensor:
-        """What they take of a gradient: its square."""
-        return gradient.square()
-
-    def estimator(self) -> list[Any]:
-        """What tells importances of other kinds apart: what both do to some numbers, for they may have parameters."""
-        weights, classes = len(self.values), self.first_logits.shape[1]
-        logits = torch.linspace(-1, 2, 3 * classes, device=self.device).view(3, classes)
-        values = self.objective(logits, torch.arange(3, device=self.device) % classes)
-        measured = self.measure(torch.linspace(-1, 1, weights, device=self.device))[:: weights // 100 + 1]
-        return [self.fisher, as_text(values), as_text(measured)]
-
-    @abstractmethod
-    def choose(self, deleted: Tensor, retain: Tensor) -> tuple[float, float]:
-        """The threshold for selection and the strength of dampening.
+        """Return what importances take of a gradient: its square, element by element.
 
         Args:
-            deleted: Importances over S_f, shape (number of parameters,).
-            retain: Importances over the retain data.
+            gradient: Gradient of the objective, shape (P,); `self.values` holds the parameters in the same order.
+        """
+        return gradient.square()
+
+    @abstractmethod
+    def choose(self, deleted: Tensor, retain: Tensor) -> Dampening:
+        """Return the factor of each parameter.
+
+        Args:
+            deleted: I_f, importances over S_f, shape (P,).
+            retain: I_r, importances over the retain data, shape (P,).
         """
 
     def training_step(self, batch: FullPasses, batch_idx: int) -> None:  # type: ignore[override]
-        """Importances, then the multiplication."""
+        """Estimate both importances, choose the factors, multiply the parameters and record what was done.
+
+        Args:
+            batch: One pass over S_f and one over the retain data.
+            batch_idx: Always 0.
+        """
+        # Evaluation mode: batch norm uses the statistics of training, so that a sample's gradient is its own.
         self.network.eval()
         self.values = flat(self.network.parameters()).detach().clone()
+        # 32 bits: squares of small gradients vanish in 16.
         with torch.autocast(self.device.type, enabled=False):
             deleted, retain = self.importances(batch)
-            selection, dampening = self.choose(deleted, retain)
-        self.dampen(factors(deleted, retain, selection, dampening))
+            dampening = self.choose(deleted, retain)
+        self.dampen(dampening.factors)
         self.summary |= {
-            "selected": int(selected(deleted, retain, selection).sum()),
-            "selection": selection if isfinite(selection) else None,
+            "selected": int(dampening.selected.sum()),
+            "selection": dampening.selection if isfinite(dampening.selection) else None,
         }
         if self.folder and self.trainer.is_global_zero:
             write_atomically(self.folder / "importance_ratios.json", json.dumps(self.summary) + "\n")
 
     @torch.no_grad()
-    def dampen(self, factor: Tensor) -> None:
-        """Give every parameter the original's value times its factor."""
+    def dampen(self, factors: Tensor) -> None:
+        """Set every parameter to the original's value times its factor; a second call undoes the first.
+
+        Args:
+            factors: Factor of each parameter, shape (P,).
+        """
         parameters = list(self.network.parameters())
-        parts = torch.split_with_sizes(self.values * factor, [parameter.numel() for parameter in parameters])
+        parts = torch.split_with_sizes(self.values * factors, [parameter.numel() for parameter in parameters])
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.copy_(part.view_as(parameter))
 
-    def tracked(self, parts: Iterable[T], description: str, total: int) -> Iterator[T]:
-        """Parts of the one step, with their progress.
+    def importances(self, passes: FullPasses) -> tuple[Tensor, Tensor]:
+        """Return I_f and I_r, each of shape (P,), on every process: from their file, or computed and kept there.
 
         Args:
-            parts: What the step goes through.
-            description: What they are, beside the bar.
-            total: How many there are, at most.
+            passes: One pass over S_f and one over the retain data.
         """
-        bar: Any = self.trainer.progress_bar_callback
-        shown = isinstance(bar, StageProgress | StageLines)
-        return bar.track(parts, description, total) if shown else iter(parts)
-
-    def importances(self, passes: FullPasses) -> tuple[Tensor, Tensor]:
-        """Over S_f and over the retain data; computed by the first who needs them."""
-        strategy = self.trainer.strategy
-        stored = self._stored()
-        self.stop_clock()  # to wait for another process is no work of this one
-        with ExitStack() as held:
+        file = self._importance_file()
+        self.stop_clock()  # waiting for another process is no work of this one
+        with ExitStack() as lock:
+            # Rank 0 looks and locks, until the file is written; the other ranks follow what it found.
             content: dict[str, Any] | None = None
             if self.trainer.is_global_zero:
-                held.enter_context(stored.locked())
-                content = stored.read()
-            content = strategy.broadcast(content)
+                lock.enter_context(file.locked())
+                content = file.read()
+            content = self.trainer.strategy.broadcast(content)
             self.start_clock()
-            if content is not None:
-                self.seconds_before += content["seconds"]  # what was measured when they were made
-            else:
+            if content is None:
                 content = self._computed(passes)
                 if self.trainer.is_global_zero:
-                    stored.write(content)
+                    file.write(content)
+            else:
+                # Reused work counts with the time that was measured when it was done.
+                self.seconds_before += content["seconds"]
         self.samples_forward += content["samples"]
         self.samples_backward += content["samples"]
         self.summary = content["summary"]
         return content["deleted"].to(self.device), content["retain"].to(self.device)
 
-    def _stored(self) -> ImportanceFile:
-        """Where importances of exactly this kind are."""
-        data, batch_size = self.data, self.procedure.batch_size
-        samples, manipulation = data.samples, data.manipulation
-        of = {
-            "original": tensors_digest(self.network.state_dict()),
-            "data": [data.fingerprint, type(manipulation).__name__, vars(manipulation)],
-            "samples": tensors_digest(
-                {"labels": samples.given_labels, "manipulated": samples.manipulated, "deleted": samples.deleted}
-            ),
-            "network": [repr(self.network), as_text(self.first_logits)],
-            "normalised": [data.mean, data.std],
-            "estimator": self.estimator(),
-            "batch_size": batch_size if self.fisher == "batch" else None,
-            "augmented": [self.seed, data.padding, data.flip] if self.augment else None,
-        }
-        folder = Path(str(self.original)).parent / "importances"
-        return ImportanceFile(folder, of, {"deleted", "retain", "samples", "seconds", "summary"})
+    def importance(self, batches: TrainingBatches, description: str) -> Tensor:
+        """Return one importance, shape (P,), the same on every process.
+
+        Args:
+            batches: One pass over the samples it is of.
+            description: Text beside the progress bar.
+        """
+        shown = track_parts(self.trainer, batches, description, len(batches))
+        total = partial(self.trainer.strategy.reduce, reduce_op="sum")
+        if self.fisher == "sample":
+            return fisher_diagonal(self.network, shown, self.objective, total)
+        return batch_importance(self.network, shown, self.objective, self.measure, total)
 
     def _computed(self, passes: FullPasses) -> dict[str, Any]:
+        """Return the content of the importances' file, computed now."""
         begin = time.perf_counter()
         deleted = self.importance(passes.deleted, "importances over S_f")
         retain = self.importance(passes.retain, "importances over the retain data")
@@ -257,15 +221,27 @@ class Dampener(Unlearner):
             "summary": histogram(deleted, retain) | {"left_alone": int((~informative(deleted, retain)).sum())},
         }
 
-    def importance(self, batches: TrainingBatches, description: str) -> Tensor:
-        """One importance, shape (number of parameters,), the same on every process.
+    def _importance_file(self) -> ImportanceFile:
+        """Return the file of the importances of exactly this original, S_f, data and estimator."""
+        data, samples, manipulation = self.data, self.data.samples, self.data.manipulation
+        masks = {"labels": samples.given_labels, "manipulated": samples.manipulated, "deleted": samples.deleted}
+        depends_on = {
+            "original": tensors_digest(self.network.state_dict()),
+            "data": [data.fingerprint, type(manipulation).__name__, vars(manipulation)],
+            "samples": tensors_digest(masks),
+            "network": [repr(self.network), rounded_text(self.first_logits)],
+            "normalised": [data.mean, data.std],
+            "estimator": [self.fisher, *self._estimator_probe()],
+            "batch_size": self.procedure.batch_size if self.fisher == "batch" else None,
+            "augmented": [self.seed, data.padding, data.flip] if self.augment else None,
+        }
+        folder = Path(str(self.original)).parent / "importances"
+        return ImportanceFile(folder, depends_on, {"deleted", "retain", "samples", "seconds", "summary"})
 
-        Args:
-            batches: One pass.
-            description: Beside the progress bar.
-        """
-        shown = self.tracked(batches, description, len(batches))
-        total = partial(self.trainer.strategy.reduce, reduce_op="sum")
-        if self.fisher == "sample":
-            return fisher_diagonal(self.network, shown, self.objective, total)
-        return batch_importance(self.network, shown, self.objective, self.measure, total)
+    def _estimator_probe(self) -> list[list[str]]:
+        """Return what `objective` and `measure` do to fixed numbers: subclasses may change them or their parameters."""
+        classes, size = self.first_logits.shape[1], len(self.values)
+        logits = torch.linspace(-1, 2, 3 * classes, device=self.device).view(3, classes)
+        values = self.objective(logits, torch.arange(3, device=self.device) % classes)
+        measured = self.measure(torch.linspace(-1, 1, size, device=self.device))[:: size // 100 + 1]
+        return [rounded_text(values), rounded_text(measured)]

@@ -1,4 +1,4 @@
-"""What BadT and Scrub share: frozen teachers and the divergence from them."""
+"""Base of the methods that learn from frozen teachers, and the divergence from a teacher."""
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,14 @@ from cmu_lightning.unlearning.unlearner import Unlearner
 
 
 def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
-    """T^2 KL(teacher || student) of each sample, shape (n,), from logits of shape (n, num_classes).
+    """Return T^2 KL(softmax(teacher / T) || softmax(student / T)) of each sample, shape (n,).
 
-    The square keeps gradients as large at every temperature (Hinton et al., 2015, section 2.1).
+    The factor T^2 keeps gradients at the same scale for every temperature (Hinton et al., 2015, section 2.1).
+
+    Args:
+        student: Logits of the network that is trained, shape (n, num_classes).
+        teacher: Logits of the teacher, shape (n, num_classes).
+        temperature: T; larger values compare the ratios of small probabilities, too.
     """
     expected = log_softmax(teacher / temperature, dim=1)
     reached = log_softmax(student / temperature, dim=1)
@@ -19,28 +24,45 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
 
 
 class DistillationUnlearner(Unlearner):
-    """Starts from the original and learns from teachers, which are never part of a checkpoint."""
+    """Base of methods that start from the original and learn from teachers, the first of which is the original.
+
+    A method defines `loss` with the logits of `teacher_logits`; `more_teachers` gives teachers beside the original.
+    Teachers are in evaluation mode, have no gradients and are never part of a checkpoint.
+    """
 
     teachers: tuple[nn.Module, ...] = ()
-    """In a tuple, so that they are no part of the module."""
+    """A tuple, which hides the teachers from the module's parameters and state dict."""
 
     def start(self, original: nn.Module) -> None:
-        """Start from the original and keep it as the first teacher."""
+        """Start from the original's weights and keep the original as the first teacher.
+
+        Args:
+            original: The original, on the CPU.
+        """
         super().start(original)
         self.teachers = tuple(teacher.eval().requires_grad_(False) for teacher in (original, *self.more_teachers()))
 
     def more_teachers(self) -> tuple[nn.Module, ...]:
-        """Teachers beside the original; none."""
+        """Return the teachers beside the original; none by default."""
         return ()
 
     def on_fit_start(self) -> None:
-        """Teachers follow the student to its device, and are laid out in memory as it is."""
+        """Move the teachers to the student's device, and lay them out in memory like the student."""
         for teacher in self.teachers:
             teacher.to(self.device)
             self.lay_out(teacher)
 
     def curves(self, loss: Tensor, losses: Tensor, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-        """Beside the loss, its parts: on deleted samples, of which Scrub's is negative, and on the others."""
+        """Return the loss and its parts, `forget_loss` on deleted samples and `retain_loss` on the others.
+
+        Args:
+            loss: What is minimised, a scalar.
+            losses: Losses of this process's samples, shape (n,); a method that ascends on S_f has negative ones there.
+            batch: This process's slice of the global batch.
+
+        Returns:
+            By name a sum and the number of terms in it.
+        """
         deleted = batch.deleted
         return super().curves(loss, losses, batch) | {
             "forget_loss": ((losses * deleted).sum(), deleted.sum()),
@@ -48,6 +70,10 @@ class DistillationUnlearner(Unlearner):
         }
 
     @torch.no_grad()
-    def taught(self, images: Tensor) -> list[Tensor]:
-        """Each teacher's logits, shape (n, num_classes)."""
+    def teacher_logits(self, images: Tensor) -> list[Tensor]:
+        """Return each teacher's logits, shape (n, num_classes).
+
+        Args:
+            images: Network input, shape (n, C, H, W).
+        """
         return [teacher(images) for teacher in self.teachers]

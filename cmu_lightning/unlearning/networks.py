@@ -1,4 +1,4 @@
-"""How a stage's networks come about, and whether they fit the data."""
+"""Building a stage's networks, and checking that they fit the data."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -14,10 +14,14 @@ from cmu_lightning.errors import UserError
 
 
 def build(network: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A freshly initialised network that depends on its seed alone and leaves the global generators alone.
+    """Return a freshly initialised network in training mode; the global random generators stay as they are.
+
+    Args:
+        network: Constructor of the network.
+        seed: Seed of its initial weights, which depend on nothing else.
 
     Raises:
-        UserError: It has no weights before it sees a batch.
+        UserError: The network has no weights before it sees a batch.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -27,12 +31,16 @@ def build(network: Callable[[], nn.Module], seed: int) -> nn.Module:
             f"{type(made).__name__} has layers that learn their shape from the first batch: give them their sizes, as "
             "Linear in place of LazyLinear"
         )
-    return made if made.training else made.train()  # pretrained ones may come for evaluation
+    return made if made.training else made.train()  # pretrained networks may come in evaluation mode
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; parts that are always in it stay so afterwards."""
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Hold a network in evaluation mode; afterwards each module is in the mode that it was in.
+
+    Args:
+        network: Network, parts of which may always be in evaluation mode.
+    """
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -43,12 +51,20 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def is_finite(network: nn.Module) -> bool:
-    """Whether all its weights and statistics are numbers."""
+    """Return whether all weights and buffers are finite.
+
+    Args:
+        network: Network on any device.
+    """
     return all(bool(values.isfinite().all()) for values in network.state_dict().values())
 
 
 def tensors_digest(tensors: dict[str, torch.Tensor]) -> str:
-    """Tells others apart: of other names, or of other values."""
+    """Return 16 hexadecimal digits that depend on names, order and bytes of the values, but not on the device.
+
+    Args:
+        tensors: Tensors by name, such as a state dict.
+    """
     digest = hashlib.sha256()
     for name, values in tensors.items():
         digest.update(name.encode() + values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
@@ -56,19 +72,20 @@ def tensors_digest(tensors: dict[str, torch.Tensor]) -> str:
 
 
 def check_outputs(network: nn.Module, data: CorruptedDataModule) -> torch.Tensor:
-    """One image through a network on the CPU, before anything costs time.
+    """Return the logits of one training image, shape (1, num_classes), computed on the CPU.
 
-    Returns:
-        Its logits, shape (1, num_classes).
+    Args:
+        network: Network on the CPU.
+        data: Data module after its set-up.
 
     Raises:
-        UserError: It does not fit the data.
+        UserError: The network does not take the data's images, or does not give one logit per class.
     """
     image = _images(data, 1)
     try:
-        with torch.no_grad(), evaluating(network):
+        with torch.no_grad(), evaluation_mode(network):
             outputs = network(image)
-    except Exception as error:  # whatever a network of one's own raises
+    except Exception as error:  # a user's network may raise anything
         raise UserError(
             f"{type(network).__name__} does not take images of shape {tuple(image.shape[1:])} ({error}): change network"
         ) from error
@@ -86,24 +103,28 @@ def check_outputs(network: nn.Module, data: CorruptedDataModule) -> torch.Tensor
 
 
 def check_function(make: Callable[[], nn.Module], network: nn.Module, data: CorruptedDataModule) -> None:
-    """Logits have to follow from weights and image alone, for weights are kept, and images counted one by one.
+    """Check that logits are a function of the weights and the image.
+
+    Only weights are stored, and every image is classified by itself.
 
     Args:
-        make: Made the network, and makes another.
-        network: Fits the data.
-        data: Set up.
+        make: Constructor that made the network.
+        network: Network on the CPU.
+        data: Data module after its set-up.
 
     Raises:
-        UserError: They depend on the other images of a batch, or on what the network draws and does not keep; or
-            there is but one network.
+        UserError: Logits depend on the other images of a batch, or on random numbers that the network does not store;
+            or the constructor gives the same network twice.
     """
     check_outputs(network, data)
     name, images = type(network).__name__, _images(data, 2)
+    # An image alone and in a batch of two.
     logits = _logits(network, images[:1])
     if not _alike(logits, _logits(network, images)[:1]):
         raise UserError(
             f"{name} gives other logits for an image alone than in a batch: have its batch norm track running stats"
         )
+    # A second network, of another seed, with the same weights.
     another = build(make, 1)
     if {*map(id, network.parameters())} & {*map(id, another.parameters())}:
         raise UserError(
@@ -118,28 +139,33 @@ def check_function(make: Callable[[], nn.Module], network: nn.Module, data: Corr
 
 
 def _images(data: CorruptedDataModule, count: int) -> torch.Tensor:
-    """The first ones, stamped, on the CPU."""
+    """Return the network input of the first training images, with the manipulation's pixels, on the CPU."""
     images = data.samples.images[:count]
     return data.pixels()(images, torch.ones(len(images), dtype=torch.bool)).cpu()
 
 
 @torch.no_grad()
 def _logits(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    with evaluating(network):
+    with evaluation_mode(network):
         logits: torch.Tensor = network(images)
     return logits
 
 
 def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """But for rounding."""
+    """Return whether logits are equal up to rounding."""
     return bool(torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max()), equal_nan=True))
 
 
 def refuse_untrainable(network: nn.Module, images: torch.Tensor, error: Exception) -> None:
-    """Say why a training step failed, if the network is why.
+    """Raise an error that explains a failed training step, if the network is the reason.
+
+    Args:
+        network: Network in training mode.
+        images: Network input of the step, shape (n, C, H, W).
+        error: Exception that the step raised.
 
     Raises:
-        UserError: It normalises over a batch of one sample, or gives logits in evaluation mode alone.
+        UserError: The network normalises over a batch of one sample, or gives logits only in evaluation mode.
     """
     name = type(network).__name__
     if len(images) == 1 and "more than 1 value per channel" in str(error):
@@ -156,14 +182,25 @@ def refuse_untrainable(network: nn.Module, images: torch.Tensor, error: Exceptio
 
 
 def channels_last(network: nn.Module) -> None:
-    """Lay out its images' kernels in memory as the images are; Module.to fails where something has five dimensions."""
+    """Lay out four-dimensional weights and buffers channels last, in place, as images are.
+
+    `Module.to(memory_format=...)` fails where a network has tensors of five dimensions.
+
+    Args:
+        network: Network on any device.
+    """
     for each in (*network.parameters(), *network.buffers()):
         if each.dim() == 4:
             each.data = each.data.contiguous(memory_format=torch.channels_last)
 
 
 def share_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
-    """A network whose batch norm is over the global batch, where there is a kernel for it."""
+    """Return a network whose batch norm uses the global batch, as far as the device has a kernel for it.
+
+    Args:
+        network: Network; it is returned as it is if it has no batch norm, or with a warning on a CPU.
+        device: Device that it is trained on.
+    """
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
         return network
     if device.type == "cuda":

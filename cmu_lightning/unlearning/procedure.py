@@ -11,17 +11,23 @@ from cmu_lightning.errors import UserError
 
 
 class Procedure:
-    """SGD with momentum under a linear schedule, for a fixed number of steps.
+    """SGD with momentum under a linear schedule with warm-up, for a fixed number of steps.
 
     Args:
-        steps: Steps of the original and of retraining.
-        unlearn_steps: Steps of fine-tuning unlearners.
+        steps: Number of steps of the original and of retraining.
+        unlearn_steps: Number of steps of unlearners that fine-tune.
         batch_size: Size of the global batch, over all processes.
-        lr: Peak learning rate; the released code's, for the paper states none.
+        lr: Peak learning rate; that of the released code, as the paper states none.
         momentum: Momentum of SGD.
-        weight_decay: On all parameters.
+        weight_decay: Weight decay of all parameters.
         warmup: Fraction of the steps over which the rate rises.
-        decay: After warm-up the rate falls linearly, to zero after `decay` times the steps: `t_mult`.
+        decay: The rate falls linearly after warm-up and would reach zero after `decay` times the steps; the released
+            code's `t_mult`.
+
+    Example:
+        >>> procedure = Procedure(warmup=0.0, decay=1.25)
+        >>> [round(procedure.rate(step, steps=10), 2) for step in (0, 5, 9)]
+        [1.0, 0.6, 0.28]
     """
 
     def __init__(
@@ -38,7 +44,7 @@ class Procedure:
         for name, value in {"steps": steps, "unlearn_steps": unlearn_steps, "batch_size": batch_size}.items():
             if value < 1:
                 raise UserError(f"procedure.{name}={value} is not positive: give at least 1")
-        for name, rate, possible, wanted in (
+        for name, rate, possible, hint in (
             ("lr", lr, 0 < lr < inf, "a number over 0"),
             ("momentum", momentum, 0 <= momentum < 1, "0 or more, under 1"),
             ("weight_decay", weight_decay, 0 <= weight_decay < inf, "0 or more"),
@@ -46,7 +52,7 @@ class Procedure:
             ("decay", decay, decay >= 1, "1 or more"),
         ):
             if not possible:
-                raise UserError(f"procedure.{name}={rate} is not possible: give {wanted}")
+                raise UserError(f"procedure.{name}={rate} is not possible: give {hint}")
         self.steps = steps
         self.unlearn_steps = unlearn_steps
         self.batch_size = batch_size
@@ -57,26 +63,33 @@ class Procedure:
         self.decay = decay
 
     def optimizer(self, parameters: Iterable[Parameter], lr: float | None = None, fused: bool = False) -> SGD:
-        """SGD.
+        """Return SGD over these parameters.
 
         Args:
-            parameters: What is trained.
-            lr: Peak learning rate, if it is not the procedure's own.
-            fused: In one kernel, on GPUs.
+            parameters: Parameters to train.
+            lr: Peak learning rate; default the procedure's.
+            fused: Whether the update is one kernel, which GPUs have.
         """
         rate = lr or self.lr
         return SGD(parameters, rate, momentum=self.momentum, weight_decay=self.weight_decay, fused=fused or None)
 
     def schedule(self, optimizer: SGD, steps: int) -> LambdaLR:
-        """The schedule for so many steps, to be stepped after each."""
+        """Return the schedule of the learning rate, to be stepped after each step.
+
+        Args:
+            optimizer: Optimizer whose rate it sets.
+            steps: Number of steps of the stage.
+        """
         return LambdaLR(optimizer, lambda step: self.rate(step, steps))
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate of a step, as a fraction of the peak.
+        """Return the learning rate of step t as a fraction of the peak.
+
+        With N steps, W = floor(warmup N) of them warm-up: (t + 1) / (W + 1) for t < W, then 1 - (t - W) / (decay N).
 
         Args:
-            step: Counted from 0.
-            steps: Of the whole stage.
+            step: t, counted from 0.
+            steps: N, of the whole stage.
         """
-        warm = int(steps * self.warmup + 1e-9)  # 2900 * 0.01 must be 29
+        warm = int(steps * self.warmup + 1e-9)  # in floating point 2900 * 0.01 is a little below 29
         return (step + 1) / (warm + 1) if step < warm else 1 - (step - warm) / (self.decay * steps)

@@ -14,7 +14,9 @@ from torch import nn
 from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import ASSD, LFSSD, SSD, Original, Potion, TunedSSD
-from cmu_lightning.unlearning.dampener import Dampener, factors, histogram, informative, percent, percentile, ratios
+from cmu_lightning.unlearning.dampener import Dampener, histogram
+from cmu_lightning.unlearning.importance import informative
+from cmu_lightning.unlearning.ssd import adaptive_percent, percentile, ratios, select_and_dampen
 from tests.helpers.networks import Double
 from tests.helpers.short_stages import LINEAR, SHORT, digits, fitted, same, trainer, weights
 
@@ -37,18 +39,18 @@ IMPORTANCES = (
 @pytest.mark.parametrize("selection", [0.0, 0.1, 2.0, 2.5, 4.0, 1e6])
 @pytest.mark.parametrize("dampening", [0.0, 0.5, 1.0, 3.0])
 def test_factors(selection, dampening):
-    got = factors(*IMPORTANCES, selection, dampening)
+    got = select_and_dampen(*IMPORTANCES, selection, dampening).factors
     torch.testing.assert_close(got, by_the_paper(*IMPORTANCES, selection, dampening), rtol=1e-12, atol=0)
 
 
 def test_what_tells_nothing_is_left_alone():
     assert informative(*IMPORTANCES).tolist() == [True, True, True, True, False, True, False, False, False]
-    assert factors(*IMPORTANCES, 0, 0)[4:].tolist() == [1, 0, 1, 1, 1]
+    assert select_and_dampen(*IMPORTANCES, 0, 0).factors[4:].tolist() == [1, 0, 1, 1, 1]
 
 
 def test_an_infinite_threshold_changes_nothing():
-    assert (factors(*IMPORTANCES, inf, inf) == 1).all()
-    assert (factors(*IMPORTANCES, inf, 1) == 1).all()
+    assert (select_and_dampen(*IMPORTANCES, inf, inf).factors == 1).all()
+    assert (select_and_dampen(*IMPORTANCES, inf, 1).factors == 1).all()
 
 
 def grid():
@@ -61,7 +63,7 @@ def test_the_paper_s_grid_has_39_distinct_points():
     deleted, retain = (torch.randn(4000, generator=generator).mul(6).exp().double() for _ in range(2))
     results: dict[bytes, set] = {}
     for selection, ratio in grid():
-        result = factors(deleted, retain, selection, ratio * selection).numpy().round(12).tobytes()
+        result = select_and_dampen(deleted, retain, selection, ratio * selection).factors.numpy().round(12).tobytes()
         results.setdefault(result, set()).add(round(selection * ratio, 6) if ratio >= 1 else (selection, ratio))
     assert len(grid()) == 50
     assert len(results) == 39
@@ -189,7 +191,7 @@ def test_the_others_are_ssd_with_a_threshold_of_their_own(tmp_path, original):
     values = np.sort((found["deleted"] / found["retain"]).numpy())
     values = values[np.isfinite(values)]
     assert threshold == pytest.approx(np.percentile(values, 100 - log(1 + 100 * share)), rel=1e-5)
-    assert percent(share) == pytest.approx(100 - np.log(1 + 100 * share))
+    assert adaptive_percent(share) == pytest.approx(100 - np.log(1 + 100 * share))
     ssd = SSD(LINEAR, SHORT, original, selection=threshold, dampening_ratio=1 / threshold)
     again = fitted(tmp_path, ssd)
     assert all(torch.allclose(got[key], again[key]) for key in got)

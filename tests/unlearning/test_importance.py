@@ -12,9 +12,9 @@ from cmu_lightning.data.sampling import rank_slice
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9, WideResNet
 from cmu_lightning.unlearning import fisher
-from cmu_lightning.unlearning.dampener import factors
 from cmu_lightning.unlearning.fisher import fisher_diagonal
 from cmu_lightning.unlearning.importance import batch_importance, norm, squared_norm, task_loss
+from cmu_lightning.unlearning.ssd import select_and_dampen
 
 
 def alone(tensor):
@@ -217,7 +217,7 @@ def test_a_closed_form():
     torch.testing.assert_close(whole, gradients.mean(0).square(), rtol=1e-10, atol=0)
     one, other = gradients[:1].square().mean(0), gradients[1:].square().mean(0)  # S_f is the first sample
     found = [fisher_diagonal(Two(), batches(x[part], labels[part], 2), task_loss, alone) for part in ([0], [1, 2])]
-    multiplied = Two().weight.detach() * factors(*found, 0.1, 0.2)
+    multiplied = Two().weight.detach() * select_and_dampen(*found, 0.1, 0.2).factors
     chosen = [a / b > 0.1 for a, b in zip(one.tolist(), other.tolist(), strict=True)]
     by_hand = [w * min(0.2 * b / a, 1) if c else w for w, a, b, c in zip((0.3, -0.2), one, other, chosen, strict=True)]
     assert multiplied.tolist() == pytest.approx([float(w) for w in by_hand], rel=1e-10)

@@ -264,7 +264,7 @@ def test_rewinding_needs_validation_samples_of_every_class_of_s_f(tmp_path):
     target = 0
     first = data()
     first.setup()
-    target = int(first.validation.clean[0] + 1) % 10
+    target = int(first.validation.true_labels[0] + 1) % 10
     run, path = trainer(tmp_path), str(tmp_path / "original.ckpt")
     run.fit(Original(LINEAR, SHORT), datamodule=data())
     run.save_checkpoint(path, weights_only=True)

@@ -28,7 +28,7 @@ from torchvision import transforms
 from torchvision.datasets import CIFAR10
 
 from benchmarks.machine import where
-from cmu_lightning.cli.messages import quiet
+from cmu_lightning.cli.messages import silence_notices
 from cmu_lightning.cli.options import precision
 from cmu_lightning.data import CIFAR10DataModule, Poison
 from cmu_lightning.models import ResNet9
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    quiet()
+    silence_notices()
     warnings.filterwarnings("ignore")
     source = released(given.repository)
     found: dict[str, list[float]] = {}

@@ -130,7 +130,7 @@ def append(results: Path, run: dict) -> None:
 def fit(arguments: list[str], runs_dir: str) -> dict:
     """One run in this process; its line, or why there is none."""
     from cmu_lightning.cli.fit import main
-    from cmu_lightning.experiment.ledger import note_name, noted_folder
+    from cmu_lightning.experiment.ledger import command_key, find_folder
     from cmu_lightning.report.reading.results_file import line
 
     given = ["fit", *arguments, "--runs_dir", runs_dir, "--checkpoints", "chosen"]
@@ -146,7 +146,7 @@ def fit(arguments: list[str], runs_dir: str) -> dict:
         gc.collect()
     if code:
         return {"failed": (said.getvalue().strip().splitlines() or [f"exit code {code}"])[-1]}
-    found = noted_folder(note_name(sys.argv[2:]), Path(runs_dir))
+    found = find_folder(command_key(given[1:]), Path(runs_dir))
     return line(found, json.loads((found / "metrics.json").read_text()))
 
 

@@ -1,4 +1,4 @@
-"""`python -m cmu_lightning`."""
+"""`python -m cmu_lightning`: the commands, and the end of the process."""
 
 import signal
 import sys
@@ -15,7 +15,7 @@ LIGHT = {
     "predict": "cmu_lightning.deploy.predict",
     "export": "cmu_lightning.deploy.export",
 }
-"""Commands that start at once, for they need no torch or not until it is known what for; others are LightningCLI's."""
+"""Commands that start without torch, by the module whose `main` runs them; LightningCLI runs `fit` and `test`."""
 
 HELP = """usage: python -m cmu_lightning COMMAND ...
 
@@ -26,7 +26,7 @@ corrective machine unlearning of image classifiers
   sweep      run W&B sweep files without an account
   report     figures, tables and one page from a folder of runs
   repair     try the methods that fit a model and a list of flagged samples, and choose
-  predict    a run's predictions beside its original's
+  predict    a run's predictions next to its original's
   export     a run's weights as safetensors and ONNX, with a model card
   dashboard  workspace and report on W&B
 
@@ -35,43 +35,37 @@ COMMAND --help says more; so does the README.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run a command.
 
     Args:
-        arguments: Default those of the process.
+        arguments: Words after the program's name; default those of the process. `sys.argv` is read nowhere else.
 
     Returns:
-        The exit code; 2 for what a user did wrong, 130 if it was interrupted.
+        The exit code: 0, 1 or 2 as the command says, 2 for a mistake of the user, 130 for an interruption.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given in (["--help"], ["-h"]):
         sys.stdout.write(HELP)
         return 0
     try:
-        _refuse_unknown(given)
-        if given and given[0] in LIGHT:
-            code: int = import_module(LIGHT[given[0]]).main(given[1:])
+        _check_command(given)
+        # Import only what the command needs: `report --help` must not wait for torch.
+        module = LIGHT.get(given[0])
+        if module is not None:
+            code: int = import_module(module).main(given[1:])
         else:
             code = import_module("cmu_lightning.cli.fit").main(given)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    except KeyboardInterrupt:  # before a command sees to it, as while it imports torch
-        sys.stderr.write("interrupted: the same command again goes on\n")
+    except KeyboardInterrupt:  # outside of what a command handles itself, as while torch is imported
+        sys.stderr.write("interrupted: run the same command again to continue\n")
         return 128 + signal.SIGINT
     return code
 
 
-def _end_client() -> None:
-    """If there is one, which waits without a limit when the process ends."""
-    if "wandb" in sys.modules:
-        from cmu_lightning.experiment.wandb_settings import end_client
-
-        end_client()
-
-
-def _refuse_unknown(given: list[str]) -> None:
-    """A first word has to be a command; options may precede LightningCLI's."""
+def _check_command(given: list[str]) -> None:
+    """Raise unless the first word is a command; an option may precede `fit` and `test`."""
     known = ["fit", "test", *LIGHT]
     if not given:
         raise UserError(f"there is no command: give one of {', '.join(known)}; --help says what they do")
@@ -79,12 +73,21 @@ def _refuse_unknown(given: list[str]) -> None:
         raise UserError(f"there is no command {given[0]}: give one of {', '.join(known)}")
 
 
+def _tear_down_wandb() -> None:
+    """End W&B's client if it was used; without this it may keep the process from ending."""
+    if "wandb" in sys.modules:
+        from cmu_lightning.experiment.wandb_settings import end_client
+
+        end_client()
+
+
 if __name__ == "__main__":
     try:
         ended = main()
     finally:
-        _end_client()
-    if ended == 128 + signal.SIGTERM:  # die of it: to a W&B agent this is no failure of the trial
+        _tear_down_wandb()
+    # Die of SIGTERM itself: a W&B agent would count an exit code as a failed trial.
+    if ended == 128 + signal.SIGTERM:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
     sys.exit(ended)

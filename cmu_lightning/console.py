@@ -1,4 +1,4 @@
-"""What is said while there is work: single lines; how far it is, as a bar in a terminal and as lines in a log file."""
+"""Messages and progress on stderr: a bar in a terminal, one line every 30 seconds in a log file."""
 
 import os
 import sys
@@ -13,48 +13,62 @@ from rich.progress import track
 
 T = TypeVar("T")
 PAUSE = 30
-"""Seconds between two lines."""
+"""Seconds between two lines of progress in a log file."""
 
 
 def say(line: str) -> None:
-    """One line on stderr, of the first process alone."""
-    if getattr(rank_zero_only, "rank", 0) == 0:  # Lightning sets it, where it runs
+    """Print one line on stderr, on rank 0 only.
+
+    Args:
+        line: Text without markup.
+    """
+    if getattr(rank_zero_only, "rank", 0) == 0:  # set by Lightning; without it there is one process
         Console(stderr=True, soft_wrap=True, highlight=False).print(line, markup=False)
 
 
-def bar(parts: Iterable[T], what: str, total: int) -> Iterable[T]:
-    """The parts, while it is shown how many are done; by one process of a job.
+def bar(parts: Iterable[T], description: str, total: int) -> Iterable[T]:
+    """Yield the parts of some work and show how many of them are done.
 
     Args:
-        parts: Of the work.
-        what: Beside the bar.
-        total: How many they are.
+        parts: Parts of the work, in order.
+        description: Text next to the bar.
+        total: Number of parts.
+
+    Returns:
+        The same parts; on other ranks than the first of a machine without any output.
     """
-    console = Console(file=sys.stderr)  # the one of now, wherever the parts send what they say
+    # Take the present stderr: the parts themselves may redirect it later.
+    console = Console(file=sys.stderr)
     if os.environ.get("LOCAL_RANK", "0") != "0":
         return parts
     if console.is_terminal:
-        return track(parts, what, total, console=console, transient=True)
-    return _lines(parts, what, total, console)
+        return track(parts, description, total, console=console, transient=True)
+    return _print_lines(parts, description, total, console)
 
 
-def _lines(parts: Iterable[T], what: str, total: int, console: Console) -> Iterator[T]:
-    begun = said = time.monotonic()
+def _print_lines(parts: Iterable[T], description: str, total: int, console: Console) -> Iterator[T]:
+    """Yield the parts and print a line with the remaining time every `PAUSE` seconds."""
+    begun = printed = time.monotonic()
     for done, part in enumerate(parts, start=1):
         yield part
         now = time.monotonic()
-        if now - said >= PAUSE:
-            said = now
+        if now - printed >= PAUSE:
+            printed = now
             left = time_left(now - begun, done, total - done)
-            console.print(f"{what}: {done} of {total}, {left} left", soft_wrap=True, markup=False, highlight=False)
+            console.print(
+                f"{description}: {done} of {total}, {left} left", soft_wrap=True, markup=False, highlight=False
+            )
 
 
-def time_left(seconds: float, done: int, more: int) -> timedelta:
-    """How long the rest takes, in whole seconds.
+def time_left(seconds: float, done: int, remaining: int) -> timedelta:
+    """Return the estimated time for the remaining parts, in whole seconds.
 
     Args:
-        seconds: What is done took.
-        done: Parts that are done.
-        more: Parts that are not.
+        seconds: Time that the finished parts took.
+        done: Number of finished parts, at least 1.
+        remaining: Number of unfinished parts.
+
+    >>> str(time_left(10, 5, 30))
+    '0:01:00'
     """
-    return timedelta(seconds=round(seconds / done * more))
+    return timedelta(seconds=round(seconds / done * remaining))

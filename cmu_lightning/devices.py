@@ -1,4 +1,4 @@
-"""Which GPUs there are, and what that means for precision, without asking torch."""
+"""The GPUs of this machine and the precision they support, found without importing torch."""
 
 import os
 import subprocess
@@ -6,14 +6,14 @@ from contextlib import suppress
 from functools import cache
 
 AMPERE = 8.0
-"""Compute capability of the first GPUs that have bf16."""
+"""Compute capability of the first GPUs with bf16 arithmetic."""
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-"""In which weights stay what they are, by their short names."""
+"""Short and full names of the precisions that keep weights in 32 bits."""
 
 
 def gpus() -> list[str]:
-    """Those that may be used, as CUDA_VISIBLE_DEVICES names them."""
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [gpu for gpu in visible.split(",") if gpu and gpu != "-1"]
@@ -21,12 +21,13 @@ def gpus() -> list[str]:
 
 
 def has_bf16() -> bool:
-    """Whether the machine's GPUs have it, which are taken to be alike."""
+    """Return whether every GPU of the machine supports bf16; True where there is none."""
     return all(capability >= AMPERE for capability in _capabilities())
 
 
 @cache
 def _capabilities() -> tuple[float, ...]:
+    """Return the compute capability of each GPU; empty where nvidia-smi is missing or fails."""
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     with suppress(OSError, subprocess.SubprocessError, ValueError):
         lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout.split()

@@ -1,13 +1,13 @@
-"""The one exception that means: the input must change, not the program; and what others say."""
+"""The exception for mistakes of a user, and the first line of any error."""
 
 
 class UserError(ValueError):
-    """Something the user gave cannot work; the message is one sentence that names the value and the mend.
+    """Input that cannot work; the message is one sentence that names the value and says what to do.
 
-    The command line prints the sentence and exits with code 2.
+    The command line prints the message and exits with code 2.
     """
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first; of one that says nothing, nothing."""
+    """Return the first line of an error's message, which is empty where there is no message."""
     return str(error).strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and locks."""
+"""Atomic writes and locks between processes."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,12 @@ from cmu_lightning.errors import UserError
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there."""
+    """Write a text file as a whole: a reader sees the old content or the new one, never a part of it.
+
+    Args:
+        path: Path of the file; its folder is created where it does not exist.
+        text: Content.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = part_of(path)
     part.write_text(text)
@@ -21,26 +26,33 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain data as JSON, as a whole or not at all."""
+    """Write plain data as JSON, as a whole.
+
+    Args:
+        path: Path of the file.
+        content: Mappings, lists, strings, numbers, booleans and None.
+    """
     write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def part_of(path: Path) -> Path:
-    """Where a file is written before it takes its place."""
+    """Return the path under which a file is written before it is renamed to its own."""
     return path.with_name(f".{path.name}.part")
 
 
 @contextmanager
-def locked(path: Path, what: str, mend: str) -> Iterator[None]:
-    """Hold a lock, which dies with its holder; wait for another process that has it, and show that.
+def locked(path: Path, description: str, hint: str) -> Iterator[None]:
+    """Hold a lock file; while another process holds it, wait and show that.
+
+    The operating system releases the lock when its holder dies.
 
     Args:
-        path: Path of the lock.
-        what: Is worked on.
-        mend: What to do where the lock cannot be written.
+        path: Path of the lock file.
+        description: What the lock protects, as shown to a user who waits.
+        hint: What a user can do if the lock file cannot be written.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: The lock file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,10 +60,10 @@ def locked(path: Path, what: str, mend: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            with Console(stderr=True).status(f"another process works on {what}; waiting for it"):
+            with Console(stderr=True).status(f"another process works on {description}; waiting for it"):
                 lock.acquire()
     except OSError as error:
-        raise UserError(f"nothing can be written to {path.parent} ({error}): {mend}") from error
+        raise UserError(f"nothing can be written to {path.parent} ({error}): {hint}") from error
     try:
         yield
     finally:

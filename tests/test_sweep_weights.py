@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import yaml
 
-from cmu_lightning.experiment.ledger import LAST
+from cmu_lightning.experiment.ledger import MAY_CHANGE
 from cmu_lightning.files import write_json
 from cmu_lightning.sweep import failures, stopped
 from cmu_lightning.sweep.file import read
@@ -13,7 +13,7 @@ from cmu_lightning.sweep.hyperband import Hyperband
 from cmu_lightning.sweep.points import listed, of_files
 from cmu_lightning.sweep.queue import Queue
 from cmu_lightning.sweep.runner import Runner
-from cmu_lightning.sweep.weights import MARK, Choice
+from cmu_lightning.sweep.weights import MARKS, Choice
 
 RUNS = Path("runs")
 COMMAND = ["-m", "cmu_lightning", "fit", "--config", "poison_digits.yaml", "--config", "unlearn/ssd.yaml", "${args}"]
@@ -32,7 +32,7 @@ def finish(point, score, run=None, note="", **more):
     run = RUNS / "poison_digits" / "SSD" / f"0-{run or point.key[:10]}"
     of = {"hash": run.name[2:], "original": "abc", "hyperparameters": dict(point.values)}
     write_json(run / "metrics.json", of | {"selection_score": score} | more)
-    (run / "config.yaml").write_text(f"{MARK}\n")
+    (run / "config.yaml").write_text(f"{MARKS[0]}\n")
     (run / "last.ckpt").write_text("")
     path = RUNS / ".sweep" / "asked" / point.key
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,13 +94,13 @@ def test_runs_of_files_as_they_were_are_compared_with_no_others():
     """A note of what may have changed leads to the last run until there is another one."""
     grid = points("a.yaml", 1, 10, 100)
     for point, score in zip(grid, (0.5, 0.9, 0.6), strict=True):
-        finish(point, score, f"old{point.key[:7]}", LAST, content="old")
+        finish(point, score, f"old{point.key[:7]}", MAY_CHANGE, content="old")
     Choice(grid).settle(grid[0])
     old = {f"0-old{grid[1].key[:7]}"}
     assert kept() == old
     choice, runs = Choice(grid), []
     for point, score in zip(grid, (0.7, 0.6, 0.5), strict=True):
-        runs.append(finish(point, score, None, LAST, content="new").name)
+        runs.append(finish(point, score, None, MAY_CHANGE, content="new").name)
         choice.settle(point)
         assert kept() == old | ({*runs} if len(runs) < 3 else {runs[0]})
 

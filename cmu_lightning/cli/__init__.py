@@ -1,1 +1,1 @@
-"""The commands `fit` and `test`."""
+"""The commands `fit` and `test`, run by LightningCLI."""

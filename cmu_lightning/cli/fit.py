@@ -1,36 +1,36 @@
 """The commands `fit` and `test`."""
 
-import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from cmu_lightning.cli.messages import one_sentence, quiet, user_mistake
-from cmu_lightning.cli.options import HelpfulParser, Options
+from cmu_lightning.cli.messages import one_sentence, silence_notices, user_mistake
+from cmu_lightning.cli.options import Options
 from cmu_lightning.console import say
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.callbacks import LastCheckpoint, WriteConfig
 from cmu_lightning.experiment.execute import Job
-from cmu_lightning.experiment.identity import digest, identity, own_sources, say_what_changed
-from cmu_lightning.experiment.ledger import remember
+from cmu_lightning.experiment.identity import digest, digest_sources, identity, warn_of_edited_sources
+from cmu_lightning.experiment.ledger import record_run
 from cmu_lightning.experiment.originals import original_at, original_of_config
-from cmu_lightning.experiment.results import differences, of_discovery, show
-from cmu_lightning.experiment.run import ON_DEMAND, ROWS, Run, choose_runs_dir, read_metrics
+from cmu_lightning.experiment.results import find_differences, measure_discovery, print_columns
+from cmu_lightning.experiment.run import ROWS, Run, choose_runs_dir, is_on_demand, read_metrics
 from cmu_lightning.experiment.wandb_logger import WandbLogger, report_refusal
 from cmu_lightning.experiment.wandb_publish import Publish, publish_results
 from cmu_lightning.experiment.wandb_settings import choose_mode, one_silence
-from cmu_lightning.parsing import PROGRAM, find_configs, read_env
+from cmu_lightning.parsing import find_configs, read_env
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.checkpoint import load_network, read_checkpoint
 from cmu_lightning.unlearning.progress import progress
@@ -38,184 +38,221 @@ from cmu_lightning.unlearning.stage import RECORD
 
 
 class CLI(Options):
-    """LightningCLI with settings, run folders and originals on demand."""
+    """LightningCLI whose `fit` runs a stage in a folder of its own, and whose `test` measures a checkpoint again.
+
+    Args:
+        arguments: Words of the command line, beginning with the command, configs as paths that exist.
+    """
 
     code = 0
-    """Exit code of a command that ran."""
+    """Exit code of a command that ran to its end."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A trainer that logs and keeps checkpoints in the run's folder."""
+        """Return the Trainer; for `fit` it logs and keeps its checkpoints in the run's folder.
+
+        Args:
+            kwargs: Ignored, as the options of `trainer` are read from the config.
+
+        Raises:
+            UserError: The options of `trainer` do not fit together or not this machine.
+        """
         config = self.config_init[self.subcommand].trainer
         asked = config.callbacks or []
         callbacks = list(asked) if isinstance(asked, list) else [asked]
         if config.enable_progress_bar is not False:
             callbacks.append(progress())
-        logger: Any = False
+        loggers: Any = False
         if self.subcommand == "fit":
             self._identify()
-            given = config.logger if isinstance(config.logger, list) else [config.logger]
-            rows = CSVLogger(self.run.folder, name=ROWS, flush_logs_every_n_steps=1)  # a sweep looks at the curves
-            logger = [rows, *(one for one in given if one)]
-            callbacks += [WriteConfig(self.run.config, self.resolved), LastCheckpoint(self.run.checkpoint)]
-            callbacks.append(LambdaCallback(on_fit_start=lambda *_: self._remember()))
-            if self.wandb is not None:
-                logger.append(self.wandb)
-                callbacks.append(Publish(self.wandb, self.resolved, self.run, self.original))
+            callbacks += self._own_callbacks()
+            loggers = self._all_loggers(config.logger)
         try:
             return super().instantiate_trainer(
-                logger=logger,
+                logger=loggers,
                 callbacks=callbacks,
                 enable_checkpointing=self.subcommand == "fit",
                 gradient_clip_val=config.gradient_clip_val if self.model.trains else None,
             )
         except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
-            asked_for = ", ".join(f"{name}={config[name]}" for name in ("accelerator", "devices", "strategy"))
+            options = ", ".join(f"{name}={config[name]}" for name in ("accelerator", "devices", "strategy"))
             raise UserError(
-                f"the Trainer cannot be made ({asked_for}): {str(error).rstrip('.')}; change the options of trainer"
+                f"the Trainer cannot be made ({options}): {str(error).rstrip('.')}; change the options of trainer"
             ) from error
 
     def _identify(self) -> None:
-        """Which run this is, and which its original."""
+        """Find out which run this is, which original it starts from, and whether W&B logs it."""
         config = self.config[self.subcommand]
-        self.resolved = deepcopy(self.config_dump)
-        for key in ("config", "ckpt_path"):
-            self.resolved.pop(key, None)
-        for key in ("network", "procedure"):  # which are the setting's
-            self.resolved["model"]["init_args"].pop(key, None)
-        own_sources(self.resolved)  # as they are now, and not when the run has ended
+        self.resolved = self._resolve()
+        digest_sources(self.resolved)  # of the files as they are now, before anybody edits them
         runs_dir = choose_runs_dir(config.runs_dir)
         deletion, content = self.datamodule.deletion_arguments, self.datamodule.content()
         self.original: Run | None = None
-        if isinstance(self.model, Unlearner):
-            given = self.model.original
-            self.original = (
-                original_at(given, runs_dir)
-                if given
-                else original_of_config(self.resolved, deletion, runs_dir, content)
-            )
+        if isinstance(self.model, Unlearner) and self.model.original:
+            self.original = original_at(self.model.original, runs_dir)
+        elif isinstance(self.model, Unlearner):
+            self.original = original_of_config(self.resolved, deletion, runs_dir, content)
         original = self.original.hash if self.original else None
-        named = digest(identity(self.resolved, self.model.uses, deletion, original, content))
+        run_hash = digest(identity(self.resolved, self.model.uses, deletion, original, content))
+        # A folder's name begins with the seed by which a run is asked for.
         seed = config.seed_everything if self.original else config.original_seed
-        self.run = Run.at(runs_dir, config.setting, type(self.model).__name__, seed, named)
-        job_type = "unlearn" if self.original else "original"
+        self.run = Run.at(runs_dir, config.setting, type(self.model).__name__, seed, run_hash)
         options = config.wandb.as_dict() | {"mode": choose_mode(config.wandb.mode)}
-        on = options["mode"] in ("online", "offline")
-        self.wandb = WandbLogger(self.run, job_type, **options) if on else None
+        is_logged = options["mode"] in ("online", "offline")
+        job_type = "unlearn" if self.original else "original"
+        self.wandb = WandbLogger(self.run, job_type, **options) if is_logged else None
+
+    def _resolve(self) -> dict[str, Any]:
+        """Return the resolved config, which gives the same numbers when it is run again, as plain data."""
+        resolved: dict[str, Any] = deepcopy(self.config_dump)
+        for key in ("config", "ckpt_path"):
+            resolved.pop(key, None)
+        # The parser links the setting's network and procedure into the stage; they are stored once.
+        for key in ("network", "procedure"):
+            resolved["model"]["init_args"].pop(key, None)
+        return resolved
+
+    def _own_callbacks(self) -> list[Callback]:
+        """Return the callbacks that keep a run's files, its entry in the ledger and its page on W&B."""
+        callbacks: list[Callback] = [
+            WriteConfig(self.run.config, self.resolved),
+            LastCheckpoint(self.run.checkpoint),
+            LambdaCallback(on_fit_start=lambda *_: self._record()),
+        ]
+        if self.wandb is not None:
+            callbacks.append(Publish(self.wandb, self.resolved, self.run, self.original))
+        return callbacks
+
+    def _all_loggers(self, asked: Any) -> list[Logger]:
+        """Return the run's CSV files, the loggers that the config asks for, and W&B's."""
+        rows = CSVLogger(self.run.folder, name=ROWS, flush_logs_every_n_steps=1)  # a sweep reads them during the run
+        given = [logger for logger in (asked if isinstance(asked, list) else [asked]) if logger]
+        return [rows, *given, *([] if self.wandb is None else [self.wandb])]
 
     def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
-        """Train, unless that is done; measure, unless that is done; and show the results beside the original's."""
+        """Do what is left of the run, and print its results next to the original's.
+
+        Args:
+            model: Stage to run.
+            datamodule: Data of the stage.
+            ckpt_path: Checkpoint to resume; default the run's last one.
+        """
         model.compiles = self.config[self.subcommand].compile
         job = Job(self.trainer, model, datamodule, self.run, self.original, self.resolved)
         try:
             with one_silence(), self.wandb or nullcontext():
-                was_finished = job.do(ckpt_path)
-                told = was_finished and ON_DEMAND in os.environ  # by the process that made it
-                if self.wandb and self.trainer.is_global_zero and not told:
+                was_finished = job.execute(ckpt_path)
+                is_published = was_finished and is_on_demand()  # by the process that made it
+                if self.wandb and self.trainer.is_global_zero and not is_published:
                     publish_results(self.wandb, self.resolved, self.run)
         except SystemExit as ended:
             if self.wandb and self.wandb.stopped:
-                say(f"W&B stopped this run: the same command again goes on with {self.run.folder}")
+                say(f"W&B stopped this run: run the same command again to continue with {self.run.folder}")
                 return
             if isinstance(ended, SIGTERMException) or not self.trainer.interrupted:
                 raise
-            say("interrupted: the same command again goes on")
+            say("interrupted: run the same command again to continue")
             raise SystemExit(128 + signal.SIGINT) from None
-        self._remember()
+        self._record()
         if self.trainer.is_global_zero:
-            columns = {} if self.original is None else {"Original": self.original.metrics or {}}
-            columns[self.run.method] = self.run.metrics or {}
-            note = " (was finished before)" if was_finished else ""
-            if was_finished:
-                say_what_changed(self.run, self.resolved)
-            show(f"{self.run.setting}: {self.run.folder}{note}", columns)
-            self._say_what_is_unused()
+            self._print_results(was_finished)
 
-    def _say_what_is_unused(self) -> None:
-        """An original that somebody asked for with an S_f: they may have left the method out."""
+    def _record(self) -> None:
+        """Record in the ledger which run this command line leads to, before training and after it."""
+        if self.trainer.is_global_zero:
+            data, original = self.datamodule, self.resolved["model"]["init_args"].get("original")
+            # The files that a user names may have other content when the command is given again.
+            may_change = bool(original or data.content() or not data.is_vouched_for)
+            record_run(self.key, self.run, may_change)
+
+    def _print_results(self, was_finished: bool) -> None:
+        """Print the results, and what a user may not expect: edited classes, an S_f that has no effect."""
+        columns = {} if self.original is None else {"Original": self.original.metrics or {}}
+        columns[self.run.method] = self.run.metrics or {}
+        if was_finished:
+            warn_of_edited_sources(self.run, self.resolved)
+        note = " (was finished before)" if was_finished else ""
+        print_columns(f"{self.run.setting}: {self.run.folder}{note}", columns)
         data = self.resolved["data"]["init_args"]
-        if self.original is None and ON_DEMAND not in os.environ and (data["identified"] != 1 or data["discovery"]):
+        if self.original is None and not is_on_demand() and (data["identified"] != 1 or data["discovery"]):
             say("this is the original, of which no S_f is a part: to unlearn, add a method, such as unlearn/cf.yaml")
 
-    def _remember(self) -> None:
-        """Note which run this command line leads to, even before it has finished."""
-        if self.trainer.is_global_zero:
-            data, given = self.datamodule, self.resolved["model"]["init_args"].get("original")
-            remember(self.asked, self.run, bool(given or data.content() or not data.is_vouched_for))
-
     def test(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
-        """Measure a checkpoint again, beside the metrics.json in its folder; write nothing."""
+        """Measure a checkpoint again, print the numbers next to those in its folder, and write nothing.
+
+        Args:
+            model: Stage of the run.
+            datamodule: Data of the run.
+            ckpt_path: The run's `last.ckpt`.
+
+        Raises:
+            UserError: There is no checkpoint, or it is of another run than the config.
+        """
         if ckpt_path is None:
             raise UserError("test needs a checkpoint: give --ckpt_path RUN/last.ckpt")
         content = read_checkpoint(ckpt_path)
         if RECORD not in content:
             raise UserError(f"{ckpt_path} is of no run of this project: give the last.ckpt of a run")
         if content[RECORD]["method"] != type(model).__name__ or type(datamodule).__qualname__ not in content:
-            raise UserError(f"{ckpt_path} is of another run than the config: give the config.yaml beside it")
+            raise UserError(f"{ckpt_path} is of another run than the config: give the config.yaml in its folder")
         load_network(model.network, content, ckpt_path)
         self.trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True, verbose=False)
         if not self.trainer.is_global_zero:
             return
         stored = read_metrics(Path(ckpt_path).parent)
-        now = model.results | (of_discovery(datamodule) if model.unlearns else {})
-        show(ckpt_path, {"now": now} if stored is None else {"metrics.json": stored, "now": now})
-        if stored is not None and (names := differences(now, stored)):
+        now = model.results | (measure_discovery(datamodule) if model.unlearns else {})
+        print_columns(ckpt_path, {"now": now} if stored is None else {"metrics.json": stored, "now": now})
+        if stored is not None and (names := find_differences(now, stored)):
             sys.stderr.write(f"not the stored numbers: {', '.join(names)}\n")
             self.code = 1
 
 
-STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
-TRAINER_DEFAULTS = {
-    "max_epochs": 1,
-    "use_distributed_sampler": False,
-    "num_sanity_val_steps": 0,
-    "check_val_every_n_epoch": None,
-    "val_check_interval": 100,
-    "enable_model_summary": False,
-}
-
-
-def main(arguments: Sequence[str] | None = None, kind: type[CLI] = CLI) -> int:
-    """Run the command line.
+def main(arguments: Sequence[str], kind: type[CLI] = CLI) -> int:
+    """Run `fit` or `test`.
 
     Args:
-        arguments: Default those of the process.
-        kind: Decides what is done with them.
+        arguments: Words of the command line, beginning with the command.
+        kind: Class that runs the command.
 
     Returns:
-        The exit code: 0, 2 for what a user did wrong, which is said in one sentence, 1 for numbers that `test` does
-        not find again, or 143 if SIGTERM ended a run that can go on.
+        The exit code: 0, 2 for a mistake of the user, which is said in one sentence, 1 for numbers that `test` does
+        not find again, or 143 if SIGTERM ended a run that can be continued.
     """
-    quiet()
+    silence_notices()
     begun = WandbLogger.begun
     try:
         read_env()
-        given = find_configs(sys.argv[1:] if arguments is None else list(arguments))
-        sys.argv[1:] = given  # Lightning starts further processes with it
-        cli = kind(
-            Stage,
-            CorruptedDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            save_config_callback=None,
-            parser_class=HelpfulParser,
-            trainer_defaults=TRAINER_DEFAULTS,
-            parser_kwargs=STRICT | {"prog": PROGRAM} | {name: STRICT.copy() for name in kind.subcommands()},
-        )
+        given = find_configs(list(arguments))
+        with _launcher_repeats(given):
+            cli = kind(given)
     except SIGTERMException:
-        say("stopped by SIGTERM: the same command again goes on")
+        say("stopped by SIGTERM: run the same command again to continue")
         return 128 + signal.SIGTERM
     except Exception as error:
-        said = user_mistake(error)
-        if said is None:
+        mistake = user_mistake(error)
+        if mistake is None:
             raise
-        _refuse(one_sentence(said), WandbLogger.begun == begun)
+        sentence = one_sentence(mistake)
+        sys.stderr.write(f"error: {sentence}\n")
+        if WandbLogger.begun == begun:  # else W&B has a run of this trial, which has failed
+            report_refusal(sentence)
         return 2
     return cli.code
 
 
-def _refuse(sentence: str, unlogged: bool) -> None:
-    """Say what a user did wrong; on W&B too, where a sweep waits for a trial that has logged nothing."""
-    sys.stderr.write(f"error: {sentence}\n")
-    if unlogged:
-        report_refusal(sentence)
+@contextmanager
+def _launcher_repeats(arguments: list[str]) -> Iterator[None]:
+    """Let Lightning start the other processes of a DDP job with this command.
+
+    Its launcher builds their command line from two globals, `__main__.__spec__` and `sys.argv`. Where `main` is called
+    from Python, as in a notebook or a test, these are of another program, so both are set here and nowhere else.
+
+    Args:
+        arguments: Words after `python -m cmu_lightning`.
+    """
+    main_module: Any = sys.modules["__main__"]
+    before = main_module.__spec__, sys.argv
+    main_module.__spec__, sys.argv = find_spec("cmu_lightning.__main__"), ["cmu_lightning", *arguments]
+    try:
+        yield
+    finally:
+        main_module.__spec__, sys.argv = before

@@ -1,1 +1,1 @@
-"""Runs: their identity, how they are made, what they leave, and Weights & Biases."""
+"""Runs: identity, execution, stored results, originals, and Weights & Biases."""

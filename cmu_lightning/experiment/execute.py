@@ -1,4 +1,4 @@
-"""One run, from the decision what is left to do to `metrics.json`."""
+"""The execution of one run, from the decision what is left to do to `metrics.json`."""
 
 import os
 import shutil
@@ -13,8 +13,8 @@ from cmu_lightning.data.validation import check_deletion_set
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.originals import find_or_train
 from cmu_lightning.experiment.rank_zero import INHERITED, decide
-from cmu_lightning.experiment.results import described, metrics_of
-from cmu_lightning.experiment.run import ROWS, Run
+from cmu_lightning.experiment.results import collect_metrics, describe_run
+from cmu_lightning.experiment.run import KEEP_WEIGHTS, ROWS, Run
 from cmu_lightning.files import write_json
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.checkpoint import read_checkpoint, save_whole
@@ -23,15 +23,15 @@ from cmu_lightning.unlearning.stage import RECORD
 
 
 class Job:
-    """Trains a stage, measures it, and stores the results; whatever of that is done already is not done again.
+    """A run to be executed: its stage is trained, measured and stored, and nothing is done twice.
 
     Args:
-        trainer: Not started yet.
-        stage: What is to be run.
-        data: What it runs on.
-        run: Where it goes.
-        original: What it starts from; None for an original.
-        config: Resolved, as plain data.
+        trainer: Trainer that has not started yet.
+        stage: Stage of the run.
+        data: Data of the stage.
+        run: Folder of the run.
+        original: Run that the stage starts from; None for an original.
+        config: Resolved config, as plain data.
     """
 
     def __init__(
@@ -46,14 +46,17 @@ class Job:
         self.trainer, self.stage, self.data = trainer, stage, data
         self.run, self.original, self.config = run, original, config
 
-    def do(self, ckpt_path: str | None) -> bool:
-        """Do what is left.
+    def execute(self, ckpt_path: str | None) -> bool:
+        """Do what is left of the run.
 
         Args:
-            ckpt_path: Checkpoint to go on from; default the run's last one, if there is one.
+            ckpt_path: Checkpoint to resume; default the run's last one, if there is one.
 
         Returns:
-            Whether nothing was left.
+            Whether nothing was left to do.
+
+        Raises:
+            UserError: The run cannot be done as it is asked for.
         """
         with ExitStack() as held:
             held.callback(os.environ.pop, INHERITED, None)
@@ -62,48 +65,51 @@ class Job:
                 self._train_and_measure(decision)
         return bool(decision["finished"])
 
-    def _leave_nothing_empty(self) -> None:
-        """Take a new folder away again if nothing was measured: early termination compares what was."""
+    def _begin(self, held: ExitStack, ckpt_path: str | None) -> dict[str, Any]:
+        """Lock the run on rank 0, and decide for all ranks what is left, from where, and with which original."""
+        held.enter_context(self.run.locked())
+        if ckpt_path is not None:
+            self._check_checkpoint(ckpt_path)
+        if self.run.metrics is not None:
+            self._check_fingerprint(self.run.metrics["fingerprint"])
+            return {"finished": True}
+        if not self.run.folder.exists():
+            held.callback(self._remove_empty_folder)
+        # Resume, or begin: rows that an attempt logged before its first checkpoint would be logged twice.
+        resume = ckpt_path or (str(self.run.checkpoint) if self.run.checkpoint.exists() else None)
+        if resume is None:
+            shutil.rmtree(self.run.folder / ROWS, ignore_errors=True)
+        else:
+            self._check_checkpoint(resume)
+        original = None
+        if isinstance(self.stage, Unlearner) and self.original:
+            original = self.stage.original
+            if not original:
+                if self.original.metrics is None:
+                    self._check_deletion_set()
+                original = find_or_train(self.original, self.config, self.data.deletion_arguments)
+        return {"finished": False, "resume": resume, "original": original}
+
+    def _remove_empty_folder(self) -> None:
+        """Remove a folder in which nothing was measured; rows that were logged stay for early termination."""
         folder = self.run.folder
         if folder.exists() and not self.run.checkpoint.exists() and not any(folder.glob(f"{ROWS}/*/metrics.csv")):
             shutil.rmtree(folder)
-            for parent in (self.run.folder.parent, self.run.folder.parent.parent):
-                with suppress(OSError):  # not empty
+            for parent in (folder.parent, folder.parent.parent):
+                with suppress(OSError):  # other runs are in it
                     parent.rmdir()
 
-    def _begin(self, held: ExitStack, ckpt_path: str | None) -> dict[str, Any]:
-        """What rank 0 settles for all: whether there is anything to do, from where, and with which original."""
-        held.enter_context(self.run.locked())
-        if ckpt_path is not None:
-            self._refuse_foreign(ckpt_path)
-        if self.run.metrics is not None:
-            self._refuse_other_data(self.run.metrics["fingerprint"])
-            return {"finished": True}
-        if not self.run.folder.exists():
-            held.callback(self._leave_nothing_empty)
-        resume = ckpt_path or (str(self.run.checkpoint) if self.run.checkpoint.exists() else None)
-        if resume is None:  # of an attempt that ended before its first checkpoint
-            shutil.rmtree(self.run.folder / ROWS, ignore_errors=True)
-        if resume is not None:
-            self._refuse_foreign(resume)
-        original = None
-        if isinstance(self.stage, Unlearner) and self.original:
-            if self.original.metrics is None and not self.stage.original:
-                self._refuse_unusable()
-            original = self.stage.original or find_or_train(self.original, self.config, self.data.deletion_arguments)
-        return {"finished": False, "resume": resume, "original": original}
-
-    def _refuse_unusable(self) -> None:
-        """A list that cannot be, or none where one is needed, before an original is trained for it."""
-        unknown = isinstance(self.data.manipulation, Unknown) and not isinstance(self.data.discovery, Detector)
-        if unknown or isinstance(self.data.discovery, Flagged):
-            data = copy(self.data)  # which goes again, with its images
+    def _check_deletion_set(self) -> None:
+        """Refuse an S_f that cannot be, before an original is trained for it."""
+        is_missing = isinstance(self.data.manipulation, Unknown) and not isinstance(self.data.discovery, Detector)
+        if is_missing or isinstance(self.data.discovery, Flagged):
+            data = copy(self.data)  # the images are freed before the original is trained
             data.prepare_data()
             data.setup()
             check_deletion_set(data.samples.deleted)
 
-    def _refuse_other_data(self, fingerprint: int) -> None:
-        """Of a class of one's own that says nothing of its files, their content tells whether the run is of them."""
+    def _check_fingerprint(self, fingerprint: int) -> None:
+        """Refuse a finished run of other data, which the hash cannot tell of a custom class without `content()`."""
         data = self.data
         if not data.is_vouched_for:
             data.prepare_data()
@@ -114,8 +120,8 @@ class Job:
                     f"{type(data).__name__}.content() tell them apart"
                 )
 
-    def _refuse_foreign(self, ckpt_path: str) -> None:
-        """A checkpoint can be resumed by the run that wrote it alone."""
+    def _check_checkpoint(self, ckpt_path: str) -> None:
+        """Refuse to resume from a checkpoint that another run wrote."""
         record = read_checkpoint(ckpt_path).get(RECORD, {})
         if record.get("hash") != self.run.hash:
             raise UserError(
@@ -125,28 +131,34 @@ class Job:
             )
 
     def _train_and_measure(self, decision: dict[str, Any]) -> None:
-        """All that is measured is measured on the weights in `last.ckpt`."""
-        model, data = self.stage, self.data
-        model.record = {"hash": self.run.hash, "method": self.run.method, "setting": self.run.setting}
-        model.folder = self.run.folder
-        if isinstance(model, Unlearner):
-            model.original = decision["original"]
-        resume, last = decision["resume"], str(self.run.checkpoint)
+        """Train unless the last checkpoint is of the end; measure the weights in it; store the results on rank 0."""
+        stage, data = self.stage, self.data
+        stage.record = {"hash": self.run.hash, "method": self.run.method, "setting": self.run.setting}
+        stage.folder = self.run.folder
+        if isinstance(stage, Unlearner):
+            stage.original = decision["original"]
+        # Only the checkpoint of a finished stage has no optimiser state.
+        resume = decision["resume"]
         if resume is None or "optimizer_states" in read_checkpoint(resume):
-            self.trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+            self.trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True)
             save_whole(self.trainer, self.run.checkpoint, weights_only=True)
-        self.trainer.test(model, datamodule=data, ckpt_path=last, weights_only=True, verbose=False)
+        last = str(self.run.checkpoint)
+        self.trainer.test(stage, datamodule=data, ckpt_path=last, weights_only=True, verbose=False)
         if self.trainer.is_global_zero:
-            description = described(model, data, self.config, self.run, self.original)
-            self._store(metrics_of(model, description, self.config))
+            description = describe_run(stage, data, self.config, self.run, self.original)
+            self._store(collect_metrics(stage, description, self.config))
 
     def _store(self, metrics: dict[str, Any]) -> None:
-        """Write the results last, then drop the weights if they are not wanted."""
+        """Write the results, then drop the weights if they are not to stay.
+
+        In this order `metrics.json` never promises weights that are gone.
+        """
         policy = self.config["checkpoints"]
-        drop = policy == "none" or (policy == "chosen" and self.original is not None)
-        if drop:
+        is_chosen_later = KEEP_WEIGHTS in os.environ
+        drops = policy == "none" or (policy == "chosen" and self.original is not None and not is_chosen_later)
+        if drops:
             metrics["dropped_checkpoint"] = self.run.checkpoint.name
         Rewind.clean(self.run.folder)
         write_json(self.run.folder / "metrics.json", metrics)
-        if drop:
+        if drops:
             self.run.checkpoint.unlink()

@@ -1,7 +1,8 @@
-"""Which settings make a run the run it is.
+"""The identity of a run: the part of its resolved config that decides its numbers.
 
-Two runs are the same if their resolved configs are, but for paths, loggers and hardware, which must not change
-results, and for what has no bearing on the stage.
+Two runs are the same if their resolved configs are, apart from paths, loggers and hardware, which must not change
+results, and from settings that have no bearing on the stage. Files of custom classes are not a part of it: a run says
+when they have been edited since.
 """
 
 import hashlib
@@ -27,13 +28,28 @@ TRAINER = (
     "gradient_clip_val",
     "gradient_clip_algorithm",
 )
-"""The trainer's options that change numbers; all others are hardware, loggers and what is shown."""
+"""Options of the Trainer that change numbers; all others are hardware, loggers and what is shown."""
 
-RENAMED = {"NetworkFromFunction": "Made"}
-"""Classes under the names that older hashes were computed with."""
+NAMES_IN_HASHES = {"NetworkFromFunction": "Made"}
+"""Classes whose hashes were first computed with another name."""
 
-ADDED = ("discovery", "resize", "classes")
-"""Arguments of data that older configs do not have; where they are None, runs are those of older configs."""
+OPTIONAL = ("discovery", "resize", "classes")
+"""Arguments of data that the first configs do not have; None is the same as left out."""
+
+INSTALLED = [
+    PACKAGE.resolve(),
+    *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+]
+"""Folders whose files a user does not edit."""
+
+
+def digest(identity: dict[str, Any]) -> str:
+    """Return the hash in the name of a run's folder, 10 hexadecimal digits.
+
+    Args:
+        identity: Result of `identity`.
+    """
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
 
 
 def identity(
@@ -43,108 +59,100 @@ def identity(
     original: str | None,
     content: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What a run's hash is of.
+    """Return what a run's hash is of, as plain data.
 
     Args:
-        config: Resolved, as plain data.
-        uses: Which of the procedure's two numbers of steps the stage takes, `steps` or `unlearn_steps`.
-        deletion: Arguments of the data that say how S_f comes about.
-        original: Hash of the original; None for a stage that is one, on which S_f has no bearing.
-        content: Digests that stand for paths among the arguments of the data, by dotted names.
+        config: Resolved config, as plain data.
+        uses: The number of steps in the procedure that the stage takes, `steps` or `unlearn_steps`.
+        deletion: Arguments of the data that decide S_f.
+        original: Hash of the original; None for an original, on which S_f has no bearing.
+        content: Digests of the files at paths among the arguments of the data, by the arguments' dotted names.
     """
+    # Data: without places, and with the content of files in place of their paths.
     data = deepcopy(config["data"])
-    for key in ("root", "memory_map"):
-        data["init_args"].pop(key, None)
-    for key in ADDED:
-        if data["init_args"].get(key) is None:
-            data["init_args"].pop(key, None)
+    arguments = data["init_args"]
+    for key in ("root", "memory_map", *(key for key in OPTIONAL if arguments.get(key) is None)):
+        arguments.pop(key, None)
     for name, value in (content or {}).items():
-        _stand_in(data, name.split("."), value)
+        _replace_path(data, name.split("."), value)
+    if original is None:
+        for key in deletion:
+            arguments.pop(key, None)
+    # Procedure: with the one number of steps that the stage takes.
     procedure = dict(config["procedure"])
     procedure["steps"] = procedure[uses]
     del procedure["unlearn_steps"]
+    # Stage: the original is known by its hash.
     model = deepcopy(config["model"])
     model.get("init_args", {}).pop("original", None)
-    if original is None:
-        for key in deletion:
-            data["init_args"].pop(key, None)
     named = {
         "setting": config["setting"],
         "data": data,
         "network": config["network"],
         "procedure": procedure,
         "model": model,
-        "trainer": _of_trainer(config["trainer"]),
+        "trainer": _trainer_identity(config["trainer"]),
         "original": original,
     }
-    plain: dict[str, Any] = _one_spelling(named)
+    plain: dict[str, Any] = _unify_names(named)
     return plain
 
 
-def _of_trainer(trainer: dict[str, Any]) -> dict[str, Any]:
-    """Options that change numbers, where they are not the default; callbacks can do anything to a training."""
+def _trainer_identity(trainer: dict[str, Any]) -> dict[str, Any]:
+    """Return the Trainer's options that change numbers, every spelling of a default as None."""
     own = {key: trainer.get(key) for key in TRAINER}
-    own["precision"] = PRECISIONS.get(str(own["precision"]), own["precision"])  # which older configs did not settle
-    if own["precision"] == "32-true":  # that of older configs which left it open
+    # The first configs have short names of precisions, or None for 32 bits.
+    own["precision"] = PRECISIONS.get(str(own["precision"]), own["precision"])
+    if own["precision"] == "32-true":
         own["precision"] = None
+    # 1.0 is all batches, 1 is one batch.
     for key in ("limit_val_batches", "limit_test_batches"):
-        if isinstance(own[key], float) and own[key] == 1:  # all of them; 1 is one
+        if isinstance(own[key], float) and own[key] == 1:
             own[key] = None
     clip = own["gradient_clip_val"]
     own["gradient_clip_val"] = None if clip is None else float(clip)
     if clip is None or own["gradient_clip_algorithm"] == "norm":
         own["gradient_clip_algorithm"] = None
-    if trainer.get("callbacks"):  # which may act on what is validated
+    # A callback can do anything to training, and may act on each validation.
+    if trainer.get("callbacks"):
         own |= {key: trainer[key] for key in ("callbacks", "val_check_interval") if key in trainer}
     return own
 
 
-def _stand_in(part: dict[str, Any], name: list[str], value: str) -> None:
-    """Put a digest in the place of a path, if the part that has it is there."""
+def _replace_path(part: dict[str, Any], name: list[str], value: str) -> None:
+    """Put a digest in the place of the path with a dotted name; do nothing where a class on the way is absent."""
     for each in name[:-1]:
         part = part["init_args"].get(each) or {"init_args": {}}
     part["init_args"][name[-1]] = value
 
 
-def _one_spelling(value: Any, key: str = "") -> Any:
-    """A class of this project can be named by several of its modules; here by the package alone."""
+def _unify_names(value: Any, key: str = "") -> Any:
+    """Name each class of this project by the package and the class; its module may change."""
     if isinstance(value, dict):
-        return {key: _one_spelling(inner, key) for key, inner in value.items()}
+        return {key: _unify_names(inner, key) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_one_spelling(inner) for inner in value]
+        return [_unify_names(inner) for inner in value]
     if key == "class_path" and value.startswith("cmu_lightning."):
         name = value.rpartition(".")[2]
-        return f"cmu_lightning.{RENAMED.get(name, name)}"
+        return f"cmu_lightning.{NAMES_IN_HASHES.get(name, name)}"
     return value
 
 
-def digest(identity: dict[str, Any]) -> str:
-    """The hash in a run's folder name, 10 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:10]
+def digest_sources(config: dict[str, Any]) -> dict[str, str]:
+    """Return digests of the files of a config's custom classes and functions, by dotted names.
 
-
-INSTALLED = [
-    PACKAGE.resolve(),
-    *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-]
-"""Folders whose files nobody edits."""
-
-
-def own_sources(config: dict[str, Any]) -> dict[str, str]:
-    """Digests of the files that hold a config's classes and functions, by dotted names; of a user's own alone.
-
-    They are of the files as they were when this process first asked.
+    Each file is read when this process first asks for it, so that a digest is of the code that runs.
 
     Args:
-        config: Resolved, as plain data.
+        config: Resolved config, as plain data.
     """
-    found = {name: _digest(name) for name in sorted({*_named(config)})}
-    return {name: digest for name, digest in found.items() if digest is not None}
+    digests = {name: _digest_source(name) for name in sorted({*_find_names(config)})}
+    return {name: digest for name, digest in digests.items() if digest is not None}
 
 
 @cache
-def _digest(name: str) -> str | None:
-    """Of the file as this process has read it, if a user may edit it."""
+def _digest_source(name: str) -> str | None:
+    """Return the digest of the file that defines a name; None for installed code."""
     try:
         module = sys.modules[resolve_name(name).__module__]
     except (ImportError, AttributeError, ValueError, KeyError):  # a value that only looks like a name
@@ -155,26 +163,26 @@ def _digest(name: str) -> str | None:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
 
 
-def say_what_changed(run: Run, config: dict[str, Any]) -> None:
-    """Tell of a finished run that its own classes have been edited since; it stays as it is.
-
-    Args:
-        run: Run that has finished.
-        config: Its, as plain data.
-    """
-    before = (run.metrics or {}).get("environment", {}).get("source", {})
-    now = own_sources(config)
-    for name in sorted(name for name in before.keys() & now.keys() if before[name] != now[name]):
-        say(
-            f"the file of {name} has changed since {run.folder} was made, which stays as it is: to have the run anew, "
-            "delete that folder, or give the class another name"
-        )
-
-
-def _named(part: Any) -> Iterator[str]:
-    """Classes, and functions that make networks."""
+def _find_names(part: Any) -> Iterator[str]:
+    """Yield the names of classes, and of functions that make networks, in a part of a config."""
     inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
     if isinstance(part, dict):
         yield from (part[key] for key in ("class_path", "function") if isinstance(part.get(key), str))
     for each in inner:
-        yield from _named(each)
+        yield from _find_names(each)
+
+
+def warn_of_edited_sources(run: Run, config: dict[str, Any]) -> None:
+    """Say of a finished run, which stays as it is, which of its custom classes have been edited since.
+
+    Args:
+        run: Run that has finished.
+        config: Resolved config of the run, as plain data.
+    """
+    before = (run.metrics or {}).get("environment", {}).get("source", {})
+    now = digest_sources(config)
+    for name in sorted(name for name in before.keys() & now.keys() if before[name] != now[name]):
+        say(
+            f"the file of {name} has changed since {run.folder} was made, which stays as it is: to make the run "
+            "again, delete that folder, or give the class another name"
+        )

@@ -1,8 +1,9 @@
-"""Which run a command line led to, so that a sweep knows finished runs without asking torch.
+"""The ledger: which run each command line led to, so that finished runs are known without importing torch.
 
-`fit` leaves a note in `RUNS_DIR/.sweep/asked`, named after its arguments, the content of the configs among them, and
-the program's own source: whatever could lead elsewhere makes another name. Of data in a user's own files a note tells
-where the last run is, but not that the same command would lead there again.
+`fit` writes an entry `RUNS_DIR/.sweep/asked/KEY`, which holds the run's folder; `sweep` and `repair` read it. A key is
+a digest of all that decides where a command line leads: its options, the content of its configs, the source of `fit`,
+and the GPUs. Another key means that `fit` has to find out. Where a run is of a user's own files, the same command line
+may lead elsewhere once they change: such an entry tells where the last run is, but not that it is finished.
 """
 
 import hashlib
@@ -18,134 +19,155 @@ from cmu_lightning.experiment.run import Run, read_metrics
 from cmu_lightning.files import write_atomically
 from cmu_lightning.parsing import PACKAGE, attached, find_configs
 
-NO_IDENTITY = ("--runs_dir", "--checkpoints")
-"""Options that say where a run goes and what it keeps, not what it is."""
+WITHOUT_EFFECT = ("--runs_dir", "--checkpoints")
+"""Options that decide where a run is stored and what stays of it, not which run it is."""
 
-NAMED = re.compile(r":[ \t]*['\"]?([\w./-]+\.ya?ml)\b")
-"""In a config, the file that holds a part of it."""
+FILE_NAME = re.compile(r":[ \t]*['\"]?([\w./-]+\.ya?ml)\b")
+"""A YAML file that a config names as a value, such as `data: mine/data.yaml`."""
 
 OTHER_COMMANDS = ("sweep", "report", "deploy", "dashboard")
-"""Folders that `fit` imports nothing from."""
+"""Folders of the package that `fit` imports nothing from."""
+
+MAY_CHANGE = "\nlast time"
+"""End of the entry of a run whose files may have other content now."""
 
 
 def options(arguments: list[str]) -> Iterator[tuple[str, str]]:
-    """The options of a command line, whether their values follow or are attached."""
+    """Yield the name and the value of each option of a command line.
+
+    Args:
+        arguments: Words after the command; values may be attached to their options or follow them.
+
+    >>> list(options(["-c", "mine.yaml", "--threads=1"]))
+    [('--config', 'mine.yaml'), ('--threads', '1')]
+    """
     for argument in attached(arguments):
         name, _, value = argument.partition("=")
         yield "--config" if name == "-c" else name, value
 
 
-def note_name(arguments: list[str]) -> str:
-    """A name for what a `fit` command line asks for.
+def command_key(arguments: list[str]) -> str:
+    """Return the key of a `fit` command line.
+
+    Args:
+        arguments: Words after `fit`.
 
     Raises:
-        UserError: It names a config that is not there.
+        UserError: A config does not exist.
     """
-    named = hashlib.sha256(_source() + _precision())
+    key = hashlib.sha256(_source() + _hardware())
     for name, value in options(arguments):
-        if name not in NO_IDENTITY:
-            meant = _meaning(value) if name == "--config" or _is_part(value) else _one_spelling(value)
-            named.update(f"{name}={meant}\n".encode())
-    return named.hexdigest()[:16]
+        if name not in WITHOUT_EFFECT:
+            key.update(f"{name}={_meaning(name, value)}\n".encode())
+    return key.hexdigest()[:16]
 
 
-def config_text(config: str) -> str:
-    """What a config says; what is no file is its own content.
-
-    Raises:
-        UserError: It is not there.
-    """
-    path = _path(config)
-    return _text(path) if path.is_file() else config
-
-
-def _text(path: Path) -> str:
-    """Of a file, read again when it has changed."""
-    state = path.stat()
-    return _read(path, state.st_mtime_ns, state.st_size)
-
-
-@cache
-def _read(path: Path, modified: int, size: int) -> str:
-    return path.read_text(errors="replace")
-
-
-@cache
-def _path(config: str) -> Path:
-    return Path(find_configs([f"--config={config}"])[0].partition("=")[2])
-
-
-def _is_part(value: str) -> bool:
-    """Whether a value is a file that holds the option's own options, as in `--procedure mine.yaml`."""
-    return value.endswith((".yaml", ".yml", ".json")) and Path(value).is_file()
-
-
-def _meaning(config: str) -> str:
-    return _with_parts(config_text(config), _path(config).parent)
-
-
-def _with_parts(text: str, folder: Path, outer: tuple[Path, ...] = ()) -> str:
-    """What a config says, and the YAML files that it names as values, such as `data: mine/data.yaml`."""
-    named = [place / name for name in NAMED.findall(text) for place in (folder, Path())]
-    parts = [part for part in named if part.is_file() and part.resolve() not in outer]
-    return text + "".join(_with_parts(_text(part), part.parent, (*outer, part.resolve())) for part in parts)
-
-
-def _one_spelling(value: str) -> str:
-    """1, 1.0 and 1e0 are one number."""
+def _meaning(name: str, value: str) -> str:
+    """Return a file's content in place of its name, and a number in one spelling: 1, 1.0 and 1e0 are the same."""
+    is_part = value.endswith((".yaml", ".yml", ".json")) and Path(value).is_file()  # as in `--procedure mine.yaml`
+    if name == "--config" or is_part:
+        return _expand_parts(config_text(value), _config_path(value).parent)
     with suppress(ValueError):
         return repr(float(value))
     return value
 
 
+def _expand_parts(text: str, folder: Path, outer: tuple[Path, ...] = ()) -> str:
+    """Return a config's text, followed by those of the files that it names, and so on.
+
+    Args:
+        text: Content of the config.
+        folder: Folder of the config; names are relative to it or to the current folder.
+        outer: Files that are being expanded, which are not expanded within themselves.
+    """
+    named = [place / name for name in FILE_NAME.findall(text) for place in (folder, Path())]
+    parts = [part for part in named if part.is_file() and part.resolve() not in outer]
+    return text + "".join(_expand_parts(_read(part), part.parent, (*outer, part.resolve())) for part in parts)
+
+
+def config_text(config: str) -> str:
+    """Return the content of a config; inline YAML is its own content.
+
+    Args:
+        config: Value of `--config`.
+
+    Raises:
+        UserError: The config does not exist.
+    """
+    path = _config_path(config)
+    return _read(path) if path.is_file() else config
+
+
 @cache
-def _precision() -> bytes:
-    """What the machine's GPUs decide where nobody else does."""
-    return bytes([bool(gpus()), has_bf16()])
+def _config_path(config: str) -> Path:
+    return Path(find_configs([f"--config={config}"])[0].partition("=")[2])
+
+
+def _read(path: Path) -> str:
+    """Return a file's content, read once unless the file changes: a sweep's points share a few configs."""
+    state = path.stat()
+    return _read_version(path, state.st_mtime_ns, state.st_size)
+
+
+@cache
+def _read_version(path: Path, modified: int, size: int) -> str:
+    return path.read_text(errors="replace")
 
 
 @cache
 def _source() -> bytes:
-    """A digest of what `fit` runs."""
+    """Return a digest of the code that `fit` may run."""
     files = [path for path in sorted(PACKAGE.rglob("*.py")) if path.relative_to(PACKAGE).parts[0] not in OTHER_COMMANDS]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).digest()
 
 
-LAST = "\nlast time"
-"""Ends the note of a run whose files may be other ones by now."""
+@cache
+def _hardware() -> bytes:
+    """Return what decides the default precision."""
+    return bytes([bool(gpus()), has_bf16()])
 
 
-def remember(name: str, run: Run, may_change: bool = False) -> None:
-    """Note which run a command line leads to.
+def record_run(key: str, run: Run, may_change: bool = False) -> None:
+    """Enter into the ledger which run a command line leads to.
 
     Args:
-        name: Of the command line, by the configs as it read them.
-        run: Where it led.
-        may_change: Whether the same arguments may lead elsewhere once files have changed.
+        key: Key of the command line, of the configs as they were when it was parsed.
+        run: Run that the command line leads to.
+        may_change: Whether the same command line may lead elsewhere once files have changed.
     """
-    note = run.runs_dir / ".sweep" / "asked" / name
-    if may_change or not note.exists():
+    entry = run.runs_dir / ".sweep" / "asked" / key
+    if may_change or not entry.exists():
         with suppress(OSError):  # another process writes the same
-            write_atomically(note, str(run.folder.relative_to(run.runs_dir)) + LAST * may_change)
+            write_atomically(entry, str(run.folder.relative_to(run.runs_dir)) + MAY_CHANGE * may_change)
 
 
-def noted_folder(name: str, runs_dir: Path) -> Path | None:
-    """The folder of the run that a command line of this key leads to, if one was started."""
-    noted = _note(name, runs_dir)
-    return None if noted is None else runs_dir / noted.removesuffix(LAST)
+def find_folder(key: str, runs_dir: Path) -> Path | None:
+    """Return the folder of the run that a command line leads to; None if none was started.
+
+    Args:
+        key: Key of the command line.
+        runs_dir: Runs folder.
+    """
+    entry = _read_entry(key, runs_dir)
+    return None if entry is None else runs_dir / entry.removesuffix(MAY_CHANGE)
 
 
-def _note(name: str, runs_dir: Path) -> str | None:
+def is_finished(key: str, runs_dir: Path) -> bool:
+    """Return whether the run that a command line leads to is known to have finished.
+
+    Args:
+        key: Key of the command line.
+        runs_dir: Runs folder.
+    """
+    entry = _read_entry(key, runs_dir)
     try:
-        return (runs_dir / ".sweep" / "asked" / name).read_text()
+        return entry is not None and not entry.endswith(MAY_CHANGE) and read_metrics(runs_dir / entry) is not None
+    except UserError:  # damaged results, which `fit` names
+        return False
+
+
+def _read_entry(key: str, runs_dir: Path) -> str | None:
+    try:
+        return (runs_dir / ".sweep" / "asked" / key).read_text()
     except OSError:
         return None
-
-
-def is_finished(name: str, runs_dir: Path) -> bool:
-    """Whether the run of this key is known to have its results."""
-    noted = _note(name, runs_dir)
-    try:
-        return noted is not None and not noted.endswith(LAST) and read_metrics(runs_dir / noted) is not None
-    except UserError:  # damaged results, which `fit` will name
-        return False

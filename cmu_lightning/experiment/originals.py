@@ -1,4 +1,4 @@
-"""Which original an unlearner starts from, and how it comes about."""
+"""The original of an unlearner: found by its identity, and trained where it is missing."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.experiment.identity import digest, identity, say_what_changed
+from cmu_lightning.experiment.identity import digest, identity, warn_of_edited_sources
 from cmu_lightning.experiment.run import ON_DEMAND, Run
 from cmu_lightning.files import locked
 from cmu_lightning.unlearning.baselines import Original
@@ -20,7 +20,7 @@ from cmu_lightning.unlearning.checkpoint import read_original
 from cmu_lightning.unlearning.networks import tensors_digest
 from cmu_lightning.unlearning.stage import RECORD
 
-LAUNCHED = (
+OF_JOB = (
     "RANK",
     "LOCAL_RANK",
     "WORLD_SIZE",
@@ -37,11 +37,16 @@ LAUNCHED = (
     "WANDB_RUN_ID",
     "WANDB_SWEEP",
 )
-"""Beginnings of the environment variables that say which process of which job this one is."""
+"""Beginnings of environment variables that say which process of which job or trial this is."""
 
 
 def config_of_original(config: dict[str, Any], deletion: frozenset[str]) -> dict[str, Any]:
-    """The resolved config of the original of an unlearner's resolved config."""
+    """Return the resolved config of an unlearner's original.
+
+    Args:
+        config: Resolved config of the unlearner, as plain data.
+        deletion: Arguments of the data that decide S_f.
+    """
     seed = config["original_seed"]
     config = deepcopy(config)
     for key in deletion:
@@ -56,19 +61,31 @@ def config_of_original(config: dict[str, Any], deletion: frozenset[str]) -> dict
 def original_of_config(
     config: dict[str, Any], deletion: frozenset[str], runs_dir: Path, content: dict[str, str]
 ) -> Run:
-    """The run of the original of exactly this setting, whether it exists or not."""
+    """Return the run of the original of exactly this setting, whether it exists or not.
+
+    Args:
+        config: Resolved config of the unlearner, as plain data.
+        deletion: Arguments of the data that decide S_f.
+        runs_dir: Runs folder.
+        content: Digests of the files at paths among the arguments of the data.
+    """
     own = config_of_original(config, deletion)
     named = identity(own, Original.uses, deletion, None, content)
     return Run.at(runs_dir, config["setting"], Original.__name__, config["original_seed"], digest(named))
 
 
 def original_at(path: str, runs_dir: Path) -> Run:
-    """The run that a checkpoint belongs to.
+    """Return the run that a checkpoint belongs to.
 
-    A foreign one, or one that was edited, has no folder but itself, and its hash is of its content.
+    A checkpoint of somebody else's, or one whose weights were edited, is a run of its own: its folder is the file, and
+    its hash is of the file's content.
+
+    Args:
+        path: Path of the checkpoint.
+        runs_dir: Runs folder.
 
     Raises:
-        UserError: It is no checkpoint.
+        UserError: The file is no checkpoint.
     """
     held = read_original(path)
     record = held.get(RECORD, {})
@@ -80,42 +97,44 @@ def original_at(path: str, runs_dir: Path) -> Run:
 
 
 def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) -> str:
-    """The checkpoint of an original, trained by a `fit` of its own if it is not there.
-
-    Several processes may ask at once: one has it trained, the others wait, which costs less than a process for each.
+    """Return the checkpoint of an original, trained by a `fit` of its own where it is missing.
 
     Args:
         run: Run of the original.
-        config: The unlearner's, resolved.
-        deletion: Arguments of the data that say how S_f comes about.
+        config: Resolved config of the unlearner, as plain data.
+        deletion: Arguments of the data that decide S_f.
 
     Raises:
-        SystemExit: The original cannot be trained, which was said.
+        SystemExit: A mistake of the user keeps the original from being trained, and was said.
+        UserError: Training the original failed.
     """
     own = config_of_original(config, deletion)
-    asked = run.runs_dir / ".locks" / f"{run.hash}.asked.lock"  # its own is for the process that trains it
+    # Several processes may ask at once: one starts the training, the others wait here, which costs them no process
+    # each. The run's own lock is held by the process that trains.
+    asked = run.runs_dir / ".locks" / f"{run.hash}.asked.lock"
     with locked(asked, str(run.folder), "give another --runs_dir"):
         if run.metrics is not None and not run.checkpoint.exists():
+            # Its weights were dropped and are needed: without results the run counts as unfinished.
             with run.locked():
-                (run.folder / "metrics.json").unlink(missing_ok=True)  # its weights were dropped, and are needed
+                (run.folder / "metrics.json").unlink(missing_ok=True)
         if run.metrics is not None:
-            say_what_changed(run, own)
+            warn_of_edited_sources(run, own)
         else:
             _train(run, own | {"runs_dir": str(run.runs_dir)})
     return str(run.checkpoint)
 
 
 def _train(run: Run, config: dict[str, Any]) -> None:
-    """In a process of its own."""
+    """Train an original in a process of its own, so that it is exactly what `fit` of its config leaves."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
         yaml.safe_dump(config, file, sort_keys=False)
         file.flush()
         command = [sys.executable, "-m", "cmu_lightning", "fit", "--config", file.name]
-        alone = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHED)}
-        code = subprocess.run(command, env=alone | {ON_DEMAND: "1"}, check=False).returncode
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(OF_JOB)}
+        code = subprocess.run(command, env=environment | {ON_DEMAND: "1"}, check=False).returncode
     if code == 2:
         raise SystemExit(2)
     if code:
         raise UserError(
-            f"training the original {run.folder} ended with code {code}: run the same command again to go on"
+            f"training the original {run.folder} ended with code {code}: run the same command again to continue"
         )

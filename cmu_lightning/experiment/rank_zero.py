@@ -1,4 +1,4 @@
-"""One process decides, all act on it, before there is a process group."""
+"""Decisions of rank 0 that all processes of a job act on, taken before there is a process group."""
 
 import json
 import os
@@ -13,21 +13,25 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 INHERITED = "CMU_DECISION"
-"""Environment variable through which processes that Lightning starts learn the decision."""
+"""Environment variable by which processes that Lightning starts learn the decision."""
+
+STORES: list[Store] = []
+"""Stores of this process, kept open: rank 0 may host the store that the process group will use."""
 
 
 def decide(trainer: Trainer, decision: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Call `decision` on the launching rank 0 alone, and return its result everywhere.
+    """Call a function on the launching rank 0 only, and return its result on every rank.
 
-    It may take hours, such as to train an original, so the others do not wait in a collective operation.
+    The call may take hours, as when it trains an original, so the other ranks do not wait in a collective operation.
 
     Args:
-        trainer: Not started yet.
-        decision: Returns plain data.
+        trainer: Trainer that has not started yet.
+        decision: Function that returns plain data.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if environment is None or trainer.num_nodes * trainer.num_devices == 1:
         return decision()
+    # Lightning's launcher: only rank 0 exists yet, and the processes that it starts inherit the environment.
     if not environment.creates_processes_externally:
         decided = decision()
         os.environ[INHERITED] = json.dumps(decided)
@@ -35,29 +39,27 @@ def decide(trainer: Trainer, decision: Callable[[], dict[str, Any]]) -> dict[str
     if INHERITED in os.environ:
         received: dict[str, Any] = json.loads(os.environ[INHERITED])
         return received
-    return _through_store(environment, decision)
+    # torchrun or SLURM: all ranks are here already, and meet at a store.
+    return _decide_by_store(environment, decision)
 
 
-def _through_store(environment: Any, decision: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """By the store at which torchrun's or SLURM's processes meet."""
+def _decide_by_store(environment: Any, decision: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Hand the decision over by the key-value store at which the processes of torchrun or SLURM meet."""
     os.environ["MASTER_ADDR"] = str(environment.main_address)
     os.environ["MASTER_PORT"] = str(environment.main_port)
     rank, world_size = environment.global_rank(), environment.world_size()
     meeting = rendezvous(f"env://?rank={rank}&world_size={world_size}", timeout=timedelta(minutes=30))
     root: Store = next(iter(meeting))[0]
-    stores.append(root)
+    STORES.append(root)
     store = PrefixStore("cmu_lightning", root)
-    key = f"decision-{len(stores)}"
+    key = f"decision-{len(STORES)}"
     if rank == 0:
         decided = decision()
         store.set(key, json.dumps(decided))
         return decided
+    # Poll: a blocking `get` would time out.
     with Console(stderr=True).status("waiting for what rank 0 decides"):
         while not store.check([key]):
             time.sleep(0.2)
     received: dict[str, Any] = json.loads(store.get(key))
     return received
-
-
-stores: list[Store] = []
-"""Kept open: rank 0 may host the store that the process group will use."""

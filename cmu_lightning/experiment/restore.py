@@ -1,4 +1,4 @@
-"""Networks and data back from run folders."""
+"""Networks and data restored from run folders."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,46 +16,52 @@ from cmu_lightning.unlearning.checkpoint import load_network, read_checkpoint, r
 
 
 def restore_network(folder: Path, checkpoint: Path | None = None) -> nn.Module:
-    """The network of a run, in evaluation mode.
+    """Return the network of a run, in evaluation mode.
 
     Args:
         folder: Folder of the run.
-        checkpoint: Whose weights it gets, such as the original's; default the run's own.
+        checkpoint: Weights to load, such as the original's; default the run's own.
 
     Raises:
-        UserError: The folder is not a run's.
+        UserError: The folder is not a run's, or the weights are not this network's.
     """
-    network: nn.Module = _maker(folder, "network", Callable[[], nn.Module])()()
+    network: nn.Module = _find_maker(folder, "network", Callable[[], nn.Module])()()
     path = checkpoint or folder / "last.ckpt"
     return load_network(network, read_original(path), path).eval()
 
 
 def restore_data(folder: Path) -> CorruptedDataModule:
-    """The data of a run, ready for use.
+    """Return the data of a run, set up.
+
+    Args:
+        folder: Folder of the run.
 
     Raises:
-        UserError: The folder is not a run's, or its data are not those that it was run on.
+        UserError: The folder is not a run's, or the data are not those that the run was made with.
     """
-    make = _maker(folder, "data", CorruptedDataModule)
-    where = f"where they are, {folder}/config.yaml says under data: write it there if they have moved"
+    make = _find_maker(folder, "data", CorruptedDataModule)
+    hint = f"{folder}/config.yaml says under data where they are: write their place there if they have moved"
     try:
         data: CorruptedDataModule = make()
         data.prepare_data()
         data.setup()
     except UserError as error:
-        raise UserError(f"the data of {folder} cannot be read ({error}); {where}") from error
+        raise UserError(f"the data of {folder} cannot be read ({error}); {hint}") from error
     state = read_checkpoint(folder / "last.ckpt").get(type(data).__qualname__)
     if state is None:
         raise UserError(f"{folder}/last.ckpt is of no {type(data).__name__}: give a run whose files belong together")
     difference = data.difference(state)
     if difference:
-        raise UserError(f"{folder} was run on {difference}; {where}, or let CMU_DATA_DIR name their folder")
+        raise UserError(f"{folder} was run on {difference}; {hint}, or let CMU_DATA_DIR name their folder")
     data.load_state_dict(state)
     return data
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's `config.yaml`.
+    """Return the content of a run's `config.yaml`.
+
+    Args:
+        folder: Folder of the run.
 
     Raises:
         UserError: The folder is not a run's.
@@ -72,12 +78,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _maker(folder: Path, key: str, kind: Any) -> Callable[[], Any]:
-    """Makes what the config says under a key."""
+def _find_maker(folder: Path, key: str, kind: Any) -> Callable[[], Any]:
+    """Return a function that makes what a run's config has under a key.
+
+    Args:
+        folder: Folder of the run.
+        key: `network` or `data`.
+        kind: Type of the key's value, by which the parser reads it.
+
+    Raises:
+        UserError: The config is damaged, or names a class that cannot be imported.
+    """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{key}", type=kind)
     config = read_config(folder)
-    _refuse_lost(config.get(key), folder)
+    _check_import(config.get(key), folder)
     try:
         parsed = parser.parse_object({key: config[key]})
     except (ArgumentError, KeyError, TypeError) as error:
@@ -87,20 +102,20 @@ def _maker(folder: Path, key: str, kind: Any) -> Callable[[], Any]:
     return lambda: parser.instantiate_classes(parsed)[key]
 
 
-def _refuse_lost(spec: Any, folder: Path) -> None:
-    """Name a class or function that was there when the run was made and is not there now."""
+def _check_import(spec: Any, folder: Path) -> None:
+    """Raise if a class or function that was there when the run was made cannot be imported."""
     path = spec.get("class_path") if isinstance(spec, dict) else None
     function = (
         (spec.get("init_args") or {}).get("function")
         if path == f"{NetworkFromFunction.__module__}.{NetworkFromFunction.__name__}"
         else None
     )
-    named = function or path
-    if not isinstance(named, str) or "." not in named:
+    name = function or path
+    if not isinstance(name, str) or "." not in name:
         return
     try:
-        resolve_name(named)
+        resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"{folder} needs {named}, which is not found ({error}): be in the folder of its module, or install it"
+            f"{folder} needs {name}, which is not found ({error}): be in the folder of its module, or install it"
         ) from error

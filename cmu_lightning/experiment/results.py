@@ -1,4 +1,4 @@
-"""From a finished stage to `metrics.json` and the table on the screen."""
+"""A finished stage as `metrics.json`, and as a table on the screen."""
 
 import hashlib
 import json
@@ -17,47 +17,49 @@ from rich.console import Console
 from rich.table import Table
 
 from cmu_lightning.data import CorruptedDataModule
-from cmu_lightning.experiment.identity import own_sources
+from cmu_lightning.experiment.identity import digest_sources
 from cmu_lightning.experiment.run import MEASURED, OF_DISCOVERY, Run
 from cmu_lightning.unlearning.stage import Stage
 
 SHOWN = MEASURED | OF_DISCOVERY
 
 
-def described(
+def describe_run(
     stage: Stage, data: CorruptedDataModule, config: dict[str, Any], run: Run, original: Run | None
 ) -> dict[str, Any]:
-    """The first part of `metrics.json`: what a run is, known once its data are there.
+    """Return the first part of `metrics.json`: what a run is, known once its data have been set up.
 
     Args:
         stage: Stage of the run.
-        data: What it runs on.
-        config: Resolved.
+        data: Data of the stage.
+        config: Resolved config, as plain data.
         run: Run of the stage.
-        original: What the stage starts from; None if it is one itself.
+        original: Run that the stage starts from; None for an original.
     """
     own = dict(config["model"].get("init_args", {}))
-    seeds = {"original_seed": config["original_seed"], "manipulation_seed": data.manipulation.seed}
     manipulated = int(data.samples.manipulated.sum())
-    known: dict[str, Any] = {"manipulated": manipulated} if manipulated else {}
-    if len(validated := data.validation.given_labels):  # what a network that always gives one class can get right
-        known["val_majority"] = int(validated.bincount().max()) / len(validated)
+    counts: dict[str, Any] = {"manipulated": manipulated} if manipulated else {}
+    # The accuracy of always predicting the most frequent class; `repair` measures what is destroyed against it.
+    if len(validated := data.validation.given_labels):
+        counts["val_majority"] = int(validated.bincount().max()) / len(validated)
+    seeds = {"original_seed": config["original_seed"], "manipulation_seed": data.manipulation.seed}
     of_unlearner: dict[str, Any] = {}
     if original is not None:
-        started = original.metrics or {}  # one given by its path was made with a seed of its own
-        seeds["original_seed"] = started.get("original_seed", config["original_seed"])
+        # An original that was given by its path may have been trained with another seed.
+        stored = original.metrics or {}
+        seeds["original_seed"] = stored.get("original_seed", config["original_seed"])
         seeds |= {"model_seed": stage.seed, "data_seed": data.seed}
         of_unlearner = {"identified": data.identified} if manipulated else {}
         of_unlearner |= {"deleted": int(data.samples.deleted.sum()), "original": original.hash}
-        of_unlearner |= of_content(data)
-        of_unlearner |= of_discovery(data)
+        of_unlearner |= digest_content(data)
+        of_unlearner |= measure_discovery(data)
     return {
         "setting": run.setting,
         "dataset": data.dataset,
         "model": type(stage.network).__name__,
         "manipulation": type(data.manipulation).__name__,
         "method": run.method,
-        **known,
+        **counts,
         **of_unlearner,
         "seed": config["seed_everything"],
         **seeds,
@@ -67,48 +69,60 @@ def described(
     }
 
 
-def metrics_of(stage: Stage, description: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """The content of `metrics.json`.
+def collect_metrics(stage: Stage, description: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of `metrics.json`.
 
     Args:
-        stage: Trained and tested.
-        description: From `described`.
-        config: Resolved.
+        stage: Stage that was trained and tested.
+        description: Result of `describe_run`.
+        config: Resolved config, as plain data.
     """
-    source = own_sources(config)
+    sources = digest_sources(config)
     return {
         **description,
         **stage.results,
         "seconds": stage.seconds,
         "samples_forward": stage.samples_forward,
         "samples_backward": stage.samples_backward,
-        "environment": environment(stage.trainer) | ({"source": source} if source else {}),
+        "environment": describe_environment(stage.trainer) | ({"source": sources} if sources else {}),
+        "config": config,
     }
 
 
-def of_content(data: CorruptedDataModule) -> dict[str, str]:
-    """A digest of a user's own files; only where there are some."""
+def digest_content(data: CorruptedDataModule) -> dict[str, str]:
+    """Return a digest of the user's own files among the data as `content`; nothing where there are none."""
     content = json.dumps(data.content(), sort_keys=True)
     return {"content": hashlib.sha256(content.encode()).hexdigest()[:10]} if data.content() else {}
 
 
-def of_discovery(data: CorruptedDataModule) -> dict[str, float]:
-    """How much of S_f is manipulated and how much of S_m was found; only where a discovery is given, and S_m known."""
+def measure_discovery(data: CorruptedDataModule) -> dict[str, float]:
+    """Return how well S_f agrees with S_m; nothing where S_m is not known.
+
+    precision = |S_f and S_m| / |S_f|, recall = |S_f and S_m| / |S_m|, false positives = |S_f without S_m|. The first
+    two are of a discovery; where S_f is a given fraction of S_m, only false positives can be told, if there are any.
+
+    Args:
+        data: Data of a stage, set up.
+    """
     manipulated, deleted = data.samples.manipulated, data.samples.deleted
     if not manipulated.any():
         return {}
     right, wrong = int((deleted & manipulated).sum()), int((deleted & ~manipulated).sum())
-    told: dict[str, float] = {"false_positives": wrong} if wrong else {}
+    measured: dict[str, float] = {"false_positives": wrong} if wrong else {}
     if data.discovery is None:
-        return told
-    return told | {
+        return measured
+    return measured | {
         "discovery_precision": right / (right + wrong),
         "discovery_recall": right / int(manipulated.sum()),
     }
 
 
-def environment(trainer: Trainer) -> dict[str, Any]:
-    """Where and with what a run was made."""
+def describe_environment(trainer: Trainer) -> dict[str, Any]:
+    """Return the machine and the versions with which a run was made.
+
+    Args:
+        trainer: Trainer of the run.
+    """
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
@@ -122,12 +136,12 @@ def environment(trainer: Trainer) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
         "precision": str(trainer.precision),
-        "revision": revision(),
+        "revision": read_revision(),
     }
 
 
-def revision() -> str | None:
-    """The git revision of this package's checkout, or None."""
+def read_revision() -> str | None:
+    """Return the git revision of the checkout that this package lies in; None where there is no checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -135,18 +149,26 @@ def revision() -> str | None:
         return None
 
 
-def differences(now: dict[str, float], stored: dict[str, Any]) -> list[str]:
-    """Names of measurements that are not the stored ones."""
+def find_differences(now: dict[str, float], stored: dict[str, Any]) -> list[str]:
+    """Return the names of measurements that are not the stored ones.
+
+    Args:
+        now: Measurements.
+        stored: Content of a `metrics.json`.
+
+    >>> find_differences({"acc_corr": 0.5, "val_acc": 1.0}, {"acc_corr": 0.5, "val_acc": 0.9})
+    ['val_acc']
+    """
     names = [name for name in SHOWN if name in now or name in stored]
     return [name for name in names if name not in now or name not in stored or abs(now[name] - stored[name]) > 1e-12]
 
 
-def show(title: str, columns: dict[str, dict[str, Any]]) -> None:
-    """Print runs' measurements side by side.
+def print_columns(title: str, columns: dict[str, dict[str, Any]]) -> None:
+    """Print measurements of several runs side by side.
 
     Args:
-        title: Above the table.
-        columns: Measurements by the name of their column.
+        title: Line above the table.
+        columns: Measurements, by the heading of their column.
     """
     table = Table()
     table.add_column("")
@@ -154,12 +176,12 @@ def show(title: str, columns: dict[str, dict[str, Any]]) -> None:
         table.add_column(heading, justify="right")
     for name, label in SHOWN.items():
         if any(name in column for column in columns.values()):
-            cells = [_written(column[name]) if name in column else "" for column in columns.values()]
+            cells = [_format_value(column[name]) if name in column else "" for column in columns.values()]
             table.add_row(label, *cells)
     console = Console()
-    console.print(title, soft_wrap=True, markup=False, highlight=False)  # a path that is not broken can be copied
+    console.print(title, soft_wrap=True, markup=False, highlight=False)  # a path in one line can be copied
     console.print(table)
 
 
-def _written(value: float) -> str:
+def _format_value(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""The names of what is measured of a run, known without torch."""
+"""Run folders, the names of what is measured, and variables that processes of a run hand on; without torch."""
 
 import json
 import os
@@ -26,28 +26,40 @@ MEASURED = {
     "changed": "fraction of S_f with another prediction",
     "selection_score": "selection score",
 }
-"""Of a `metrics.json`: fractions, and what they are called on the screen."""
+"""Fractions in a `metrics.json`, and how the table on the screen names them."""
 
 OF_DISCOVERY = {
     "false_positives": "clean samples in S_f",
     "discovery_precision": "fraction of S_f that is manipulated",
     "discovery_recall": "fraction of S_m that is in S_f",
 }
+"""The quality of a discovery in a `metrics.json`, and how the table on the screen names it."""
+
 COST = ("seconds", "samples_forward", "samples_backward")
 CURVES = ("train_loss", "forget_loss", "retain_loss", "learning_rate")
-"""Logged while a stage trains."""
-
+"""What is logged while a stage trains."""
 
 ROWS = "csv"
-"""Folder of a run's logged rows, one `version_N/metrics.csv` a start."""
+"""Folder of a run's logged rows: one `version_N/metrics.csv` for each start of the run."""
 
 ON_DEMAND = "CMU_ON_DEMAND"
-"""Environment variable of a process that makes the original which an unlearner's command asked for."""
+"""Environment variable of a process that trains the original which an unlearner's command needs."""
+
+KEEP_WEIGHTS = "CMU_KEEP_WEIGHTS"
+"""Environment variable under which runs keep their weights, whatever `checkpoints` says."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A folder, `RUNS_DIR/<setting>/<method>/<seed>-<hash>`, and what it is of."""
+    """A run's folder, `RUNS_DIR/<setting>/<method>/<seed>-<hash>`, and the parts of its name.
+
+    Args:
+        folder: Folder of the run, whether it exists or not.
+        runs_dir: Runs folder.
+        setting: Name of the setting.
+        method: Class name of the stage.
+        hash: Digest of the run's identity.
+    """
 
     folder: Path
     runs_dir: Path
@@ -57,41 +69,50 @@ class Run:
 
     @classmethod
     def at(cls, runs_dir: Path, setting: str, method: str, seed: int, digest: str) -> "Run":
-        """Where a run is or will be; one of the same hash is the same run, whatever seed it was started with."""
+        """Return the run of a hash, where it is or will be.
+
+        Args:
+            runs_dir: Runs folder.
+            setting: Name of the setting.
+            method: Class name of the stage.
+            seed: Seed in the name of a new folder; a run that exists is found whatever seed it was started with.
+            digest: Digest of the run's identity.
+
+        >>> str(Run.at(Path("runs"), "mine", "SSD", 0, "0123456789").folder)
+        'runs/mine/SSD/0-0123456789'
+        """
         parent = runs_dir / setting / method
         folder = next(iter(sorted(parent.glob(f"*-{digest}"))), parent / f"{seed}-{digest}")
         return cls(folder, runs_dir, setting, method, digest)
 
     @classmethod
     def of(cls, folder: Path, digest: str) -> "Run":
-        """Whose folder this is.
+        """Return the run of a folder.
 
         Args:
-            folder: In a runs folder.
-            digest: The run's hash.
+            folder: Folder in a runs folder.
+            digest: Digest of the run's identity.
         """
         return cls(folder, folder.parents[2], folder.parents[1].name, folder.parent.name, digest)
 
     @property
     def checkpoint(self) -> Path:
-        """The last checkpoint."""
+        """Path of the last checkpoint."""
         return self.folder / "last.ckpt"
 
     @property
     def config(self) -> Path:
-        """The resolved config."""
+        """Path of the resolved config."""
         return self.folder / "config.yaml"
 
     @property
     def metrics(self) -> dict[str, Any] | None:
-        """The results, or None if the run has not finished."""
+        """The results; None if the run has not finished."""
         return read_metrics(self.folder)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only process that works on this run; wait for another one, and show it.
-
-        The lock dies with its holder.
+        """Be the only process that works on this run; wait for another one, and show that.
 
         Raises:
             UserError: The runs folder cannot be written.
@@ -101,7 +122,10 @@ class Run:
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:
-    """A run's `metrics.json`, or None if it has not finished.
+    """Return the content of a run's `metrics.json`; None if the run has not finished.
+
+    Args:
+        folder: Folder of the run.
 
     Raises:
         UserError: The file is damaged.
@@ -109,16 +133,41 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     path = folder / "metrics.json"
     try:
         stored: dict[str, Any] = json.loads(path.read_text())
-        whole = "hash" in stored
+        is_whole = "hash" in stored
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError):
-        whole = False
-    if not whole:
+        is_whole = False
+    if not is_whole:
         raise UserError(f"{path} is damaged: delete it, and the run's numbers are measured again")
     return stored
 
 
 def choose_runs_dir(given: str | None) -> Path:
-    """The runs folder: as given, else the environment's, else `./runs`."""
+    """Return the runs folder: the given one, else CMU_RUNS_DIR, else `./runs`.
+
+    Args:
+        given: Value of `--runs_dir`.
+    """
     return Path(given or os.environ.get("CMU_RUNS_DIR") or "runs")
+
+
+def is_on_demand() -> bool:
+    """Return whether this process trains an original for an unlearner's command."""
+    return ON_DEMAND in os.environ
+
+
+@contextmanager
+def keep_weights() -> Iterator[None]:
+    """Let runs of this process, and of processes that it starts within, keep their weights.
+
+    A sweep chooses among runs that are stored with `checkpoints: chosen`; it drops the weights of the others itself.
+    """
+    before = os.environ.get(KEEP_WEIGHTS)
+    os.environ[KEEP_WEIGHTS] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(KEEP_WEIGHTS)
+        if before is not None:
+            os.environ[KEEP_WEIGHTS] = before

@@ -1,4 +1,4 @@
-"""A run on Weights & Biases, and what happens when the server does not answer."""
+"""The logger of a run on Weights & Biases, also where the server does not answer."""
 
 import os
 import shutil
@@ -27,21 +27,22 @@ from cmu_lightning.experiment.wandb_settings import (
 )
 
 SECONDS_TO_BEGIN = 15.0
+"""Longest time that a run waits for the server when it begins; the client adds 10 s of its own."""
 SECONDS_TO_END = 15.0
-"""How long a run waits for a server that is silent, when it begins (the client adds 10 s) and when it ends."""
+"""Longest time that a run waits for the server when it ends."""
 SECONDS_OF_TRIAL = 60.0
-"""The first of the two in a trial of a sweep, which has to reach the server."""
+"""In place of SECONDS_TO_BEGIN for a trial of a sweep, which has to reach the server."""
 PATIENCE = 600.0
-"""The second of the two in a trial, whose result must arrive, and with `log_model`."""
+"""In place of SECONDS_TO_END for a trial of a sweep, whose result must arrive, and with `log_model`."""
 
 
 class WandbLogger(LightningWandbLogger):
-    """A run's logger that never asks, never waits for long, and goes on offline when there is no server.
+    """A logger that asks for no key, waits for a server only briefly, and continues offline where there is none.
 
     In a trial of a sweep a missing server is an error: the sweep would learn nothing.
 
     Args:
-        run: Whose results are logged.
+        run: Run whose results are logged.
         job_type: `original` or `unlearn`.
         project: Default WANDB_PROJECT, else cmu_lightning.
         entity: User or team; default WANDB_ENTITY, else yours.
@@ -52,7 +53,7 @@ class WandbLogger(LightningWandbLogger):
     """
 
     begun: ClassVar[int] = 0
-    """Runs on W&B that this process has begun, or tried to."""
+    """Number of W&B runs that this process has begun or tried to begin."""
 
     def __init__(
         self,
@@ -76,10 +77,10 @@ class WandbLogger(LightningWandbLogger):
             "tags": tags,
             "mode": mode,
         }
-        self._wandb_init.pop("anonymous", None)  # it has no effect, and is warned of
-        if in_sweep():
-            for settled in ("project", "entity"):
-                self._wandb_init.pop(settled)
+        self._wandb_init.pop("anonymous", None)  # it has no effect but a warning
+        if in_sweep():  # the agent has decided where its trials go
+            for name in ("project", "entity"):
+                self._wandb_init.pop(name)
         self.uploads_model = log_model
         self.stopped = False
         """Whether W&B asked the run to stop, as early termination does."""
@@ -90,13 +91,14 @@ class WandbLogger(LightningWandbLogger):
         """The W&B run, begun when it is first needed.
 
         Raises:
-            UserError: It is a sweep's trial and the server does not answer.
+            UserError: This is a trial of a sweep and the server does not answer.
         """
         if self._experiment is None:
             self._begin()
         return self._experiment
 
     def _begin(self) -> None:
+        """Begin the W&B run online; where that fails, offline."""
         import wandb
 
         WandbLogger.begun += 1
@@ -106,7 +108,7 @@ class WandbLogger(LightningWandbLogger):
             init_timeout=SECONDS_OF_TRIAL if in_sweep() else SECONDS_TO_BEGIN,
             finish_timeout=PATIENCE if in_sweep() or self.uploads_model else SECONDS_TO_END,
             finish_timeout_raises=in_sweep(),
-            stop_fn=lambda: self._stop(),  # the client copies its settings, and a method with the logger
+            stop_fn=lambda: self._stop(),  # the client copies its settings; a bound method would copy the logger
         )
         if was_silent() and self._wandb_init["mode"] == "online":
             say("W&B did not answer before: this run is logged offline, too")
@@ -114,15 +116,16 @@ class WandbLogger(LightningWandbLogger):
         before, begin = set(place.glob("wandb/run-*")), time.monotonic()
         try:
             _ = super().experiment
-        except (wandb.Error, OSError) as error:  # OSError: timeouts too
+        except (wandb.Error, OSError) as error:  # OSError: timeouts
             reason = f"W&B cannot be reached ({first_line(error)})"
             end_client()
-            if not os.environ.get("WANDB_DIR"):  # which other runs may share
+            # Remove what the failed attempt left, but not from a folder that other runs may share.
+            if not os.environ.get("WANDB_DIR"):
                 for dead in set(place.glob("wandb/run-*")) - before:
                     shutil.rmtree(dead, ignore_errors=True)
             if in_sweep():
                 raise UserError(
-                    f"{reason}, and a sweep's trial needs it: mend that and start the agent again"
+                    f"{reason}, and a sweep's trial needs it: restore the connection and start the agent again"
                 ) from error
             note_silence()
             say(f"{reason} after {time.monotonic() - begin:.0f} s: this run is logged offline, for `wandb sync` later")
@@ -130,6 +133,7 @@ class WandbLogger(LightningWandbLogger):
             _ = super().experiment
 
     def _stop(self) -> None:
+        """Interrupt the training; W&B's client calls this in a thread of its own."""
         from wandb.sdk.lib.interrupt import interrupt_main
 
         self.stopped = True
@@ -137,33 +141,48 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *arguments: Any, **more: Any) -> None:
-        """Nothing: the config is logged once, by `describe`."""
+        """Do nothing: `describe` logs the config, once.
+
+        Args:
+            params: Ignored.
+            arguments: Ignored.
+            more: Ignored.
+        """
 
     @rank_zero_only
     def describe(self, config: dict[str, Any]) -> None:
-        """Log the config; what the sweep has set stays as it is, for W&B refuses to change it."""
+        """Log the config; what the sweep has set stays as it is, as W&B refuses to change it.
+
+        Args:
+            config: Values by their names.
+        """
         own = self.experiment.config
         taken = {key.replace(".init_args", "") for key in own.keys()}  # noqa: SIM118 (it is no dict)
         own.update({key: value for key, value in config.items() if key not in taken})
 
     def finalize(self, status: str) -> None:
-        """End the W&B run if training was broken off; else results are still to come."""
+        """End the W&B run if training failed; after a success results are still to come.
+
+        Args:
+            status: Lightning's word for how training ended.
+        """
         if status != "success":
             self.finish(0 if self.stopped else 1)
 
     def __enter__(self) -> Self:
-        """Nothing is begun yet."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Whatever happened, end the W&B run."""
         self.finish(0 if kind is None else 1)
 
     def finish(self, code: int) -> None:
-        """End the W&B run, if there is one, and wait until all is sent, but not for long.
+        """End the W&B run, if there is one, and wait a limited time until everything is sent.
+
+        Args:
+            code: Exit code of the run.
 
         Raises:
-            UserError: It is a sweep's trial without any other failure, and the server did not take its results.
+            UserError: This is a trial of a sweep that did not fail, and the server did not take its results.
         """
         if self._experiment is None:
             return
@@ -182,16 +201,16 @@ class WandbLogger(LightningWandbLogger):
 
 
 def report_refusal(reason: str) -> None:
-    """Begin the trial's run on W&B and end it as failed, with the reason in its summary.
+    """Begin the W&B run of a trial and end it as failed, with the reason as `refused` in its summary.
 
-    Nothing is done outside a sweep, and a server that is silent is not waited for twice.
+    Do nothing outside of a sweep, or where the server cannot be used.
 
     Args:
-        reason: Reason of the refusal.
+        reason: Why the trial was refused before it began.
     """
-    online = SPELLINGS.get(os.environ.get("WANDB_MODE") or "online") == "online"
-    reachable = in_sweep() and has_key() and online
-    if not reachable or getattr(rank_zero_only, "rank", None):
+    is_online = SPELLINGS.get(os.environ.get("WANDB_MODE") or "online") == "online"
+    is_reachable = in_sweep() and has_key() and is_online
+    if not is_reachable or getattr(rank_zero_only, "rank", None):
         return
     import wandb
 

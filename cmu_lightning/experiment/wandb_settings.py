@@ -1,4 +1,4 @@
-"""Whether W&B is used: its credentials and its mode, known without torch and without a word to the server."""
+"""Whether and how W&B is used, found without torch and without a request to the server; and the end of its client."""
 
 import netrc
 import os
@@ -12,28 +12,35 @@ from typing import Any, Literal
 
 from cmu_lightning.console import say
 from cmu_lightning.errors import UserError
-from cmu_lightning.experiment.run import ON_DEMAND
+from cmu_lightning.experiment.run import is_on_demand
 
 Mode = Literal["online", "offline", "disabled"]
 SPELLINGS: dict[str, Mode] = {
     **{"online": "online", "run": "online", "shared": "online"},
     **{"offline": "offline", "dryrun": "offline", "disabled": "disabled"},
 }
-"""Of WANDB_MODE."""
+"""Values of WANDB_MODE, and the modes that they mean."""
 
 SILENCE = "CMU_WANDB_SILENCE"
-"""Environment variable: a file that is touched when the server was silent."""
+"""Environment variable: path of a file that is touched when the server did not answer."""
 SECONDS_OF_SILENCE = 600.0
-"""How long a server that was silent is not asked again."""
+"""Time for which a server that did not answer is not asked again."""
+SECONDS_TO_TEAR_DOWN = 10.0
+"""Longest time that the end of a process waits for W&B's client."""
 
 
 def in_sweep() -> bool:
-    """Whether a W&B agent started this process."""
+    """Return whether this process is a trial that a W&B agent started."""
     return bool(os.environ.get("WANDB_SWEEP_ID"))
 
 
 def destination(entity: str | None, project: str | None) -> dict[str, Any]:
-    """Where runs and reports go: as given, else as the environment says; the entity's default is the server's."""
+    """Return where runs and reports go, as the arguments `entity` and `project` of W&B.
+
+    Args:
+        entity: User or team; default WANDB_ENTITY, else None, which leaves it to the server.
+        project: Project; default WANDB_PROJECT, else cmu_lightning.
+    """
     return {
         "entity": entity or os.environ.get("WANDB_ENTITY") or None,
         "project": project or os.environ.get("WANDB_PROJECT") or "cmu_lightning",
@@ -41,13 +48,13 @@ def destination(entity: str | None, project: str | None) -> dict[str, Any]:
 
 
 def choose_mode(asked: Mode | None) -> Mode | None:
-    """How W&B is used; None if nobody configured it.
+    """Return how W&B is used; None if nobody configured it.
 
     Args:
-        asked: On the command line or in a config.
+        asked: Mode on the command line or in a config.
 
     Raises:
-        UserError: WANDB_MODE is no mode; or it is a sweep's trial, and there is no key or the mode is not online.
+        UserError: WANDB_MODE is no mode; or this is a trial of a sweep without a key, or in another mode than online.
     """
     variable = os.environ.get("WANDB_MODE")
     if variable and variable not in SPELLINGS:
@@ -59,6 +66,7 @@ def choose_mode(asked: Mode | None) -> Mode | None:
         return mode
     if has_key():
         return "online"
+    # Without a key the client would ask for one, so it is never begun online.
     if in_sweep():
         raise UserError(
             "a sweep's trial needs a key for W&B: set WANDB_API_KEY, or run `wandb login`, where agents run"
@@ -66,13 +74,13 @@ def choose_mode(asked: Mode | None) -> Mode | None:
     if mode == "online":
         say("W&B: there is no key (WANDB_API_KEY, or `wandb login`), so this run is logged offline")
         return "offline"
-    if ON_DEMAND not in os.environ:  # else it was said already
+    if not is_on_demand():  # else the unlearner's process has said it
         say("W&B is not configured (WANDB_API_KEY, or `wandb login`): results stay in the runs folder")
     return None
 
 
 def has_key() -> bool:
-    """Whether credentials are in the environment or in netrc; nothing is asked and nothing is sent."""
+    """Return whether the environment or netrc holds credentials for W&B's server."""
     if any(os.environ.get(name) for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")):
         return True
     places = [os.environ["NETRC"]] if os.environ.get("NETRC") else ["~/.netrc", "~/_netrc"]
@@ -90,7 +98,7 @@ def has_key() -> bool:
 
 @contextmanager
 def one_silence() -> Iterator[None]:
-    """What one run learns of a silent server, all others know: those within, and those of processes that they start."""
+    """Share between all runs within, also those of other processes, that the server does not answer."""
     if SILENCE in os.environ:
         yield
         return
@@ -103,31 +111,28 @@ def one_silence() -> Iterator[None]:
 
 
 def note_silence() -> None:
-    """The server has not answered."""
+    """Note that the server has not answered."""
     if SILENCE in os.environ:
         Path(os.environ[SILENCE]).touch()
 
 
 def was_silent() -> bool:
-    """Whether the server has not answered another run of this command, not long ago."""
+    """Return whether the server has not answered another run of this command in the last ten minutes."""
     try:
         return time.time() - Path(os.environ[SILENCE]).stat().st_mtime < SECONDS_OF_SILENCE
     except (KeyError, OSError):
         return False
 
 
-SECONDS = 10.0
-
-
 def end_client() -> None:
-    """As `wandb.teardown()`, but it does not wait for ever.
+    """Tear W&B's client down, as `wandb.teardown()` does, but wait no longer than `SECONDS_TO_TEAR_DOWN`.
 
-    The client waits for its service to end, and that can miss that it should: a request that was given up, as of a
-    silent server, is answered to a connection that is closed by then, and the word behind it is not read. A service
-    that is left over ends with this process.
+    The client waits without a limit for its service to end. The service can miss the request to end: the answer to an
+    earlier request that was given up, as of a silent server, goes to a closed connection, and what follows on that
+    connection is not read. A service that is left over ends with this process.
     """
     import wandb
 
     ending = threading.Thread(target=wandb.teardown, daemon=True)
     ending.start()
-    ending.join(SECONDS)
+    ending.join(SECONDS_TO_TEAR_DOWN)

@@ -1,3 +1,5 @@
+"""Shipped configs: settings, overlays, and the released code's options."""
+
 from pathlib import Path
 
 import pytest
@@ -71,7 +73,7 @@ def test_the_digits_settings_run_with_every_unlearner(setting, tmp_path, monkeyp
     assert CLI.code == 0
 
 
-RELEASED = {
+RELEASED: dict[str, list[str]] = {
     "poison": ["--data.manipulation.value", "[1.0166,1.0,1.0028]"],
     "confusion": ["--data.manipulation.pick", "first"],
     "confusion_cifar100": ["--data.manipulation.pair", "[47,53]", "--procedure.unlearn_steps", "1500"],

@@ -1,54 +1,65 @@
+"""`fit`, `test` and `load`, from the command line to what they leave."""
+
 import errno
 import json
 import os
 import shutil
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from lightning.fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
 
 import cmu_lightning
 from cmu_lightning.cli.fit import CLI, main
-from cmu_lightning.cli.options import as_taken
+from cmu_lightning.cli.options import normalize
+from cmu_lightning.experiment.execute import Job
 from cmu_lightning.experiment.ledger import is_finished
+from cmu_lightning.experiment.run import keep_weights
 from cmu_lightning.parsing import CONFIGS, find_configs
 from cmu_lightning.unlearning.checkpoint import save_whole
 from tests.helpers.networks import Linear
+from tests.helpers.run_files import numbers
 
 CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")
 
 
-def the(folder: Path, pattern: str) -> Path:
+def only_match(folder: Path, pattern: str) -> Path:
+    """Return the one path in a folder that matches."""
     found = list(folder.glob(pattern))
     assert len(found) == 1, found
     return found[0]
 
 
-def metrics(folder: Path, method: str) -> dict:
-    return json.loads(the(folder, f"poison_digits/{method}/*/metrics.json").read_text())
+def read_results(folder: Path, method: str) -> dict[str, Any]:
+    """Return the `metrics.json` of a method's one run of poison_digits."""
+    return json.loads(only_match(folder, f"poison_digits/{method}/*/metrics.json").read_text())
 
 
-def state(folder: Path, method: str = "Original") -> dict:
-    return torch.load(the(folder, f"poison_digits/{method}/*/last.ckpt"), weights_only=True)["state_dict"]
+def load_weights(folder: Path, method: str = "Original") -> dict[str, torch.Tensor]:
+    """Return the state dict of a method's one run of poison_digits."""
+    return torch.load(only_match(folder, f"poison_digits/{method}/*/last.ckpt"), weights_only=True)["state_dict"]
 
 
-def same(one: dict, other: dict) -> bool:
+def are_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.fixture
 def copied(runs: Path, tmp_path: Path) -> Path:
-    """A runs folder of this test's own, with the small original."""
+    """Return a copy of the runs folder with the small original, which a test may change."""
     return Path(shutil.copytree(runs, tmp_path / "runs"))
 
 
 def test_what_an_original_leaves(runs):
-    stored = metrics(runs, "Original")
-    folder = the(runs, "poison_digits/Original/*")
+    stored = read_results(runs, "Original")
+    folder = only_match(runs, "poison_digits/Original/*")
     assert folder.name == f"0-{stored['hash']}"
     assert {path.name for path in folder.iterdir()} == {"config.yaml", "last.ckpt", "metrics.json", "csv"}
     identity = {"setting": "poison_digits", "dataset": "digits", "model": "Linear", "manipulation": "Poison"}
@@ -71,21 +82,21 @@ def test_what_an_original_leaves(runs):
     assert len(content["DigitsDataModule"]["manipulated"]) == 36
 
 
-def test_what_an_unlearner_leaves_and_that_test_recomputes_it(copied, fit, capsys):
+def test_what_an_unlearner_leaves_is_found_again_by_test(copied, fit, capsys):
     assert fit(*CF, "--runs_dir", str(copied)) == 0
-    stored = metrics(copied, "CF")
+    stored = read_results(copied, "CF")
     assert (stored["identified"], stored["deleted"], stored["data_seed"], stored["model_seed"]) == (
         0.5,
         18,
         0,
         0,
     )
-    assert stored["original"] == metrics(copied, "Original")["hash"]
-    content = torch.load(the(copied, "poison_digits/CF/*/last.ckpt"), weights_only=True)
+    assert stored["original"] == read_results(copied, "Original")["hash"]
+    content = torch.load(only_match(copied, "poison_digits/CF/*/last.ckpt"), weights_only=True)
     assert len(content["cmu_lightning"]["reference"]) == len(content["DigitsDataModule"]["deleted"]) == 18
     assert not any("original" in key or "teacher" in key for key in content["state_dict"])
 
-    folder = the(copied, "poison_digits/CF/*")
+    folder = only_match(copied, "poison_digits/CF/*")
     before = {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()}
     again = ["test", "--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "last.ckpt")]
     capsys.readouterr()
@@ -100,7 +111,7 @@ def test_what_an_unlearner_leaves_and_that_test_recomputes_it(copied, fit, capsy
 
 
 def test_a_finished_run_is_not_run_again(copied, fit, capsys):
-    checkpoint = the(copied, "poison_digits/Original/*/last.ckpt")
+    checkpoint = only_match(copied, "poison_digits/Original/*/last.ckpt")
     written = checkpoint.stat().st_mtime_ns
     assert fit("--runs_dir", str(copied)) == 0
     assert "was finished before" in capsys.readouterr().out
@@ -108,14 +119,14 @@ def test_a_finished_run_is_not_run_again(copied, fit, capsys):
 
 
 def test_the_saved_config_gives_the_same_numbers(copied, tmp_path):
-    config = the(copied, "poison_digits/Original/*/config.yaml")
+    config = only_match(copied, "poison_digits/Original/*/config.yaml")
     assert main(["fit", "--config", str(config), "--runs_dir", str(tmp_path / "again")]) == 0
-    assert same(state(tmp_path / "again"), state(copied))
-    one, other = metrics(copied, "Original"), metrics(tmp_path / "again", "Original")
-    for stored in (one, other):
-        del stored["seconds"], stored["environment"]
-    assert one == other
-    assert the(tmp_path / "again", "poison_digits/Original/*").name == config.parent.name
+    assert are_equal(load_weights(tmp_path / "again"), load_weights(copied))
+    one, other = read_results(copied, "Original"), read_results(tmp_path / "again", "Original")
+    assert numbers(one) == numbers(other)
+    assert only_match(tmp_path / "again", "poison_digits/Original/*").name == config.parent.name
+    assert one["config"] == yaml.safe_load(config.read_text())
+    assert other["config"] == one["config"] | {"runs_dir": str(tmp_path / "again")}
 
 
 def test_what_belongs_to_a_stage_does_not_change_its_original(copied, fit):
@@ -131,7 +142,7 @@ def test_what_belongs_to_a_stage_does_not_change_its_original(copied, fit):
         "0",
     )
     assert fit(*CF, *more, "--runs_dir", str(copied)) == 0
-    assert metrics(copied, "CF")["original"] == metrics(copied, "Original")["hash"]
+    assert read_results(copied, "CF")["original"] == read_results(copied, "Original")["hash"]
     assert len(list(copied.glob("poison_digits/Original/*"))) == 1
     hashes = set()
     for change in (("--procedure.lr", "0.01"), ("--data.manipulation.seed", "1"), ("--data.val_size", "100")):
@@ -156,9 +167,9 @@ def test_seeds_are_resolved_recorded_and_honoured(tmp_path, fit):
         )
         == 0
     )
-    stored = metrics(folder, "Original")
+    stored = read_results(folder, "Original")
     assert (stored["seed"], stored["original_seed"], stored["manipulation_seed"]) == (3, 3, 4)
-    config = yaml.safe_load(the(folder, "poison_digits/Original/*/config.yaml").read_text())
+    config = yaml.safe_load(only_match(folder, "poison_digits/Original/*/config.yaml").read_text())
     assert (
         config["original_seed"],
         config["model"]["init_args"]["seed"],
@@ -167,15 +178,16 @@ def test_seeds_are_resolved_recorded_and_honoured(tmp_path, fit):
     assert config["threads"] == torch.get_num_threads()
 
 
-def test_an_unfinished_original_goes_on_whatever_s_f_it_was_begun_with(copied, fit):
-    path = the(copied, "poison_digits/Original/*/metrics.json")
+def test_an_unfinished_original_is_resumed_whatever_s_f_it_was_begun_with(copied, fit):
+    path = only_match(copied, "poison_digits/Original/*/metrics.json")
     stored = json.loads(path.read_text())
     shutil.rmtree(path.parent)
     assert fit("--data.identified", "0.25", "--runs_dir", str(copied)) == 0
     path.unlink()
     assert fit(*CF, "--runs_dir", str(copied)) == 0
     again = json.loads(path.read_text())
-    assert again | {"seconds": 0} == stored | {"seconds": 0}
+    assert numbers(again) == numbers(stored)
+    assert again["environment"] == stored["environment"]
 
 
 @pytest.mark.parametrize("method", ["ssd", "keep"])
@@ -186,24 +198,40 @@ def test_clipped_originals_are_dampened_too(copied, fit, method):
     assert len(list(copied.glob("poison_digits/*/*/metrics.json"))) == 3
 
 
-def test_an_unfinished_run_goes_on(copied, fit):
-    """Killed after training but before it was measured: only the measuring is left."""
-    path = the(copied, "poison_digits/Original/*/metrics.json")
+def test_an_unfinished_run_is_resumed(copied, fit):
+    """After training and before measuring: only the measuring is left."""
+    path = only_match(copied, "poison_digits/Original/*/metrics.json")
     stored = json.loads(path.read_text())
     path.unlink()
     assert fit("--runs_dir", str(copied)) == 0
     again = json.loads(path.read_text())
-    assert again == stored
+    assert again | {"config": stored["config"]} == stored
+    assert again["config"] == yaml.safe_load(path.with_name("config.yaml").read_text())
 
 
 def test_weights_can_be_dropped(copied, fit):
     assert fit(*CF, "--checkpoints", "none", "--runs_dir", str(copied)) == 0
-    assert metrics(copied, "CF")["dropped_checkpoint"] == "last.ckpt"
+    assert read_results(copied, "CF")["dropped_checkpoint"] == "last.ckpt"
     assert not list(copied.glob("poison_digits/CF/*/last.ckpt"))
 
 
+@pytest.mark.parametrize(("is_kept", "spelled"), [(False, "chosen"), (False, "until_chosen"), (True, "until_chosen")])
+def test_runs_of_a_sweep_keep_their_weights_until_it_has_chosen(copied, fit, is_kept, spelled):
+    """Older sweeps have stored another word for it, which a stored config may still have."""
+    Path("stored.yaml").write_text(f"checkpoints: {spelled}\n")
+    with keep_weights() if is_kept else nullcontext():
+        assert fit(*CF, "--config", "stored.yaml", "--runs_dir", str(copied)) == 0
+    folder, stored = only_match(copied, "poison_digits/CF/*"), read_results(copied, "CF")
+    assert (folder / "last.ckpt").exists() == is_kept == ("dropped_checkpoint" not in stored)
+    assert stored["config"]["checkpoints"] == "chosen"
+    assert yaml.safe_load((folder / "config.yaml").read_text()) == stored["config"]
+    if is_kept:
+        assert main(["test", "--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "last.ckpt")]) == 0
+        assert isinstance(cmu_lightning.load(folder), Linear)
+
+
 def test_load_gives_the_network(runs):
-    network = cmu_lightning.load(the(runs, "poison_digits/Original/*"))
+    network = cmu_lightning.load(only_match(runs, "poison_digits/Original/*"))
     assert isinstance(network, Linear)
     assert not network.training
     assert network(torch.zeros(2, 1, 12, 12)).shape == (2, 10)
@@ -222,25 +250,26 @@ def test_what_a_config_says_can_be_taken_back(fit, tmp_path):
     for at, null in enumerate((["--data.manipulation.size=null"], ["--data.manipulation.size", "null"])):
         folder = str(tmp_path / str(at))
         assert fit(*null, "--data.manipulation.fraction", "0.01", "--procedure.steps", "1", "--runs_dir", folder) == 0
-        assert metrics(Path(folder), "Original")["manipulated"] == 12
+        assert read_results(Path(folder), "Original")["manipulated"] == 12
     sorted_by_name = ["--config=a.yaml", "--model.augment=true", "--model.class_path=SSD", "--seed_everything=1"]
-    assert as_taken(sorted_by_name) == [sorted_by_name[at] for at in (0, 2, 1, 3)]
+    assert normalize(sorted_by_name) == [sorted_by_name[at] for at in (0, 2, 1, 3)]
     twice = ["--model.class_path=SSD", "--model.augment=true", "--model.class_path=LFSSD"]
-    assert as_taken(twice) == ["--model.class_path=LFSSD", "--model.augment=true"]
+    assert normalize(twice) == ["--model.class_path=LFSSD", "--model.augment=true"]
     apart = ["--model.class_path=SSD", "--model.selection=5", "--config=unlearn/cf.yaml", "--model.class_path=SSD"]
-    assert as_taken(apart) == apart
+    assert normalize(apart) == apart
     overlaid = ["--model.augment=true", "--config=a.yaml", "--model.class_path=SSD"]
-    assert as_taken(overlaid) == overlaid
+    assert normalize(overlaid) == overlaid
     kept = ["--model.original", "null", "--threads=null", "--data.manipulation.size", "3"]
-    assert as_taken(kept) == ["--model.original=null", "--threads=null", "--data.manipulation.size=3"]
+    assert normalize(kept) == ["--model.original=null", "--threads=null", "--data.manipulation.size=3"]
     no_equals = ["fit", "--model.augment", "true", "--model.class_path", "SSD", "-c", "a.yaml", "--threads", "-1"]
-    assert as_taken(["fit", "--model.rewind", "--model.help", "--help"]) == [
+    assert normalize(["fit", "--model.rewind", "--model.help", "--help"]) == [
         *("fit", "--model.rewind=true", "--model.help", "--help")
     ]
     joined = ["fit", "--model.class_path=SSD", "--model.augment=true", "-c=a.yaml", "--threads=-1"]
-    assert as_taken(no_equals) == joined
-    assert as_taken(["--data.manipulation.flips", "{9:1,2:0}"]) == ["--data.manipulation.flips={9: 1,2: 0}"]
-    assert as_taken(["--network", "my.net"]) == as_taken(["--network=my.net"]) == ['--network={"class_path": "my.net"}']
+    assert normalize(no_equals) == joined
+    assert normalize(["--data.manipulation.flips", "{9:1,2:0}"]) == ["--data.manipulation.flips={9: 1,2: 0}"]
+    for spelled in (["--network", "my.net"], ["--network=my.net"]):
+        assert normalize(spelled) == ['--network={"class_path": "my.net"}']
 
 
 def test_settings_from_dot_env(tmp_path, fit, monkeypatch):
@@ -248,7 +277,7 @@ def test_settings_from_dot_env(tmp_path, fit, monkeypatch):
     monkeypatch.setenv("CMU_RUNS_DIR", "")
     monkeypatch.delenv("CMU_RUNS_DIR")
     assert fit("--procedure.steps", "1") == 0
-    assert metrics(Path("from_env"), "Original")["hash"]
+    assert read_results(Path("from_env"), "Original")["hash"]
     assert os.environ["WANDB_MODE"] == "disabled"  # the environment wins
     monkeypatch.delenv("CMU_RUNS_DIR")
 
@@ -297,7 +326,7 @@ def test_a_single_callback_is_taken(fit, tmp_path):
 
 
 def test_checkpoints_of_other_runs_are_refused(copied, fit, capsys):
-    original = str(the(copied, "poison_digits/Original/*/last.ckpt"))
+    original = str(only_match(copied, "poison_digits/Original/*/last.ckpt"))
     assert fit(*CF, "--ckpt_path", original, "--runs_dir", str(copied)) == 2
     assert "give it as --model.original" in capsys.readouterr().err
     assert fit(*CF, "--model.original", original, "--data.manipulation.seed", "1", "--runs_dir", str(copied)) == 2
@@ -311,7 +340,7 @@ def test_checkpoints_of_other_runs_are_refused(copied, fit, capsys):
 
 
 def test_a_finished_run_survives_whatever_is_missing(copied, fit, capsys):
-    folder = the(copied, "poison_digits/Original/*")
+    folder = only_match(copied, "poison_digits/Original/*")
     (folder / "config.yaml").unlink()
     assert fit("--runs_dir", str(copied)) == 0
     assert (folder / "last.ckpt").exists()
@@ -323,12 +352,14 @@ def test_a_finished_run_survives_whatever_is_missing(copied, fit, capsys):
 
 def test_a_config_of_another_run_is_refused(copied, fit, capsys):
     assert fit(*CF, "--runs_dir", str(copied)) == 0
-    config, checkpoint = (the(copied, f"poison_digits/{name}") for name in ("Original/*/config.yaml", "CF/*/last.ckpt"))
+    config, checkpoint = (
+        only_match(copied, f"poison_digits/{name}") for name in ("Original/*/config.yaml", "CF/*/last.ckpt")
+    )
     assert main(["test", "--config", str(config), "--ckpt_path", str(checkpoint)]) == 2
     assert "is of another run than the config" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_said_and_the_same_command_goes_on(copied, fit, capsys, monkeypatch):
+def test_a_full_disk_is_said_and_the_same_command_resumes(copied, fit, capsys, monkeypatch):
     def full(trainer, path, weights_only):
         Path(path).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -340,7 +371,7 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(copied, fit, capsys, m
     assert "error: there is no room to write ([Errno 28]" in capsys.readouterr().err
     assert not list(copied.glob("poison_digits/CF/*/*ckpt*"))
     assert fit(*arguments) == 0
-    assert metrics(copied, "CF")["method"] == "CF"
+    assert read_results(copied, "CF")["method"] == "CF"
 
 
 def test_an_older_checkpoint_outlives_a_full_disk(tmp_path):
@@ -368,7 +399,7 @@ def test_an_original_given_by_its_path_keeps_its_seed_and_is_asked_again(copied,
     (given,) = Path("other").glob("poison_digits/Original/*/last.ckpt")
     arguments = [*CF, "--runs_dir", str(copied), "--model.original"]
     assert fit(*arguments, str(given)) == 0
-    stored = metrics(copied, "CF")
+    stored = read_results(copied, "CF")
     assert (stored["seed"], stored["original_seed"], stored["model_seed"]) == (0, 1, 0)
     finished = {path.name: is_finished(path.name, copied) for path in (copied / ".sweep/asked").iterdir()}
     assert sorted(finished.values()) == [False, True], "other weights may lie at the path by now"
@@ -384,10 +415,29 @@ def test_ctrl_c_is_said(copied, fit, capsys, monkeypatch):
         fit(*CF, "--runs_dir", str(copied))
     signal.signal(signal.SIGINT, handler)
     assert ended.value.code == 130
-    assert "interrupted: the same command again goes on" in capsys.readouterr().err
+    assert "interrupted: run the same command again to continue" in capsys.readouterr().err
 
 
-def test_a_command_has_a_parser_of_its_own_alone(monkeypatch):
+def test_only_the_command_that_is_asked_for_has_a_parser():
     for arguments, known in ((["fit", "--threads", "1"], {"fit"}), (["test"], {"test"}), ([], {"fit", "test"})):
-        monkeypatch.setattr(sys, "argv", ["cmu_lightning", *arguments])
-        assert CLI.subcommands().keys() == known
+        cli = CLI.__new__(CLI)
+        cli.arguments = arguments
+        assert cli.subcommands().keys() == known
+
+
+def test_lightning_starts_further_processes_with_this_command(copied, fit, monkeypatch):
+    """Whatever program calls `main`, and whatever its own arguments are."""
+    started = []
+
+    def note(job, ckpt_path):
+        started.append(_basic_subprocess_cmd())
+        return True
+
+    monkeypatch.setattr(Job, "execute", note)
+    monkeypatch.setattr(sys, "argv", ["notebook", "--its-own"])
+    before = sys.modules["__main__"].__spec__
+    assert fit("--runs_dir", str(copied)) == 0
+    (command,) = started
+    assert command[:4] == [sys.executable, "-m", "cmu_lightning.__main__", "fit"]
+    assert command[4:][-1] == f"--runs_dir={copied}"
+    assert (sys.argv, sys.modules["__main__"].__spec__) == (["notebook", "--its-own"], before)

@@ -1,4 +1,4 @@
-"""What a newcomer types first."""
+"""The command line before a command has begun."""
 
 import re
 import subprocess
@@ -14,11 +14,7 @@ from cmu_lightning.__main__ import HELP, LIGHT, main
 def test_help_names_every_command(option, capsys):
     assert main([option]) == 0
     assert capsys.readouterr().out == HELP
-    assert re.findall(r"^  (\w+) ", HELP, re.MULTILINE) == ["fit", "test", *_in_order()]
-
-
-def _in_order():
-    return sorted(LIGHT, key=HELP.index)
+    assert re.findall(r"^  (\w+) ", HELP, re.MULTILINE) == ["fit", "test", *sorted(LIGHT, key=HELP.index)]
 
 
 @pytest.mark.parametrize(
@@ -28,7 +24,7 @@ def _in_order():
         (["fitt"], "there is no command fitt: give one of fit"),
     ],
 )
-def test_what_is_no_command_is_said(given, says, capsys):
+def test_an_unknown_command_is_refused_with_the_list_of_commands(given, says, capsys):
     assert main(given) == 2
     printed = capsys.readouterr()
     assert re.fullmatch(r"error: [^\n]*\n", printed.err)
@@ -42,7 +38,7 @@ def test_ctrl_c_before_a_command_has_begun(command, monkeypatch, capsys):
 
     monkeypatch.setattr("cmu_lightning.__main__.import_module", interrupted)
     assert main([command]) == 130
-    assert capsys.readouterr().err == "interrupted: the same command again goes on\n"
+    assert capsys.readouterr().err == "interrupted: run the same command again to continue\n"
 
 
 def test_help_needs_no_torch():

@@ -1,4 +1,4 @@
-"""Wrong input, said in one sentence with exit code 2; nothing is left behind."""
+"""Mistakes of a user: one sentence, exit code 2, and nothing is left behind."""
 
 import re
 from pathlib import Path
@@ -13,13 +13,13 @@ from tests.helpers.run_files import CF
 
 
 class Untyped(Fine):
-    """As one writes it first."""
+    """A method as a newcomer may write it."""
 
     def __init__(self, network, procedure, original=None, seed=None):
         super().__init__(network, procedure, original, seed)
 
 
-WRONG = {
+WRONG: dict[str, tuple[list[str], str]] = {
     "an unknown key": (["--data.identifed", "0.5"], "no option 'identifed'"),
     "an abbreviated key": (["--procedure.step", "3"], "unrecognized arguments: --procedure.step"),
     "a misspelt config": (
@@ -55,6 +55,10 @@ WRONG = {
         ["--trainer.precision", "17"],
         "trainer.precision=17 is not possible: give one of 64, .* or one of",
     ),
+    "an unknown policy": (
+        ["--checkpoints", "some"],
+        "checkpoints=some is not possible: give one of 'all', 'chosen', 'none'$",
+    ),
     "an unknown argument": (["--foo"], "unrecognized arguments: --foo; check their spelling"),
     "an unknown option of the network": (
         ["--network.widht", "3"],
@@ -82,12 +86,12 @@ WRONG = {
         "GradientAccumulationScheduler would change what a step is: .* procedure.batch_size",
     ),
     "a callback of one's own that does": (
-        ["--trainer.callbacks+=tests.test_stages.Own", "--trainer.callbacks.scheduling", "{0: 4}"],
+        ["--trainer.callbacks+=tests.unlearning.test_stages.Own", "--trainer.callbacks.scheduling", "{0: 4}"],
         "the callback Own would change what a step is",
     ),
     "a method without types": (
-        ["--model", "tests.test_mistakes.Untyped"],
-        r"tests.test_mistakes.Untyped takes network without a type, .* write network: Callable\[\[\], nn.Module\]",
+        ["--model", "tests.cli.test_mistakes.Untyped"],
+        r"tests.cli.test_mistakes.Untyped takes network without a type, .* write network: Callable\[\[\], nn.Module\]",
     ),
     "averages of one epoch": (
         ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs", "0.1"],
@@ -179,7 +183,7 @@ def test_a_runs_folder_that_cannot_be_written(fit, capsys):
     assert "nothing can be written to file/runs" in capsys.readouterr().err
 
 
-def test_no_data_and_no_network(capsys, monkeypatch):
+def test_data_that_cannot_be_downloaded(capsys, monkeypatch):
     def unreachable(*arguments, **more):
         raise OSError("no route to host")
 

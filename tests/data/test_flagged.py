@@ -13,7 +13,7 @@ from cmu_lightning.cli.fit import main
 from cmu_lightning.data import DigitsDataModule, Flagged, Poison, Uniform, Unknown
 from cmu_lightning.data.sampling import held_out
 from cmu_lightning.errors import UserError
-from cmu_lightning.experiment.ledger import is_finished, noted_folder
+from cmu_lightning.experiment.ledger import is_finished, find_folder
 from cmu_lightning.experiment.run import read_metrics
 from cmu_lightning.report.reading.collect import collect
 
@@ -196,7 +196,7 @@ def test_a_sweep_asks_again_where_files_may_have_changed(unknown):
     runs_dir = unknown / "runs"
     notes = [path.name for path in runs_dir.glob(".sweep/asked/*")]
     assert not any(is_finished(note, runs_dir) for note in notes)
-    found = {noted_folder(note, runs_dir) for note in notes} & set(runs_dir.glob("mine/CF/*"))
+    found = {find_folder(note, runs_dir) for note in notes} & set(runs_dir.glob("mine/CF/*"))
     assert found == {max(runs_dir.glob("mine/CF/*"), key=lambda run: (run / "metrics.json").stat().st_mtime_ns)}
 
 

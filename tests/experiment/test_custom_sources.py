@@ -1,4 +1,4 @@
-"""What a run says of one's own classes, whose files its hash does not know."""
+"""Files of custom classes, which are no part of a run's hash."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cmu_lightning.experiment import identity
-from cmu_lightning.experiment.identity import own_sources
+from cmu_lightning.experiment.identity import digest_sources
 from cmu_lightning.parsing import PACKAGE
 
 CODE = """
@@ -25,15 +25,16 @@ def network(num_classes: int = 10, function: str = "relu"):
 
 
 @pytest.fixture
-def mine(tmp_path, monkeypatch):
+def custom_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a file that defines a method and a network, and can be imported here and in processes started here."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{PACKAGE.parent}")  # of the original on demand
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{PACKAGE.parent}")  # for the original on demand
     path = tmp_path / "edited.py"
     path.write_text(CODE)
     return path
 
 
-def test_edited_classes_are_told_of_and_their_runs_stay(mine, fit, capsys):
+def test_edited_classes_are_named_and_their_runs_stay(custom_module, fit, capsys):
     arguments = ["--network", "edited.network", "--model", "edited.Mine", "--data.identified", "0.5"]
     assert fit(*arguments, "--runs_dir", "runs") == 0
     stored = [json.loads(path.read_text()) for path in sorted(Path("runs").glob("*/*/*/metrics.json"))]
@@ -47,8 +48,8 @@ def test_edited_classes_are_told_of_and_their_runs_stay(mine, fit, capsys):
     assert fit(*arguments, "--runs_dir", "runs") == 0
     assert "has changed" not in capsys.readouterr().err
 
-    mine.write_text(CODE.replace("pass", "lr = 0.1"))
-    identity._digest.cache_clear()  # as another process would have it
+    custom_module.write_text(CODE.replace("pass", "lr = 0.1"))
+    identity._digest_source.cache_clear()  # as another process would have it
     assert fit(*arguments, "--runs_dir", "runs") == 0
     said = capsys.readouterr().err
     assert said.count("has changed since runs/poison_digits/Mine/0-") == 2
@@ -59,10 +60,10 @@ def test_edited_classes_are_told_of_and_their_runs_stay(mine, fit, capsys):
     assert "the file of edited.network has changed since runs/poison_digits/Original/0-" in capsys.readouterr().err
 
 
-def test_classes_of_packages_are_not_ones_own():
+def test_classes_of_installed_packages_have_no_digest():
     parts = [{"class_path": name} for name in ("cmu_lightning.unlearning.CF", "torch.nn.Linear", "json.JSONDecoder")]
-    assert own_sources({"a": parts, "b": {"function": "relu"}}) == {}
-    assert set(own_sources({"a": {"b": [{"class_path": "tests.helpers.networks.Linear"}]}})) == {
+    assert digest_sources({"a": parts, "b": {"function": "relu"}}) == {}
+    assert set(digest_sources({"a": {"b": [{"class_path": "tests.helpers.networks.Linear"}]}})) == {
         "tests.helpers.networks.Linear"
     }
 
@@ -82,9 +83,9 @@ class Flowers(CorruptedDataModule):
 """
 
 
-def test_a_finished_run_of_other_data_is_not_taken_for_done(mine, fit, monkeypatch, capsys):
+def test_a_finished_run_of_other_data_is_not_taken_for_done(custom_module, fit, monkeypatch, capsys):
     """The hash knows no paths, and a class of one's own may say nothing of its files."""
-    mine.with_name("flowers.py").write_text(FLOWERS)
+    custom_module.with_name("flowers.py").write_text(FLOWERS)
     for place, value in (("a", 3), ("b", 3), ("c", 7)):
         Path(place).mkdir()
         Path(place, "value").write_text(str(value))

@@ -1,4 +1,6 @@
-"""What makes a run the run it is."""
+"""The settings that make two runs the same, and those that do not."""
+
+from typing import Any
 
 import pytest
 
@@ -14,18 +16,22 @@ CONFIG = {
 }
 
 
-def named(**parts):
+def run_hash(**parts: Any) -> str:
+    """Return the hash of `CONFIG` with some parts replaced."""
     return digest(identity(CONFIG | parts, "steps", frozenset(), "abc"))
 
 
-def data(**arguments):
+def folder_data(**arguments: Any) -> dict[str, Any]:
+    """Return the part of a config that names images in folders."""
     return {"data": {"class_path": "cmu_lightning.data.FolderDataModule", "init_args": arguments}}
 
 
-def test_classes_of_one_name_are_several():
-    assert len({named(), *(named(network={"class_path": f"mine.{module}.Net"}) for module in ("two", "three"))}) == 3
+def test_classes_of_the_same_name_in_several_modules_differ():
+    assert (
+        len({run_hash(), *(run_hash(network={"class_path": f"mine.{module}.Net"}) for module in ("two", "three"))}) == 3
+    )
     inner = {"class_path": "cmu_lightning.unlearning.baselines.CF"}
-    assert named(model=inner) == named()  # the same class, as another of our modules names it
+    assert run_hash(model=inner) == run_hash()  # the same class, named by another module of the package
 
 
 @pytest.mark.parametrize(
@@ -43,8 +49,8 @@ def test_classes_of_one_name_are_several():
         ({"val_check_interval": 2}, {"val_check_interval": 9}),
     ],
 )
-def test_one_training_is_spelled_in_several_ways(one, other):
-    assert named(trainer=one) == named(trainer=other)
+def test_several_spellings_of_one_training_have_one_hash(one, other):
+    assert run_hash(trainer=one) == run_hash(trainer=other)
 
 
 def test_what_changes_the_training_makes_another_run():
@@ -58,9 +64,11 @@ def test_what_changes_the_training_makes_another_run():
         {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}], "val_check_interval": 2},
         {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EarlyStopping"}], "val_check_interval": 9},
     ]
-    assert len({named(trainer=each) for each in several}) == len(several)
+    assert len({run_hash(trainer=each) for each in several}) == len(several)
 
 
-def test_arguments_that_came_later_leave_older_runs_what_they_are():
-    assert named(**data(root="x")) == named(**data(root="x", resize=None, classes=None, discovery=None))
-    assert len({named(**data(**own)) for own in ({}, {"resize": 8}, {"classes": ["b", "a"]})}) == 3
+def test_arguments_that_the_first_configs_lack_do_not_change_their_hashes():
+    assert run_hash(**folder_data(root="x")) == run_hash(
+        **folder_data(root="x", resize=None, classes=None, discovery=None)
+    )
+    assert len({run_hash(**folder_data(**own)) for own in ({}, {"resize": 8}, {"classes": ["b", "a"]})}) == 3

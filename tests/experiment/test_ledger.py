@@ -1,6 +1,7 @@
-"""Command lines by the run that they lead to."""
+"""Keys of command lines in the ledger."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,64 +14,65 @@ COMMAND = ["--config", "mine.yaml", "--data.identified", "0.5"]
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch):
+def _configs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A config and its part in an empty folder, and no GPU."""
     Path("mine.yaml").write_text("setting: mine\ndata: parts/data.yaml\n")
     Path("parts").mkdir()
     Path("parts/data.yaml").write_text("class_path: DigitsDataModule\n")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    forget()
+    clear_caches()
     yield
-    forget()
+    clear_caches()
 
 
-def forget():
-    """As another process would."""
-    for kept in (ledger._read, ledger._path, ledger._precision, devices._capabilities):
+def clear_caches() -> None:
+    """Make this process read files and variables again, as another process would."""
+    for kept in (ledger._read_version, ledger._config_path, ledger._hardware, devices._capabilities):
         kept.cache_clear()
 
 
-def test_one_command_has_one_name():
-    named = ledger.note_name(COMMAND)
-    assert named == ledger.note_name(["--config=mine.yaml", "--data.identified=5e-1", "--runs_dir", "elsewhere"])
-    assert named != ledger.note_name(["--config=mine.yaml", "--data.identified=0.25"])
+def test_spellings_of_one_command_have_one_key():
+    named = ledger.command_key(COMMAND)
+    assert named == ledger.command_key(["--config=mine.yaml", "--data.identified=5e-1", "--runs_dir", "elsewhere"])
+    assert named != ledger.command_key(["--config=mine.yaml", "--data.identified=0.25"])
 
 
 @pytest.mark.parametrize(("capabilities", "bf16"), [("8.0\n9.0\n", True), ("7.5\n", False), ("8.0\n7.5\n", False)])
 def test_gpus_with_and_without_bf16_lead_elsewhere(capabilities, bf16, monkeypatch, tmp_path):
-    without = ledger.note_name(COMMAND)
+    without = ledger.command_key(COMMAND)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\nprintf '{capabilities}'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    forget()
+    clear_caches()
     assert has_bf16() == bf16
     assert gpus() == ["0", "1"][: len(capabilities.split())]
-    assert ledger.note_name(COMMAND) != without
-    named = ledger.note_name(COMMAND)
+    assert ledger.command_key(COMMAND) != without
+    named = ledger.command_key(COMMAND)
     monkeypatch.setattr(ledger, "has_bf16", lambda: not bf16)
-    forget()
-    assert ledger.note_name(COMMAND) not in (named, without)
+    clear_caches()
+    assert ledger.command_key(COMMAND) not in (named, without)
 
 
-def test_whatever_could_lead_elsewhere_makes_another_name(monkeypatch):
-    named = {ledger.note_name(COMMAND)}
+def test_whatever_could_lead_elsewhere_makes_another_key(monkeypatch):
+    named = {ledger.command_key(COMMAND)}
     Path("parts/data.yaml").write_text("class_path: CIFAR10DataModule\n")
-    named.add(ledger.note_name(COMMAND))
+    named.add(ledger.command_key(COMMAND))
     Path("mine.yaml").write_text("setting: other\ndata: parts/data.yaml\n")
-    forget()
-    named.add(ledger.note_name(COMMAND))
+    clear_caches()
+    named.add(ledger.command_key(COMMAND))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")  # which makes the precision another one
-    forget()
-    named.add(ledger.note_name(COMMAND))
+    clear_caches()
+    named.add(ledger.command_key(COMMAND))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    forget()
+    clear_caches()
     assert len(named) == 4
     command = [*COMMAND, "--procedure", "steps.yaml"]
     for text in ("steps: 3", "steps: 4", "mine: deep.yaml"):
         Path("steps.yaml").write_text(text)
-        named.add(ledger.note_name(command))
+        named.add(ledger.command_key(command))
     for text in ("", "steps: 50", "steps.yaml: steps.yaml"):
         Path("deep.yaml").write_text(text)
-        named.add(ledger.note_name(command))
+        named.add(ledger.command_key(command))
     assert len(named) == 9, "an empty file says nothing"
-    assert ledger.note_name(COMMAND) in named
+    assert ledger.command_key(COMMAND) in named

@@ -19,7 +19,13 @@ def metrics(place, method):
 
 
 def numbers(stored):
-    return {key: value for key, value in stored.items() if key not in ("seconds", "environment")}
+    """What has to be the same when a run is made again elsewhere."""
+    return {key: value for key, value in stored.items() if key not in ("seconds", "environment", "config")}
+
+
+def published(stored):
+    """What W&B's summary holds of a `metrics.json`."""
+    return {key: value for key, value in stored.items() if key != "config"}
 
 
 def records(folder: Path) -> list[dict]:

@@ -303,11 +303,22 @@ def _check_nulls(name: str, part: Any) -> None:
     """Refuse null for an argument that is never None; the parser takes null for any argument of a class."""
     if not isinstance(part, Namespace) or "class_path" not in part:
         return
-    parameters = signature(resolve_name(part.class_path)).parameters
+    parameters = _parameters(resolve_name(part.class_path))
     for argument, value in vars(part.get("init_args") or Namespace()).items():  # type: ignore[no-untyped-call]
         _check_nulls(f"{name}.{argument}", value)
         if value is None and argument in parameters and _is_never_none(parameters[argument]):
             raise UserError(f"{name}.{argument}=null is not possible: leave it out for its default")
+
+
+def _parameters(source: Any) -> dict[str, Parameter]:
+    """Return the parameters of a class, those that it passes to its bases as `**kwargs` included, or of a function.
+
+    Args:
+        source: The class or the function.
+    """
+    bases = reversed(getattr(source, "__mro__", ()))
+    initialisers = [vars(base)["__init__"] for base in bases if "__init__" in vars(base)] or [source]
+    return {name: each for initialiser in initialisers for name, each in signature(initialiser).parameters.items()}
 
 
 def _is_never_none(parameter: Parameter) -> bool:

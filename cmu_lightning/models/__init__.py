@@ -1,4 +1,4 @@
-"""The paper's networks."""
+"""The networks of the paper."""
 
 from cmu_lightning.models.resnet9 import ResNet9
 from cmu_lightning.models.wide_resnet import WideResNet

@@ -1,4 +1,4 @@
-"""Networks made by functions, and checks of their sizes."""
+"""Networks that a function returns, and the check of a network's sizes."""
 
 from pkgutil import resolve_name
 from typing import Any
@@ -9,10 +9,13 @@ from cmu_lightning.errors import UserError
 
 
 def check_sizes(**sizes: int) -> None:
-    """Say which of a network's arguments is no size.
+    """Refuse sizes below 1.
+
+    Args:
+        sizes: Arguments of a network, by name.
 
     Raises:
-        UserError: One of them is not positive.
+        UserError: One of them is below 1.
     """
     for name, value in sizes.items():
         if value < 1:
@@ -20,22 +23,28 @@ def check_sizes(**sizes: int) -> None:
 
 
 class NetworkFromFunction(nn.Module):
-    """What a function returns, such as torchvision's `resnet18`.
+    """The network that a function such as torchvision's `resnet18` returns.
 
-    A config names the function itself, `network: {class_path: torchvision.models.resnet18, init_args: {...}}`; this is
-    what becomes of it, so that further networks can be made.
+    A config names the function itself, `network: {class_path: torchvision.models.resnet18, init_args: {...}}`. In the
+    resolved config this class stands in its place, because a stage makes further networks by calling a class.
 
     Args:
-        function: Its dotted name.
-        arguments: By name.
+        function: Dotted name of the function.
+        arguments: Its arguments by name.
+
+    Example:
+        >>> network = NetworkFromFunction("torchvision.models.resnet18", {"num_classes": 3})
+        >>> type(network).__name__, network.fc.out_features
+        ('ResNet', 3)
     """
 
     def __new__(cls, function: str, arguments: dict[str, Any] | None = None) -> Any:
-        """The network itself, which is no `Made`."""
+        """Return what the function returns, which is no instance of this class."""
         try:
             return resolve_name(function)(**(arguments or {}))
         except (TypeError, ValueError) as error:
             raise UserError(f"{function} cannot make a network ({error}): change the options of network") from error
 
     def __init__(self, function: str, arguments: dict[str, Any] | None = None) -> None:
+        # Python calls __init__ only if __new__ returned an instance of this class.
         raise TypeError(f"{function} returns {type(self).__name__}")

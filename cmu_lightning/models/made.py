@@ -1,4 +1,4 @@
-"""The name that configs stored before version 0.2 use."""
+"""The name of `NetworkFromFunction` in configs that were stored before version 0.2."""
 
 from cmu_lightning.models.factory import NetworkFromFunction as Made
 

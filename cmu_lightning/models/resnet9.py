@@ -7,7 +7,15 @@ from cmu_lightning.models.factory import check_sizes
 
 
 def conv_bn(in_channels: int, channels: int, kernel_size: int = 3, stride: int = 1, padding: int = 1) -> nn.Sequential:
-    """Convolution, batch norm and CELU."""
+    """Return a convolution, batch norm and CELU with alpha = 0.075.
+
+    Args:
+        in_channels: Channels of the input.
+        channels: Channels of the output.
+        kernel_size: Side of the kernel, in pixels.
+        stride: Stride of the convolution.
+        padding: Zeros added on each side, in pixels.
+    """
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, kernel_size, stride, padding),
         nn.BatchNorm2d(channels),
@@ -16,35 +24,59 @@ def conv_bn(in_channels: int, channels: int, kernel_size: int = 3, stride: int =
 
 
 class Residual(nn.Module):
-    """Two `conv_bn` around which the input is added; nothing follows the sum."""
+    """A residual block of two `conv_bn`: x + branch(x), with no activation after the sum.
+
+    Args:
+        channels: Channels of input and output.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(conv_bn(channels, channels), conv_bn(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (n, channels, h, w), unchanged."""
+        """Return x + branch(x).
+
+        Args:
+            x: Shape (n, channels, h, w).
+
+        Returns:
+            Shape (n, channels, h, w).
+        """
         out: Tensor = x + self.branch(x)
         return out
 
 
-class LargestOfMap(nn.Module):
-    """What nn.AdaptiveMaxPool2d(1) does, which torch 2.11 does not write as ONNX."""
+class GlobalMaxPool(nn.Module):
+    """The maximum of each channel, as nn.AdaptiveMaxPool2d(1), which torch 2.11 cannot export to ONNX."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (n, channels, h, w), to (n, channels, 1, 1)."""
+        """Return the maxima.
+
+        Args:
+            x: Shape (n, channels, h, w).
+
+        Returns:
+            Shape (n, channels, 1, 1).
+        """
         return max_pool2d(x, x.shape[2:])
 
 
 class ResNet9(nn.Module):
     """The released code's ResNet-9: 2,276,224 parameters at width 64 with 10 classes and 3 channels.
 
-    The paper cites another network. Convolutions have a bias, which starts at zero; the linear layer has none.
+    It has convolution biases, initialised to zero, and none in the linear layer. The paper cites another network.
 
     Args:
         num_classes: Number of classes.
         in_channels: Channels of an image.
         width: Channels of the first layer.
+
+    Example:
+        >>> import torch
+        >>> from cmu_lightning.models import ResNet9
+        >>> ResNet9(num_classes=10, in_channels=1, width=8)(torch.zeros(2, 1, 12, 12)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3, width: int = 64) -> None:
@@ -58,7 +90,7 @@ class ResNet9(nn.Module):
             nn.MaxPool2d(2),
             Residual(4 * width),
             conv_bn(4 * width, 2 * width, padding=0),
-            LargestOfMap(),
+            GlobalMaxPool(),
             nn.Flatten(),
         )
         self.classifier = nn.Linear(2 * width, num_classes, bias=False)
@@ -67,6 +99,13 @@ class ResNet9(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, in_channels, H, W), H and W at least 12, to logits (n, num_classes)."""
+        """Return logits.
+
+        Args:
+            x: Images, shape (n, in_channels, H, W), H and W at least 12.
+
+        Returns:
+            Shape (n, num_classes).
+        """
         logits: Tensor = self.classifier(self.features(x))
         return logits

@@ -99,6 +99,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "no labels": (["--data.val_labels", "null"], "data.val_labels=null is not possible: leave it out for its default"),
     "no patch": (["--data.manipulation.patch", "null"], "data.manipulation.patch=null is not possible"),
+    "no target": (["--data.manipulation.target", "null"], "data.manipulation.target=null is not possible"),
     "no width": (["--network", "ResNet9", "--network.width", "null"], "network.width=null is not possible"),
     "no weight": ([*CF, "--model", "SSD", "--model.selection", "null"], "model.selection=null is not possible"),
     "weights of other classes": (

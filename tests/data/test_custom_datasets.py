@@ -16,6 +16,7 @@ from torchvision.transforms import functional
 
 from cmu_lightning.data import FolderDataModule, Poison, TensorDataModule, Unknown
 from cmu_lightning.data.batches import evaluation_size
+from cmu_lightning.data.datasets import arrays as array_module
 from cmu_lightning.data.memmap import MappedImages
 from cmu_lightning.errors import UserError
 
@@ -120,7 +121,7 @@ WRONG = {
     "nothing to validate": (lambda: Path("mine/val").mkdir(), {}, "mine/val has no images"),
     "means of other channels": (None, {"mean": [0.5]}, r"mean=\[0.5\] of FolderDataModule has 1 numbers for 3"),
     "means of 0 to 255": (None, {"mean": [127, 127, 127]}, r"not from 0 to 1, and white is 1: divide it and std"),
-    "a deviation of 0": (None, {"std": [0.5, 0, 1]}, "divides by nothing"),
+    "a deviation of 0": (None, {"std": [0.5, 0, 1]}, "is not positive, and pixels are divided by it"),
     "no size": (None, {"image_size": 0}, "image_size=0"),
 }
 
@@ -161,8 +162,15 @@ def arrays(count=40, **changes):
 
 
 def saved(content, suffix="npz"):
+    """Save arrays as one file or as a folder of `.npy` files, and return the path."""
     if suffix == "npz":
         np.savez("mine.npz", **content)
+    elif suffix == "npy":
+        shutil.rmtree("mine", ignore_errors=True)
+        Path("mine").mkdir()
+        for name, array in content.items():
+            np.save(f"mine/{name}.npy", array)
+        return "mine"
     else:
         save_file({name: torch.from_numpy(value) for name, value in content.items()}, "mine.safetensors")
     return f"mine.{suffix}"
@@ -180,7 +188,7 @@ def test_a_worker_reads_again_what_has_changed(monkeypatch):
     assert len(TensorDataModule.kept) == 1
 
 
-@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+@pytest.mark.parametrize("suffix", ["npz", "safetensors", "npy"])
 def test_arrays(suffix):
     content = arrays()
     data = TensorDataModule(Unknown(), saved(content, suffix))
@@ -199,10 +207,26 @@ def test_arrays(suffix):
         TensorDataModule(Unknown(), saved(content, suffix), val_labels="given").setup()
 
 
-@pytest.mark.parametrize("suffix", ["npz", "compressed", "safetensors"])
+@pytest.fixture
+def read_parts(monkeypatch):
+    """Every part of an array of images that is turned into a tensor, as its type and its number of rows."""
+    parts = []
+    to_tensor = array_module._tensor
+
+    def record(part):
+        if part.ndim > 1 and len(part):
+            parts.append((type(part), len(part)))
+        return to_tensor(part)
+
+    monkeypatch.setattr(array_module, "_tensor", record)
+    return parts
+
+
+@pytest.mark.parametrize("suffix", ["npz", "compressed", "safetensors", "npy"])
 @pytest.mark.parametrize("channels", [None, 3])
-def test_arrays_go_into_a_memory_map_in_pieces(suffix, channels, monkeypatch):
-    monkeypatch.setattr("cmu_lightning.data.datasets.chunked_arrays.PIECE", 7 * 30 * (channels or 1))
+def test_arrays_go_into_a_memory_map_slice_by_slice(suffix, channels, monkeypatch, read_parts):
+    """numpy reads an array of a zip archive whole; of the other formats no more than a slice is in memory."""
+    monkeypatch.setattr(array_module, "SLICE_BYTES", 7 * 30 * (channels or 1))
     content = arrays()
     if channels:
         content |= {f"{part}_images": np.stack([content[f"{part}_images"]] * 3, axis=3) for part in ("train", "val")}
@@ -210,10 +234,11 @@ def test_arrays_go_into_a_memory_map_in_pieces(suffix, channels, monkeypatch):
     path = saved(content, "npz" if suffix == "compressed" else suffix)
     if suffix == "compressed":
         np.savez_compressed(path, **content)
-    with monkeypatch.context() as patch:
-        patch.setattr(TensorDataModule, "_array", lambda data, name: read_array(data, name, allowed="labels"))
-        data = TensorDataModule(Unknown(), path, memory_map=".")
-        data.setup()
+    data = TensorDataModule(Unknown(), path, memory_map=".")
+    data.setup()
+    types, rows = zip(*read_parts, strict=True)
+    assert list(rows) == [7, 7, 7, 7, 7, 5, 7, 1]  # 40 to train on, 8 to validate on
+    assert set(types) == {{"safetensors": torch.Tensor, "npy": np.memmap}.get(suffix, np.ndarray)}
     plain = TensorDataModule(Unknown(), path)
     plain.setup()
     assert isinstance(data.samples.images, MappedImages)
@@ -222,24 +247,35 @@ def test_arrays_go_into_a_memory_map_in_pieces(suffix, channels, monkeypatch):
     assert data.fingerprint == plain.fingerprint
 
 
-def read_array(data, name, allowed, read=TensorDataModule._array):
-    assert name.endswith(allowed)
-    return read(data, name)
-
-
-def test_arrays_in_another_order_are_read_whole():
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_arrays_in_another_order(suffix):
     content = arrays()
-    path = saved(content | {"train_images": np.asfortranarray(content["train_images"])})
+    path = saved(content | {"train_images": np.asfortranarray(content["train_images"])}, suffix)
     data = TensorDataModule(Unknown(), path, memory_map=".")
     data.setup()
     assert np.array_equal(data.samples.images[:][..., 0].numpy(), content["train_images"])
 
 
-def test_half_a_file_of_arrays_and_a_memory_map():
-    path = Path(saved(arrays(), "safetensors"))
-    path.write_bytes(path.read_bytes()[:-700])
-    with pytest.raises(UserError, match=r"cannot be read .*give a whole"):
-        TensorDataModule(Unknown(), str(path), memory_map=".").setup()
+def test_the_digest_of_a_folder_of_arrays_is_of_its_names_and_bytes():
+    content = arrays()
+    digest = TensorDataModule(Unknown(), saved(content, "npy")).content()
+    shutil.copytree("mine", "copy")
+    assert TensorDataModule(Unknown(), "copy").content() == digest
+    Path("copy/notes.txt").write_text("x")
+    assert TensorDataModule(Unknown(), "copy").content() == digest
+    np.save("copy/train_images.npy", content["train_images"] // 2)
+    assert TensorDataModule(Unknown(), "copy").content() != digest
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damaged"),
+    [("safetensors", "mine.safetensors"), ("npz", "mine.npz"), ("npy", "mine/train_images.npy")],
+)
+def test_half_a_file_of_arrays_and_a_memory_map(suffix, damaged):
+    path = saved(arrays(), suffix)
+    Path(damaged).write_bytes(Path(damaged).read_bytes()[:-700])
+    with pytest.raises(UserError, match=rf"{path} cannot be read .*give a whole"):
+        TensorDataModule(Unknown(), path, memory_map=".").setup()
 
 
 IMAGES = arrays()["train_images"]
@@ -263,10 +299,12 @@ WRONG_ARRAYS = {
 
 
 @pytest.mark.parametrize("case", WRONG_ARRAYS)
-def test_what_is_wrong_with_arrays(case):
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+@pytest.mark.parametrize("memory_map", [None, "."])
+def test_what_is_wrong_with_arrays(case, suffix, memory_map):
     changes, says = WRONG_ARRAYS[case]
     with pytest.raises(UserError, match=says):
-        TensorDataModule(Unknown(), saved(arrays(**changes))).setup()
+        TensorDataModule(Unknown(), saved(arrays(**changes), suffix), memory_map=memory_map).setup()
 
 
 def test_files_that_are_no_arrays():
@@ -278,6 +316,9 @@ def test_files_that_are_no_arrays():
             TensorDataModule(Unknown(), path)
     with pytest.raises(UserError, match=r"there is no file nothing\.npz"):
         TensorDataModule(Unknown(), "nothing.npz")
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match="empty has no train_labels"):
+        TensorDataModule(Unknown(), "empty")
 
 
 SETTING = """

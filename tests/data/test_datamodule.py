@@ -24,7 +24,7 @@ from cmu_lightning.data import (
     evaluation,
 )
 from cmu_lightning.data.batches import EvaluationBatches, TrainingBatches
-from cmu_lightning.data.datasets.download import found_or_downloaded
+from cmu_lightning.data.datasets.download import load_or_download
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import CF, Original, Procedure, Stage
 from tests.helpers.networks import Linear
@@ -266,7 +266,7 @@ def test_what_was_read_is_not_looked_for_again(cifar100, tmp_path, monkeypatch):
     arguments = {"root": str(tmp_path), "val_size": 100}
     data = CIFAR100DataModule(InterclassConfusion((47, 52), size=2), **arguments)
     data.setup()
-    monkeypatch.setattr("cmu_lightning.data.datasets.cifar.found_or_downloaded", lambda *_, **__: pytest.fail("looked"))
+    monkeypatch.setattr("cmu_lightning.data.datasets.cifar.load_or_download", lambda *_, **__: pytest.fail("looked"))
     for again in (data, CIFAR100DataModule(Poison(size=3), **arguments)):
         again.prepare_data()
     monkeypatch.setattr(CorruptedDataModule, "kept", None)
@@ -321,7 +321,7 @@ def test_one_process_downloads(tmp_path, monkeypatch):
                 (root / "there").touch()
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda _: found_or_downloaded(Source, tmp_path), range(4)))
+        list(pool.map(lambda _: load_or_download(Source, tmp_path), range(4)))
     assert len(loaded) == 1
 
 

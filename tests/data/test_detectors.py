@@ -253,7 +253,10 @@ class Convolutional(nn.Sequential):
         (lambda seen: Similarity(count=9), "one of discovery.known"),
         (lambda seen: Similarity(3, 0.1, count=9), "one of discovery.known"),
         (lambda seen: Similarity(known_fraction=2.0, count=9), "known_fraction=2.0"),
-        (lambda seen: Similarity(known=61, count=99).detect(seen, 0), "known=61 of 60 manipulated"),
+        (
+            lambda seen: Similarity(known=61, count=99).detect(seen, 0),
+            "known=61 of 60 manipulated samples is not possible",
+        ),
         (lambda seen: Similarity(known_fraction=1e-3, count=9).detect(seen, 0), "known_fraction=0.001 of 60"),
         (lambda seen: DigitsDataModule(Poison(size=60), 0.5, discovery=LossRanking(count=9)), "count=9 or identified"),
         (lambda seen: DigitsDataModule(Poison(size=60), 0.5, discovery=LossRanking(fraction=0.1)), "fraction=0.1 or"),
@@ -330,7 +333,7 @@ CF_OF = ("--config", "unlearn/cf.yaml", "--runs_dir", "runs", "--data.discovery"
 
 def test_precision_and_recall_are_stored_and_test_finds_the_same(runs, fit, capsys):
     shutil.copytree(runs, "runs")
-    assert fit(*CF_OF, "tests.test_detectors.First", "--data.discovery.count", "200") == 0
+    assert fit(*CF_OF, "tests.data.test_detectors.First", "--data.discovery.count", "200") == 0
     (run,), (before,) = stored("CF"), stored("Original")
     data = DigitsDataModule(Poison(size=36))
     data.setup()
@@ -343,7 +346,7 @@ def test_precision_and_recall_are_stored_and_test_finds_the_same(runs, fit, caps
     capsys.readouterr()
     assert main(["test", "--config", f"{folder}/config.yaml", "--ckpt_path", f"{folder}/last.ckpt"]) == 0
     (folder / "metrics.json").unlink()  # as if killed between training and measuring
-    assert fit(*CF_OF, "tests.test_detectors.First", "--data.discovery.count", "200") == 0
+    assert fit(*CF_OF, "tests.data.test_detectors.First", "--data.discovery.count", "200") == 0
     (again,) = stored("CF")
     assert {key for key in run if run[key] != again[key]} <= {"seconds", "environment"}
 
@@ -372,7 +375,7 @@ def test_a_detector_that_finds_nothing_of_s_m(runs, fit):
     data = DigitsDataModule(Poison(size=36))
     data.setup()
     clean = int(torch.nonzero(data.samples.manipulated)[0])
-    assert fit(*CF_OF, "tests.test_detectors.First", "--data.discovery.count", str(clean)) == 0
+    assert fit(*CF_OF, "tests.data.test_detectors.First", "--data.discovery.count", str(clean)) == 0
     (run,) = stored("CF")
     assert (run["identified"], run["discovery_precision"], run["false_positives"]) == (0, 0, clean)
     assert "acc_identified" not in run

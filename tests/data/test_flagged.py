@@ -13,7 +13,7 @@ from cmu_lightning.cli.fit import main
 from cmu_lightning.data import DigitsDataModule, Flagged, Poison, Uniform, Unknown
 from cmu_lightning.data.sampling import held_out
 from cmu_lightning.errors import UserError
-from cmu_lightning.experiment.ledger import is_finished, find_folder
+from cmu_lightning.experiment.ledger import find_folder, is_finished
 from cmu_lightning.experiment.run import read_metrics
 from cmu_lightning.report.reading.collect import collect
 

@@ -144,7 +144,7 @@ def test_symmetric_noise_gives_every_other_class_alike():
 def test_symmetric_noise_needs_another_class():
     noise = SymmetricNoise(size=2)
     noise.num_classes = 1
-    with pytest.raises(UserError, match="another class, of which there is none"):
+    with pytest.raises(UserError, match="another class, and the data have only one"):
         noise.relabel(torch.zeros(2, dtype=torch.long))
 
 

@@ -1,3 +1,5 @@
+"""The networks are the published ones, and a procedure is the released code's."""
+
 from math import inf, nan
 
 import pytest

@@ -1,6 +1,9 @@
-"""Images in one file of arrays."""
+"""Images and labels in arrays: one `.npz` or `.safetensors` file, or a folder of `.npy` files."""
 
 import hashlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,151 +13,196 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from cmu_lightning.data.datasets.chunked_arrays import header, pieces
-from cmu_lightning.data.datasets.custom import CustomDataModule
+from cmu_lightning.data.datasets.custom import CustomDataModule, files_digest
 from cmu_lightning.data.manipulations import Manipulation
 from cmu_lightning.data.memmap import Images
 from cmu_lightning.data.samples import Split
 from cmu_lightning.data.validation import check_classes
 from cmu_lightning.errors import UserError
 
+SLICE_BYTES = 2**24
+"""Bytes of images that are in memory at once while they are copied into a `memory_map`."""
+
 
 class TensorDataModule(CustomDataModule):
-    """An `.npz` or `.safetensors` file of `train_images` and `train_labels`, and of those of `val` and `test` if any.
+    """Arrays `train_images` and `train_labels`, and optionally those of `val` and `test`.
 
-    Images are uint8 of shape (n, H, W, C) or (n, H, W), labels are integers from 0 of shape (n,), in the order of the
-    network's outputs.
+    They are in one `.npz` or `.safetensors` file, or in a folder as `train_images.npy`, `train_labels.npy` and so on.
+    Images are uint8 of shape (n, H, W, C) or (n, H, W), black 0 and white 255; labels are integers from 0 of shape
+    (n,), in the order of the network's outputs. Without `val_images` a tenth of the training images validates, but no
+    more than 1,000.
+
+    With `memory_map`, images of a `.safetensors` file and of `.npy` files are read slice by slice, so that they need
+    not fit into memory. An array of an `.npz` file is always read whole, one after the other.
 
     Args:
         manipulation: `Unknown`, or what a researcher does to the images.
-        path: Path of the file.
-        num_classes: The network's outputs; default the largest training label and one.
-        mean: Mean of each channel, white being 1, as the network was trained with; default 0.5.
-        std: Standard deviation of each channel, likewise; default 0.5.
-        padding: Pixels by which training images are moved at most.
-        flip: Whether training images are mirrored at random.
-        more: `identified`, `seed`, `val_size`, `val_labels`, `discovery` and `memory_map`, as of every data module; by
-            default a tenth of the training images validates, but no more than 1,000, unless there are `val_images`.
+        path: Path of the file, or of the folder.
+        num_classes: Number of the network's outputs; default the largest training label plus one.
+        kwargs: Arguments of `CustomDataModule`, apart from `count` and `root`: `mean`, `std`, `padding`, `flip` and
+            those of every data module.
+
+    Example:
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from cmu_lightning.data import Poison, TensorDataModule
+        >>> images, labels = np.zeros((20, 8, 8), dtype=np.uint8), np.arange(20) % 3
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "mine.npz")
+        ...     np.savez(path, train_images=images, train_labels=labels)
+        ...     data = TensorDataModule(Poison(size=4), path)
+        ...     data.setup()
+        >>> data.num_classes, len(data.samples.images), len(data.validation.images)
+        (3, 18, 2)
     """
 
     dataset = "arrays"
 
-    def __init__(
-        self,
-        manipulation: Manipulation,
-        path: str,
-        num_classes: int | None = None,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
-        padding: int = 0,
-        flip: bool = False,
-        **more: Any,
-    ) -> None:
+    def __init__(self, manipulation: Manipulation, path: str, num_classes: int | None = None, **kwargs: Any) -> None:
         self.path = Path(path)
         labels = self._labels("train")
         if labels is None or not len(labels):
             raise UserError(f"{path} has no train_labels: give them and train_images")
         if num_classes is not None and num_classes < 1:
             raise UserError(f"data.num_classes={num_classes} is not possible: give the number of the network's outputs")
-        classes = int(labels.max()) + 1 if num_classes is None else num_classes
-        super().__init__(manipulation, classes, len(labels), mean, std, padding, flip, root=path, **more)
+        num_classes = int(labels.max()) + 1 if num_classes is None else num_classes
+        super().__init__(manipulation, num_classes=num_classes, count=len(labels), root=path, **kwargs)
 
     def content(self) -> dict[str, str]:
-        """A digest of the file stands for it."""
-        state = self.path.stat()
-        return super().content() | {"path": _digest(self.path, state.st_size, state.st_mtime_ns)}
+        """Return a digest of the file, or of all `.npy` files of the folder, in place of the path."""
+        if self.path.is_dir():
+            digest = files_digest((file, self.path) for file in sorted(self.path.glob("*.npy")))
+        else:
+            state = self.path.stat()
+            digest = _file_digest(self.path, state.st_size, state.st_mtime_ns)
+        return super().content() | {"path": digest}
 
     def load(self) -> tuple[Split, Split | None, Split | None]:
-        """Read and check all arrays."""
+        """Read and check the arrays of all splits."""
         train = self._split("train")
         if train is None:
             raise UserError(f"{self.path} has no train_images: give them and train_labels")
         validation, test = self._split("val"), self._split("test")
         for name, split in (("val", validation), ("test", test)):
             if split is not None and split.images.shape[1:] != train.images.shape[1:]:
-                here, there = tuple(split.images.shape), tuple(train.images.shape)
-                raise UserError(f"{self.path} has {name}_images of shape {here} and train_images of shape {there}")
+                shape, train_shape = tuple(split.images.shape), tuple(train.images.shape)
+                raise UserError(
+                    f"{self.path} has {name}_images of shape {shape} and train_images of shape {train_shape}: "
+                    "give all images one height, width and number of channels"
+                )
         return train, validation, test
 
     def _split(self, name: str) -> Split | None:
+        """Return the images and labels of a split; None if the file has neither.
+
+        Args:
+            name: `train`, `val` or `test`.
+
+        Raises:
+            UserError: One of the two is missing or of another type, shape or length.
+        """
         images, labels = self._images(f"{name}_images"), self._labels(name)
         if images is None and labels is None:
             return None
         if images is None or labels is None:
-            lacking, there = ("images", "labels") if images is None else ("labels", "images")
-            raise UserError(f"{self.path} has {name}_{there} and no {name}_{lacking}: give both")
+            missing, present = ("images", "labels") if images is None else ("labels", "images")
+            raise UserError(f"{self.path} has {name}_{present} and no {name}_{missing}: give both")
         if isinstance(images, Tensor) and (images.dtype != torch.uint8 or images.ndim not in (3, 4)):
             raise UserError(
-                f"{self.path} has {name}_images of type {_kind(images)} and shape {tuple(images.shape)}: give uint8, "
+                f"{self.path} has {name}_images of type {_type(images)} and shape {tuple(images.shape)}: give uint8, "
                 "black 0 and white 255, of shape (n, H, W, C) or (n, H, W)"
             )
         if len(images) != len(labels):
-            raise UserError(f"{self.path} has {len(images)} {name}_images and {len(labels)} {name}_labels")
-        location, hint = f"{name}_labels of {self.path}", "mend the label or set data.num_classes"
+            raise UserError(
+                f"{self.path} has {len(images)} {name}_images and {len(labels)} {name}_labels: give as many of both"
+            )
+        location, hint = f"{name}_labels of {self.path}", "correct the label or set data.num_classes"
         check_classes(labels, self.num_classes, location, hint)
         return Split(images.unsqueeze(3) if isinstance(images, Tensor) and images.ndim == 3 else images, labels)
 
-    def _images(self, name: str) -> Images | None:
-        """Images in the file; into a `memory_map` they go in pieces, if they are what they should be."""
-        if self.memory_map is None:
-            return self._array(name)
-        try:
-            found = header(self.path, name)
-            if found is None:
-                return None
-            if found.kind != "uint8" or len(found.shape) not in (3, 4) or not found.in_order:
-                return self._array(name)
-            count, height, width, *channels = found.shape
-            room, start = self.room(count, height, width, *(channels or [1])), 0
-            for part in pieces(self.path, name):
-                room[start : start + len(part)] = part.view(len(part), *room.shape[1:])
-                start += len(part)
-        except UserError:
-            raise
-        except Exception as error:  # zip, pickle and format errors
-            raise self._unreadable(error) from error
-        return room
-
     def _labels(self, name: str) -> Tensor | None:
-        labels = self._array(f"{name}_labels")
-        if labels is None:
-            return None
+        """Return the labels of a split as int64; None if the file has none.
+
+        Args:
+            name: `train`, `val` or `test`.
+
+        Raises:
+            UserError: They are no integers of shape (n,).
+        """
+        with self._read_errors():
+            array = self._array(f"{name}_labels")
+            if array is None:
+                return None
+            labels = _tensor(array[...])
         if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise UserError(
-                f"{self.path} has {name}_labels of type {_kind(labels)} and shape {tuple(labels.shape)}: "
+                f"{self.path} has {name}_labels of type {_type(labels)} and shape {tuple(labels.shape)}: "
                 "give integers of shape (n,)"
             )
         return labels.long()
 
-    def _array(self, name: str) -> Tensor | None:
-        """One array of the file; None if it is not there."""
+    def _images(self, name: str) -> Images | None:
+        """Return an array of images, copied slice by slice if they go into a `memory_map`; None if it is missing."""
+        with self._read_errors():
+            array = self._array(name)
+            if array is None:
+                return None
+            shape = tuple(array.shape if isinstance(array, np.ndarray) else array.get_shape())
+            # What is no array of images is returned as it is: `_split` describes what is wrong with it.
+            if self.memory_map is None or len(shape) not in (3, 4) or _tensor(array[:0]).dtype != torch.uint8:
+                return _tensor(array[...])
+            count, height, width, channels = (*shape, 1)[:4]
+            images = self.room(count, height, width, channels)
+            rows = max(1, SLICE_BYTES // max(1, math.prod(shape[1:])))
+            for start in range(0, count, rows):
+                part = _tensor(array[start : start + rows])
+                images[start : start + rows] = part.reshape(len(part), height, width, channels)
+            return images
+
+    def _array(self, name: str) -> Any:
+        """Return an array that is read when it is indexed, numpy's or safetensors'; None if it is missing.
+
+        An array of an `.npz` file is read here: numpy cannot map a member of a zip archive.
+        """
+        if self.path.is_dir():
+            file = self.path / f"{name}.npy"
+            return np.load(file, mmap_mode="r", allow_pickle=False) if file.exists() else None
+        if self.path.suffix == ".safetensors":
+            with safe_open(self.path, framework="pt") as file:
+                return file.get_slice(name) if name in file.keys() else None  # noqa: SIM118
+        # numpy leaves a damaged file open that it opened itself.
+        with self.path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return file.get(name)
+
+    @contextmanager
+    def _read_errors(self) -> Iterator[None]:
+        """Replace an error of zip, pickle, numpy or safetensors by a `UserError` that names the file."""
         try:
-            if self.path.suffix == ".safetensors":
-                return self._of_safetensors(name)
-            with np.load(self.path, allow_pickle=False) as file:
-                return torch.from_numpy(file[name]) if name in file else None
-        except FileNotFoundError as error:
-            raise UserError(f"there is no file {self.path}: give data.path") from error
+            yield
         except UserError:
             raise
-        except Exception as error:  # zip, pickle and format errors, and arrays that torch has no type for
-            raise self._unreadable(error) from error
-
-    def _unreadable(self, error: Exception) -> UserError:
-        return UserError(f"{self.path} cannot be read ({error}): give a whole .npz or .safetensors file")
-
-    def _of_safetensors(self, name: str) -> Tensor | None:
-        with safe_open(self.path, framework="pt") as file:
-            tensor: Tensor | None = file.get_tensor(name) if name in file.keys() else None  # noqa: SIM118
-        return tensor
+        except FileNotFoundError as error:
+            raise UserError(f"there is no file {self.path}: give data.path") from error
+        except Exception as error:
+            raise UserError(
+                f"{self.path} cannot be read ({error}): give a whole .npz or .safetensors file, or a folder of whole "
+                ".npy files"
+            ) from error
 
 
-def _kind(tensor: Tensor) -> str:
+def _tensor(part: np.ndarray | Tensor) -> Tensor:
+    """Return an array, or a slice of one, as a tensor in memory."""
+    # "W" copies what is mapped from a file, which is not writable, and nothing else.
+    return part if isinstance(part, Tensor) else torch.from_numpy(np.require(part, requirements="W"))
+
+
+def _type(tensor: Tensor) -> str:
+    """Return the name of a tensor's type, without the module."""
     return str(tensor.dtype).removeprefix("torch.")
 
 
 @cache
-def _digest(path: Path, size: int, modified: int) -> str:
-    """Of all bytes, once in a process as long as the file does not change."""
+def _file_digest(path: Path, size: int, modified: int) -> str:
+    """Return the SHA-256 of a file, computed once per process as long as size and time of modification stay."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

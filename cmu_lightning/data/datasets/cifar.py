@@ -6,12 +6,20 @@ import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from cmu_lightning.data.datamodule import CorruptedDataModule
-from cmu_lightning.data.datasets.download import found_or_downloaded
+from cmu_lightning.data.datasets.download import load_or_download
 from cmu_lightning.data.samples import Split
 
 
 class CIFAR10DataModule(CorruptedDataModule):
-    """50,000 training images of 32x32 pixels, 1,000 of them held out for validation, and 10,000 to test."""
+    """CIFAR-10: images of 32x32 pixels, 49,000 for training, 1,000 for validation and 10,000 for the test.
+
+    The validation images are held out of the 50,000 of the official training split.
+
+    Example:
+        >>> from cmu_lightning.data import CIFAR10DataModule, Poison
+        >>> CIFAR10DataModule(Poison(size=500)).num_classes
+        10
+    """
 
     dataset = "cifar10"
     num_classes = 10
@@ -20,21 +28,28 @@ class CIFAR10DataModule(CorruptedDataModule):
     source: ClassVar[type[CIFAR10]] = CIFAR10
 
     def prepare_data(self) -> None:
-        """Download what is not there."""
+        """Download the files that are missing."""
         if not self.is_read():
-            found_or_downloaded(self.source, self.root, train=True)
+            load_or_download(self.source, self.root, train=True)
 
     def load(self) -> tuple[Split, Split | None, Split]:
-        """Torchvision checks the files' md5 and reads them."""
+        """Read both splits; torchvision checks the MD5 of their files."""
         return self._split(train=True), None, self._split(train=False)
 
     def _split(self, train: bool) -> Split:
-        stored: Any = found_or_downloaded(self.source, self.root, train=train)
+        """Return the training or the test split."""
+        stored: Any = load_or_download(self.source, self.root, train=train)
         return Split(torch.from_numpy(stored.data), torch.tensor(stored.targets))
 
 
 class CIFAR100DataModule(CIFAR10DataModule):
-    """As CIFAR-10, of 100 classes."""
+    """CIFAR-100: as CIFAR-10, with 100 classes.
+
+    Example:
+        >>> from cmu_lightning.data import CIFAR100DataModule, InterclassConfusion
+        >>> CIFAR100DataModule(InterclassConfusion(pair=(47, 52), size=250)).num_classes
+        100
+    """
 
     dataset = "cifar100"
     num_classes = 100

@@ -4,35 +4,49 @@ import torch
 from torchvision.datasets import PCAM
 
 from cmu_lightning.data.datamodule import CorruptedDataModule
-from cmu_lightning.data.datasets.download import found_or_downloaded
+from cmu_lightning.data.datasets.download import load_or_download
 from cmu_lightning.data.memmap import CHUNK
 from cmu_lightning.data.samples import Split
 from cmu_lightning.errors import UserError
 
 
 class PCAMDataModule(CorruptedDataModule):
-    """262,144 training, 32,768 validation and 32,768 test patches, of which the centre 32x32 pixels are used.
+    """PatchCamelyon: 262,144 training, 32,768 validation and 32,768 test patches of 96x96 pixels.
 
-    `val_size` takes that many of the validation patches. Needs h5py.
+    The label depends on the centre of 32x32 pixels, and only that is used. `val_size` takes so many of the validation
+    patches. Requires h5py.
+
+    Example:
+        >>> from cmu_lightning.data import PCAMDataModule, Poison
+        >>> PCAMDataModule(Poison(fraction=0.01)).num_classes
+        2
     """
 
     dataset = "pcam"
     num_classes = 2
     mean = (0.5, 0.5, 0.5)
     std = (0.5, 0.5, 0.5)
-    side = 32
+    side = 32  # pixels
 
     def prepare_data(self) -> None:
-        """Download what is not there."""
+        """Download the files that are missing."""
         for split in () if self.is_read() else ("train", "val", "test"):
-            found_or_downloaded(PCAM, self.root, split=split)
+            load_or_download(PCAM, self.root, split=split)
 
     def load(self) -> tuple[Split, Split | None, Split]:
-        """Torchvision finds the files; only their centres are read."""
+        """Read the centres of the patches of all splits."""
         return self._split("train"), self._split("val"), self._split("test")
 
     def _split(self, split: str) -> Split:
-        stored = found_or_downloaded(PCAM, self.root, split=split)
+        """Return a split, read chunk by chunk.
+
+        Args:
+            split: `train`, `val` or `test`.
+
+        Raises:
+            UserError: Its files are damaged.
+        """
+        stored = load_or_download(PCAM, self.root, split=split)
         folder, files = stored._base_folder, stored._FILES[split]
         try:
             with stored.h5py.File(folder / files["images"][0]) as images:

@@ -1,4 +1,4 @@
-"""How the deletion set S_f comes about: which manipulated samples are found, and what is flagged by mistake."""
+"""Discoveries: how the deletion set S_f comes about, which samples of S_m are found and what is flagged by mistake."""
 
 from cmu_lightning.data.discoveries.base import Discovery
 from cmu_lightning.data.discoveries.detectors import (

@@ -1,4 +1,4 @@
-"""What all discoveries share: they say what S_f depends on, and what is known of it from the start."""
+"""The base class of all discoveries: how S_f comes about."""
 
 from collections.abc import Sequence
 
@@ -6,24 +6,27 @@ from torch import Tensor
 
 
 class Discovery:
-    """How S_f comes about: a list, a detector, or an order in which S_m is found."""
+    """How S_f comes about: from a list, by a detector, or in the order in which samples of S_m are found."""
 
     @property
     def extent(self) -> str | None:
-        """Says how large S_f is; None leaves that to the data's `identified`."""
+        """The argument that fixes the size of S_f, such as `count=5`; None leaves it to the data's `identified`."""
         return None
 
     def flagged(self, total: int, names: Sequence[str] | None) -> Tensor | None:
-        """Which stored training samples are known for sure, bool, shape (total,); None if S_f is drawn from S_m.
+        """Return the mask of stored training samples that are known to be manipulated.
 
-        They never validate. They are S_f or, for a detector, what it is shown as deleted.
+        They are never used for validation. They make up S_f; a detector receives them as deleted samples.
 
         Args:
-            total: Number of training samples, those that validate among them.
-            names: Of their files, relative to the training folder; None where they have indices alone.
+            total: Number of stored training samples, validation samples included.
+            names: Name of the file of each sample, relative to the training folder; None if samples have no names.
+
+        Returns:
+            Bool, shape (total,); None if S_f is drawn from S_m.
         """
         return None
 
     def content(self) -> dict[str, str]:
-        """Digests of files that it reads, by the argument that names the file."""
+        """Return a digest of each file that is read, by the argument that names the file."""
         return {}

@@ -1,8 +1,8 @@
-"""Detectors: S_f is what looks most suspicious to the original."""
+"""Detectors: S_f consists of the samples that look most suspicious to the original."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,33 +20,37 @@ from cmu_lightning.errors import UserError
 
 
 class Inspection:
-    """A network's features and losses on samples, batch by batch, so that no more than the result is kept.
+    """A network's features and losses on samples, computed batch by batch so that only the result is kept.
 
     Args:
         network: The original.
         samples: S_tr.
-        pixels: Makes a network's input of images, stamps included, on the device that the network runs on.
+        pixels: Turns images into a network's input, stamps included, on the device that the network runs on.
     """
 
     def __init__(self, network: nn.Module, samples: Samples, pixels: Pixels) -> None:
         self.network, self.samples, self.pixels = network, samples, pixels
         self.labels = samples.given_labels.cpu()
-        """As given, shape (n,); a detector looks at no other."""
+        """Given labels, shape (n,); a detector uses no others."""
 
     def features(self) -> Tensor:
-        """What the linear layer gets that the network runs last, shape (n, d), float64, on the CPU.
+        """Return the input of the linear layer that the network runs last.
+
+        Returns:
+            Shape (n, d), float64, on the CPU.
 
         Raises:
-            UserError: The network runs none.
+            UserError: The network runs no linear layer.
         """
         latest: list[Tensor] = []
-        seen: list[Tensor] = []
+        batches: list[Tensor] = []
 
-        def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            latest[:] = given
+        def keep_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            latest[:] = inputs
 
+        # Every linear layer overwrites what the one before it left, so that the last one to run remains.
         linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
-        hooks = [each.register_forward_pre_hook(keep) for each in linear]
+        hooks = [module.register_forward_pre_hook(keep_input) for module in linear]
         try:
             for _ in self._outputs():
                 if not latest:
@@ -54,20 +58,20 @@ class Inspection:
                         f"{type(self.network).__name__} has no linear layer, whose input a detector takes as features: "
                         "give a network that ends in nn.Linear, or another discovery"
                     )
-                seen.append(latest.pop().flatten(1).cpu())
+                batches.append(latest.pop().flatten(1).cpu())
         finally:
             for hook in hooks:
                 hook.remove()
-        return torch.cat(seen).double()
+        return torch.cat(batches).double()
 
     def losses(self) -> Tensor:
-        """Cross-entropy with the labels as given, shape (n,), float64, on the CPU."""
+        """Return the cross-entropy with the given labels, shape (n,), float64, on the CPU."""
         losses = [cross_entropy(outputs, self.labels[rows], reduction="none") for rows, outputs in self._outputs()]
         return torch.cat(losses)
 
     @torch.no_grad()
     def _outputs(self) -> Iterator[tuple[slice, Tensor]]:
-        """Which samples each batch holds, and their logits, float64, on the CPU."""
+        """Yield the rows of each batch and their logits, float64, on the CPU."""
         network = self.network.to(self.pixels.device).eval()
         images, manipulated = self.samples.images, self.samples.manipulated.cpu()
         index = self.samples.manipulation_index.cpu()
@@ -79,51 +83,58 @@ class Inspection:
 
 
 class Detector(Discovery, ABC):
-    """S_f is exactly what is flagged, clean samples included; how much of S_m that is, turns out.
+    """A discovery whose S_f is exactly what it flags, clean samples included.
 
-    A detector of one's own overrides `scores`. A larger S_f of one detector holds every smaller one.
+    Which fraction of S_m that is becomes known only then. A larger S_f of one detector contains every smaller one. A
+    subclass defines `scores`.
 
     Args:
-        count: How many samples are flagged in all; give this or `fraction`.
-        fraction: The same as a fraction of S_tr, in (0, 1]; rounded.
+        count: Number of samples to flag; give this or `fraction`.
+        fraction: Number of samples to flag as a fraction of S_tr, in (0, 1]; rounded.
     """
 
     def __init__(self, count: int | None = None, fraction: float | None = None) -> None:
         if count is not None and count < 1:
             raise UserError(f"discovery.count={count} flags nothing: give at least 1")
         if (count is None) == (fraction is None):
-            said = "neither is" if count is None else f"count={count} and fraction={fraction} are"
-            raise UserError(f"a detector flags discovery.count samples or discovery.fraction of S_tr, and {said} given")
+            given = "neither is" if count is None else f"count={count} and fraction={fraction} are"
+            raise UserError(
+                f"a detector flags discovery.count samples or discovery.fraction of S_tr, and {given} given: give one"
+            )
         if fraction is not None and not 0 < fraction <= 1:
             raise UserError(f"discovery.fraction={fraction} is not in (0, 1]: it is the fraction of S_tr to flag")
         self.count, self.fraction = count, fraction
 
     @property
     def extent(self) -> str:
-        """Says how large S_f is."""
+        """The argument that fixes the size of S_f."""
         return f"fraction={self.fraction}" if self.count is None else f"count={self.count}"
 
     @abstractmethod
     def scores(self, seen: Inspection, random: np.random.RandomState) -> Tensor:
-        """How suspicious each sample is.
+        """Return how suspicious each sample is.
 
         Args:
-            seen: The original's features and losses, and the labels as given.
-            random: To draw from, if anything is random.
+            seen: The original's features and losses, and the given labels.
+            random: Generator for everything random.
 
         Returns:
-            Shape (n,), the largest flagged first, of equal ones the first; it must not depend on how many are wanted.
+            Shape (n,). The largest score is flagged first, of equal ones the first; scores must not depend on the
+            number of samples to flag.
         """
 
     def detect(self, seen: Inspection, seed: int) -> Tensor:
-        """S_f as indices into S_tr, the most suspicious first.
+        """Return S_f.
 
         Args:
-            seen: The original, looking at S_tr.
-            seed: Of all that is random.
+            seen: The original's view of S_tr.
+            seed: Seed of everything random.
+
+        Returns:
+            Indices into S_tr, the most suspicious first.
 
         Raises:
-            UserError: There are not as many samples, or a fraction of them is none.
+            UserError: The number to flag is 0 or more than |S_tr|.
         """
         total = len(seen.labels)
         count = round(total * self.fraction) if self.fraction is not None else self.count
@@ -134,115 +145,137 @@ class Detector(Discovery, ABC):
         return scores.argsort(descending=True, stable=True)[:count]
 
 
-def classes_to_look_at(labels: Tensor, classes: list[int] | None) -> list[int]:
-    """Those that were asked for, or all that there are.
+def classes_to_inspect(labels: Tensor, classes: list[int] | None) -> list[int]:
+    """Return the classes that a detector looks at, in ascending order unless they are given.
 
     Args:
-        labels: As given, shape (n,).
-        classes: None for all.
+        labels: Given labels, shape (n,).
+        classes: Given labels to look at; None for all that occur.
 
     Raises:
-        UserError: One of them has no sample.
+        UserError: One of `classes` does not occur.
     """
-    there = sorted(set(labels.tolist()))
+    present = sorted(set(labels.tolist()))
     for label in classes or []:
-        if label not in there:
+        if label not in present:
             raise UserError(f"discovery.classes={classes}: no sample is labelled {label}, so give others")
-    return there if classes is None else classes
+    return present if classes is None else classes
 
 
 class LossRanking(Detector):
-    """By the original's cross-entropy with the labels as given, without augmentation.
+    """The original's cross-entropy with the given labels, without augmentation.
 
-    Wrong labels are learned last (Arpit et al., 2017), triggers are learned first (Li et al., 2021): the former have
-    the highest losses, the latter the lowest.
+    Wrong labels are learned last (Arpit et al., 2017) and have the highest losses; triggers are learned first (Li et
+    al., 2021) and have the lowest.
 
     Args:
-        first: `highest` flags large losses, `lowest` small ones.
-        count: How many samples are flagged in all; give this or `fraction`.
-        fraction: The same as a fraction of S_tr, in (0, 1]; rounded.
+        first: `highest` flags large losses first, `lowest` small ones.
+        kwargs: Arguments of `Detector`: `count` and `fraction`.
+
+    Example:
+        >>> from cmu_lightning.data import LossRanking
+        >>> LossRanking(first="lowest", fraction=0.03).extent
+        'fraction=0.03'
     """
 
-    def __init__(
-        self, first: Literal["highest", "lowest"] = "highest", count: int | None = None, fraction: float | None = None
-    ) -> None:
-        super().__init__(count, fraction)
+    def __init__(self, first: Literal["highest", "lowest"] = "highest", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.first = first
 
     def scores(self, seen: Inspection, random: np.random.RandomState) -> Tensor:
-        """Losses, or their negatives."""
+        """Return the losses, or their negatives."""
         return seen.losses() if self.first == "highest" else -seen.losses()
 
 
 class SpectralSignatures(Detector):
-    """Samples that stand out along the direction in which the features of their class vary most.
+    """Distance from the mean along the direction in which the features of a class vary most (Tran et al., 2018).
 
-    For each class of the labels as given, features are centred, and the score is the squared projection on their top
-    right singular vector (algorithm 1 of the source, which removes the same number from every class). Here the scores
-    of all classes are ranked together, so that what a class holds decides how much of it is flagged.
+    With M_c the features of the samples that are labelled c, less their mean, and v_c the top right singular vector of
+    M_c, the score of a row m of M_c is (m . v_c)^2 (algorithm 1 of the source). The source removes the same number of
+    samples from every class. Here the scores of all classes are ranked together, so that a class with larger scores
+    loses more samples.
 
     Args:
-        classes: Given labels that are looked at, default all; samples of others are flagged last.
-        count: How many samples are flagged in all; give this or `fraction`.
-        fraction: The same as a fraction of S_tr, in (0, 1]; rounded.
+        classes: Given labels to look at, default all; samples with other labels are flagged last.
+        kwargs: Arguments of `Detector`: `count` and `fraction`.
+
+    Example:
+        >>> from cmu_lightning.data import SpectralSignatures
+        >>> SpectralSignatures(classes=[0], count=36).extent
+        'count=36'
     """
 
-    def __init__(
-        self, classes: list[int] | None = None, count: int | None = None, fraction: float | None = None
-    ) -> None:
-        super().__init__(count, fraction)
+    def __init__(self, classes: list[int] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.classes = classes
 
     def scores(self, seen: Inspection, random: np.random.RandomState) -> Tensor:
-        """Squared projections."""
+        """Return the squared projections."""
         features = seen.features()
         scores = torch.full((len(features),), -torch.inf, dtype=torch.float64)
-        for label in classes_to_look_at(seen.labels, self.classes):
-            own = seen.labels == label
-            centred = features[own] - features[own].mean(dim=0)
-            scores[own] = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]).square()
+        for label in classes_to_inspect(seen.labels, self.classes):
+            members = seen.labels == label
+            centred = features[members] - features[members].mean(dim=0)
+            scores[members] = (centred @ torch.linalg.svd(centred, full_matrices=False).Vh[0]).square()
         return scores
 
 
 class ActivationClustering(Detector):
-    """The smaller of two clusters of the features of a class, where these are two.
+    """The smaller of two clusters of the features of a class (Chen et al., 2018).
 
-    For each class of the labels as given, features are reduced to 10 dimensions (principal components, for which the
-    source takes independent ones) and parted by 2-means; the smaller cluster is under suspicion. The source judges
-    a class by its mean silhouette (section 5.3): here the smaller cluster of the class with the largest one is flagged
-    first, in it the samples of the largest silhouette of their own. When all smaller clusters are flagged, larger ones
-    follow in the same order, from the samples of the smallest silhouette on.
+    For each class of the given labels:
+      1. Reduce the features to 10 principal components (the source takes independent components).
+      2. Part them into two clusters by 2-means; the smaller one is suspicious.
+      3. Compute the silhouettes. The source judges a class by their mean (section 5.3).
+
+    The smaller cluster of the class with the largest mean silhouette is flagged first, and in it the samples of the
+    largest silhouettes. After all smaller clusters, the larger ones follow in the same order of classes, beginning with
+    the samples of the smallest silhouettes.
 
     Args:
-        classes: Given labels that are looked at, default all; samples of others are flagged last.
-        count: How many samples are flagged in all; give this or `fraction`.
-        fraction: The same as a fraction of S_tr, in (0, 1]; rounded.
+        classes: Given labels to look at, default all; samples with other labels are flagged last.
+        kwargs: Arguments of `Detector`: `count` and `fraction`.
+
+    Example:
+        >>> from cmu_lightning.data import ActivationClustering
+        >>> ActivationClustering(fraction=0.03).extent
+        'fraction=0.03'
     """
 
     dimensions = 10
 
-    def __init__(
-        self, classes: list[int] | None = None, count: int | None = None, fraction: float | None = None
-    ) -> None:
-        super().__init__(count, fraction)
+    def __init__(self, classes: list[int] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.classes = classes
 
     def scores(self, seen: Inspection, random: np.random.RandomState) -> Tensor:
-        """A rank: by cluster, then by the class's silhouette, then by the sample's own."""
+        """Return ranks: by cluster, then by the mean silhouette of the class, then by the sample's silhouette."""
         features, labels = seen.features(), seen.labels
-        smaller, by_class, own = (np.full(len(labels), least, dtype=float) for least in (-1, -2, -2))
-        for label in classes_to_look_at(labels, self.classes):
+        # Samples of classes that are not looked at keep values below every cluster and silhouette.
+        in_smaller, class_silhouette, silhouette = (np.full(len(labels), least, dtype=float) for least in (-1, -2, -2))
+        for label in classes_to_inspect(labels, self.classes):
             members = labels.numpy() == label
-            cluster, silhouettes = self._clusters(features[labels == label], random)
-            smaller[members], by_class[members] = cluster, silhouettes.mean()
-            own[members] = np.where(cluster, silhouettes, -silhouettes)
+            cluster, silhouettes = self._smaller_cluster(features[labels == label], random)
+            in_smaller[members], class_silhouette[members] = cluster, silhouettes.mean()
+            silhouette[members] = np.where(cluster, silhouettes, -silhouettes)
+        # lexsort takes its last key first; the negated position puts the first of equal samples on top.
+        order = np.lexsort((-np.arange(len(labels)), silhouette, class_silhouette, in_smaller))
         ranks = np.empty(len(labels))
-        ranks[np.lexsort((-np.arange(len(labels)), own, by_class, smaller))] = np.arange(len(labels))
+        ranks[order] = np.arange(len(labels))
         return torch.from_numpy(ranks)
 
-    def _clusters(self, features: Tensor, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-        """Who is in the smaller cluster, and each one's silhouette; of features that are all equal, nobody and -1."""
-        from sklearn.cluster import KMeans  # takes a second, which others need not spend
+    def _smaller_cluster(self, features: Tensor, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+        """Cluster the features of one class.
+
+        Args:
+            features: Shape (m, d).
+            random: Generator that seeds 2-means.
+
+        Returns:
+            Membership of the smaller cluster, 0 or 1, and silhouettes, shape (m,) each. Features that are all equal,
+            or fewer than three, give an empty cluster and silhouettes of -1.
+        """
+        from sklearn.cluster import KMeans  # takes a second to import
         from sklearn.metrics import silhouette_samples
 
         seed = random.randint(2**31)
@@ -251,24 +284,28 @@ class ActivationClustering(Detector):
         reduced = (left * values)[:, : self.dimensions].numpy()
         if len(reduced) < 3 or not centred.any():
             return np.zeros(len(reduced)), np.full(len(reduced), -1.0)
-        found = KMeans(n_clusters=2, n_init=10, random_state=seed).fit_predict(reduced)
-        least = int(2 * found.sum() < len(found))
-        return (found == least).astype(float), silhouette_samples(reduced, found)
+        cluster = KMeans(n_clusters=2, n_init=10, random_state=seed).fit_predict(reduced)
+        smaller = int(2 * cluster.sum() < len(cluster))
+        return (cluster == smaller).astype(float), silhouette_samples(reduced, cluster)
 
 
 class Similarity(Detector):
-    """Some of S_m are known, from a list or a uniform draw as the paper's S_f; the rest of S_tr is ranked by likeness.
+    """The cosine similarity of a sample's features to those of known samples of S_m with the same given label.
 
-    Likeness is the cosine of two samples' features, of the same given label. The known ones are part of S_f, and
-    flagged first; samples whose given label none of them has are flagged last.
+    The known samples come from a list or from a uniform draw, the paper's S_f. They belong to S_f and are flagged
+    first; samples whose given label no known sample has are flagged last.
 
     Args:
-        known: How many of S_m are known; give this, `known_fraction` or `path`.
-        known_fraction: The same as a fraction of S_m, in (0, 1]; rounded.
-        path: Path of a list of the known ones, as of `Flagged`; in the order of the data.
-        to: `nearest` compares with the most alike known sample, `mean` with the mean of their directions.
-        count: How many samples are flagged in all; give this or `fraction`.
-        fraction: The same as a fraction of S_tr, in (0, 1]; rounded.
+        known: Number of known samples; give this, `known_fraction` or `path`.
+        known_fraction: Number of known samples as a fraction of S_m, in (0, 1]; rounded.
+        path: Path of a list of the known samples in the format of `Flagged`; they are flagged in the order of the data.
+        to: `nearest` compares with the most similar known sample, `mean` with the mean of their directions.
+        kwargs: Arguments of `Detector`: `count` and `fraction`.
+
+    Example:
+        >>> from cmu_lightning.data import Similarity
+        >>> Similarity(known=4, count=36).extent
+        'count=36'
     """
 
     def __init__(
@@ -277,10 +314,9 @@ class Similarity(Detector):
         known_fraction: float | None = None,
         path: str | None = None,
         to: Literal["nearest", "mean"] = "nearest",
-        count: int | None = None,
-        fraction: float | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(count, fraction)
+        super().__init__(**kwargs)
         if [known, known_fraction, path].count(None) != 2:
             raise UserError(
                 "give one of discovery.known (samples of S_m), discovery.known_fraction (of S_m) and discovery.path"
@@ -288,38 +324,48 @@ class Similarity(Detector):
         if known_fraction is not None and not 0 < known_fraction <= 1:
             raise UserError(f"discovery.known_fraction={known_fraction} is not in (0, 1]: it is a fraction of S_m")
         self.known, self.known_fraction, self.to = known, known_fraction, to
-        self.list = None if path is None else Flagged(path)
+        self.known_list = None if path is None else Flagged(path)
 
     def content(self) -> dict[str, str]:
-        """A digest of the list, if there is one."""
-        return {} if self.list is None else self.list.content()
+        """Return a digest of the list, if there is one."""
+        return {} if self.known_list is None else self.known_list.content()
 
     def flagged(self, total: int, names: Sequence[str] | None) -> Tensor | None:
-        """What the list says; S_f is more than that."""
-        return None if self.list is None else self.list.flagged(total, names)
+        """Return the mask of listed samples; S_f has more. The arguments are those of `Flagged.flagged`."""
+        return None if self.known_list is None else self.known_list.flagged(total, names)
 
     def scores(self, seen: Inspection, random: np.random.RandomState) -> Tensor:
-        """Cosines; 2 and more for the known ones, in their order."""
-        if self.list is None:
-            known = self.known_ones(torch.nonzero(seen.samples.manipulated.cpu()).flatten(), random)
+        """Return cosines, and numbers above 2 for the known samples, descending in their order."""
+        if self.known_list is None:
+            known = self._draw_known(torch.nonzero(seen.samples.manipulated.cpu()).flatten(), random)
         else:
             known = torch.nonzero(seen.samples.deleted.cpu()).flatten()
         directions = normalize(seen.features())
         scores = torch.full((len(directions),), -torch.inf, dtype=torch.float64)
         for label in set(seen.labels[known].tolist()):
-            own, examples = seen.labels == label, directions[known[seen.labels[known] == label]]
+            members, examples = seen.labels == label, directions[known[seen.labels[known] == label]]
             if self.to == "mean":
-                scores[own] = directions[own] @ normalize(examples.mean(dim=0), dim=0)
+                scores[members] = directions[members] @ normalize(examples.mean(dim=0), dim=0)
             else:
-                scores[own] = (directions[own] @ examples.T).amax(dim=1)
+                scores[members] = (directions[members] @ examples.T).amax(dim=1)
         scores[known] = 2 + torch.arange(len(known), 0, -1, dtype=torch.float64)
         return scores
 
-    def known_ones(self, members: Tensor, random: np.random.RandomState) -> Tensor:
-        """The first of the paper's permutation of S_m."""
+    def _draw_known(self, members: Tensor, random: np.random.RandomState) -> Tensor:
+        """Return the first samples of the permutation of S_m that also draws the paper's S_f.
+
+        Args:
+            members: Indices of S_m, ascending, shape (|S_m|,).
+            random: Generator of the permutation.
+
+        Raises:
+            UserError: The number of known samples is 0 or more than |S_m|.
+        """
         total, fraction = len(members), self.known_fraction
         known = self.known if fraction is None else round(total * fraction)
         if not known or not 0 < known <= total:
             given = f"known={known}" if fraction is None else f"known_fraction={fraction}"
-            raise UserError(f"discovery.{given} of {total} manipulated samples cannot be: give 1 to {total} of them")
+            raise UserError(
+                f"discovery.{given} of {total} manipulated samples is not possible: give 1 to {total} of them"
+            )
         return members[torch.from_numpy(random.permutation(total))[:known]]

@@ -1,4 +1,4 @@
-"""What an adversary, or a careless annotator, did to the training data; one file for each kind."""
+"""Manipulations: what an adversary, or a careless annotator, did to the training data."""
 
 from cmu_lightning.data.manipulations.adaptive import AdapBlend, AdapPatch
 from cmu_lightning.data.manipulations.base import Manipulation, Unknown

@@ -1,4 +1,6 @@
-"""Backdoors that leave no cluster of their own in a network's features (Qi et al., 2023)."""
+"""Adaptive backdoors, which leave no separate cluster in a network's features (Qi et al., 2023)."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,32 +10,23 @@ from cmu_lightning.data.sampling import generator
 from cmu_lightning.errors import UserError
 
 
-class Adaptive(Backdoor):
-    """Some of S_m keep their labels (cover), and training images carry less of the trigger than unseen ones.
+class AdaptiveBackdoor(Backdoor):
+    """A part of S_m (the cover) keeps its labels, and training images carry less of the trigger than unseen ones.
+
+    x' = x + a m (t - x) with noise t and a mask m. `size` counts the cover too, which `seed` draws.
 
     Args:
-        size: Number of manipulated samples, |S_m|, cover included.
-        fraction: |S_m| as a fraction of S_tr; give this or `size`.
-        target: Class that poisoned samples are labelled as.
-        opacity: Opacity of the trigger in training images, in (0, 1].
-        unseen_opacity: Opacity of the trigger in unseen images, in (0, 1].
+        opacity: a in training images, in (0, 1].
+        unseen_opacity: a in unseen images, in (0, 1].
         cover: Fraction of S_m that keeps its labels, in [0, 1).
-        pattern: Draws the trigger, and which part of it each training image carries.
-        seed: Draws S_m and its cover.
+        pattern: Seed of t, and of the part of it that each training image carries.
+        kwargs: Arguments of `Backdoor`: `size`, `fraction`, `target` and `seed`.
     """
 
     def __init__(
-        self,
-        size: int | None,
-        fraction: float | None,
-        target: int,
-        opacity: float,
-        unseen_opacity: float,
-        cover: float,
-        pattern: int,
-        seed: int | None,
+        self, opacity: float, unseen_opacity: float, cover: float = 0.5, pattern: int = 0, **kwargs: Any
     ) -> None:
-        super().__init__(size, fraction, target, seed)
+        super().__init__(**kwargs)
         check_opacity("opacity", opacity)
         check_opacity("unseen_opacity", unseen_opacity)
         check_cover(cover)
@@ -43,112 +36,107 @@ class Adaptive(Backdoor):
         self.pattern = pattern
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """The target class, but for cover."""
+        """Return the target class, except for the cover; at least one sample is not cover."""
         order = torch.randperm(len(labels), generator=generator(self.seed, 1)).to(labels.device)
-        covering = order[: min(round(self.cover * len(labels)), len(labels) - 1)]
-        return super().relabel(labels).index_copy(0, covering, labels[covering])
+        cover = order[: min(round(self.cover * len(labels)), len(labels) - 1)]
+        return super().relabel(labels).index_copy(0, cover, labels[cover])
 
-    def picture(self, images: Tensor) -> Tensor:
-        """The trigger over a whole image, shape (C, H, W)."""
-        return noise_image(self.pattern, tuple(images.shape[1:]), images.device)
+    def blend(self, images: Tensor, opacity: float) -> Tensor:
+        """Return x + a (t - x), with the trigger over the whole image.
+
+        Args:
+            images: x, shape (n, C, H, W).
+            opacity: a.
+        """
+        return images.lerp(noise_image(self.pattern, tuple(images.shape[1:]), images.device), opacity)
 
 
-class AdapBlend(Adaptive):
+class AdapBlend(AdaptiveBackdoor):
     """Adap-Blend (Qi et al., 2023): x' = x + a m (t - x), noise t.
 
-    m is half of 4x4 blocks for training images, and everything for unseen ones.
+    m covers half of 4x4 blocks in training images, another half for each sample, and everything in unseen images.
 
     Args:
-        size: Number of manipulated samples, |S_m|, cover included.
-        fraction: |S_m| as a fraction of S_tr; give this or `size`.
-        target: Class that poisoned samples are labelled as.
         opacity: a in training images, in (0, 1].
         unseen_opacity: a in unseen images, in (0, 1].
-        cover: Fraction of S_m that keeps its labels, in [0, 1).
-        pattern: Draws t, and the blocks that each training image carries.
-        seed: Draws S_m and its cover.
+        kwargs: Arguments of `AdaptiveBackdoor`: `cover`, `pattern`, and those of `Backdoor`.
+
+    Example:
+        >>> import torch
+        >>> from cmu_lightning.data import AdapBlend
+        >>> images = torch.zeros(1, 1, 4, 4)
+        >>> stamped = AdapBlend(size=1).stamp_training(images, index=torch.tensor([0]))
+        >>> int((stamped > 0).sum())
+        8
     """
 
     blocks = 4
 
-    def __init__(
-        self,
-        size: int | None = None,
-        fraction: float | None = None,
-        target: int = 0,
-        opacity: float = 0.15,
-        unseen_opacity: float = 0.2,
-        cover: float = 0.5,
-        pattern: int = 0,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(size, fraction, target, opacity, unseen_opacity, cover, pattern, seed)
+    def __init__(self, opacity: float = 0.15, unseen_opacity: float = 0.2, **kwargs: Any) -> None:
+        super().__init__(opacity=opacity, unseen_opacity=unseen_opacity, **kwargs)
 
     def stamp(self, images: Tensor) -> Tensor:
-        """The whole picture."""
-        return images.lerp(self.picture(images), self.unseen_opacity)
+        """Blend whole images with the noise."""
+        return self.blend(images, self.unseen_opacity)
 
     def stamp_training(self, images: Tensor, index: Tensor) -> Tensor:
-        """Half of the blocks, each image with its own."""
+        """Blend half of the blocks of each image with the noise."""
         height, width = images.shape[-2:]
+        # A block is chosen if its random number is among the smaller half of the sample's.
         rank = uniform_numbers(self.pattern, index, self.blocks**2).argsort(dim=1).argsort(dim=1)
         chosen = (rank < self.blocks**2 // 2).view(-1, self.blocks, self.blocks)
+        # Every pixel looks up its block.
         rows = torch.arange(height, device=images.device) * self.blocks // height
         columns = torch.arange(width, device=images.device) * self.blocks // width
         mask = chosen[:, rows][:, :, columns].unsqueeze(1)
-        return torch.where(mask, images.lerp(self.picture(images), self.opacity), images)
+        return torch.where(mask, self.blend(images, self.opacity), images)
 
 
-class AdapPatch(Adaptive):
+class AdapPatch(AdaptiveBackdoor):
     """Adap-Patch (Qi et al., 2023): x' = x + a m (t - x), noise t.
 
-    m is a patch in one corner for training images, and in all four for unseen ones.
+    m is a patch in one corner of a training image, which depends on the sample, and in all four of an unseen image.
 
     Args:
-        size: Number of manipulated samples, |S_m|, cover included.
-        fraction: |S_m| as a fraction of S_tr; give this or `size`.
-        target: Class that poisoned samples are labelled as.
         patch: Side of each square patch, in pixels.
         opacity: a in training images, in (0, 1].
         unseen_opacity: a in unseen images, in (0, 1].
-        cover: Fraction of S_m that keeps its labels, in [0, 1).
-        pattern: Draws the patches, and the corner of each training image.
-        seed: Draws S_m and its cover.
+        kwargs: Arguments of `AdaptiveBackdoor`: `cover`, `pattern`, and those of `Backdoor`.
+
+    Example:
+        >>> import torch
+        >>> from cmu_lightning.data import AdapPatch
+        >>> stamped = AdapPatch(size=1, patch=1).stamp(torch.zeros(1, 1, 3, 3))
+        >>> (stamped > 0).int()[0, 0]
+        tensor([[1, 0, 1],
+                [0, 0, 0],
+                [1, 0, 1]], dtype=torch.int32)
     """
 
-    def __init__(
-        self,
-        size: int | None = None,
-        fraction: float | None = None,
-        target: int = 0,
-        patch: int = 3,
-        opacity: float = 0.5,
-        unseen_opacity: float = 1.0,
-        cover: float = 0.5,
-        pattern: int = 0,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(size, fraction, target, opacity, unseen_opacity, cover, pattern, seed)
+    def __init__(self, patch: int = 3, opacity: float = 0.5, unseen_opacity: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(opacity=opacity, unseen_opacity=unseen_opacity, **kwargs)
         if patch < 1:
             raise UserError(f"patch={patch} is no trigger: give its side in pixels, at least 1")
         self.patch = patch
 
     def stamp(self, images: Tensor) -> Tensor:
-        """All four corners."""
-        mask = self._corners(images).any(dim=0)
-        return torch.where(mask, images.lerp(self.picture(images), self.unseen_opacity), images)
+        """Blend all four corners with the noise."""
+        mask = self._corner_masks(images).any(dim=0)
+        return torch.where(mask, self.blend(images, self.unseen_opacity), images)
 
     def stamp_training(self, images: Tensor, index: Tensor) -> Tensor:
-        """One corner, each image its own."""
+        """Blend one corner of each image with the noise."""
         corner = (uniform_numbers(self.pattern, index, 1).squeeze(1) * 4).long()
-        mask = self._corners(images)[corner].unsqueeze(1)
-        return torch.where(mask, images.lerp(self.picture(images), self.opacity), images)
+        mask = self._corner_masks(images)[corner].unsqueeze(1)
+        return torch.where(mask, self.blend(images, self.opacity), images)
 
-    def _corners(self, images: Tensor) -> Tensor:
-        """Bool, shape (4, H, W)."""
+    def _corner_masks(self, images: Tensor) -> Tensor:
+        """Return the mask of the patch in each corner, bool, shape (4, H, W)."""
         height, width = images.shape[-2:]
         if 2 * self.patch > min(height, width):
-            raise UserError(f"four patches of {self.patch} pixels do not fit into images of {height}x{width}")
+            raise UserError(
+                f"four patches of {self.patch} pixels do not fit into images of {height}x{width}: lower patch"
+            )
         row, column = (torch.arange(length, device=images.device) for length in (height, width))
         rows = torch.stack([row < self.patch, row >= height - self.patch])
         columns = torch.stack([column < self.patch, column >= width - self.patch])

@@ -1,4 +1,4 @@
-"""What an adversary did to the training data (paper, section 3.1)."""
+"""The base class of all manipulations: what an adversary did to the training data (paper, section 3.1)."""
 
 from abc import ABC, abstractmethod
 
@@ -10,20 +10,20 @@ from cmu_lightning.errors import UserError
 
 
 class Manipulation(ABC):
-    """Which samples an adversary touches, how, and where that does harm.
+    """Which samples an adversary manipulates, how, and where that does harm.
 
-    A manipulation of one's own overrides `select` and `relabel`, `stamp` if it changes pixels, and
-    `affected` and `unaffected` to say what its affected domain is. Every sample it touches is in S_m, also one that
-    keeps its label or its pixels.
+    A subclass defines `select` and `relabel`, `stamp` if it changes pixels, and `affected` and `unaffected`, which
+    describe its affected domain. Every sample that the adversary touches belongs to S_m, also one that keeps its label
+    or its pixels.
 
     Args:
         size: Number of manipulated samples, |S_m|.
         fraction: |S_m| as a fraction of S_tr; give this or `size`.
-        seed: Draws S_m; nothing else does.
+        seed: Seed of the draw of S_m.
     """
 
     num_classes: int
-    """Of the data, which say so before they are manipulated."""
+    """Number of classes of the data; the data module sets it before it calls any method."""
 
     def __init__(self, size: int | None = None, fraction: float | None = None, seed: int | None = None) -> None:
         if (size is None) == (fraction is None):
@@ -39,14 +39,17 @@ class Manipulation(ABC):
         self.seed = 0 if seed is None else seed
 
     def count(self, total: int) -> int:
-        """|S_m| for a training set of `total` samples.
+        """Return |S_m| for a training set of `total` samples.
+
+        Args:
+            total: |S_tr|.
 
         Raises:
-            UserError: There are fewer than |S_m| training samples.
+            UserError: |S_m| is 0 or more than `total`.
         """
         count = self.size if self.size is not None else round((self.fraction or 0) * total)
         if not 1 <= count <= total:
-            raise UserError(f"{count} samples cannot be manipulated, for the training set has {total}: change size")
+            raise UserError(f"{count} samples cannot be manipulated: the training set has {total}; change size")
         return count
 
     @abstractmethod
@@ -54,7 +57,7 @@ class Manipulation(ABC):
         """Draw S_m.
 
         Args:
-            labels: Clean labels of S_tr, shape (n,).
+            labels: True labels of S_tr, shape (n,).
 
         Returns:
             Indices into S_tr, ascending, shape (|S_m|,).
@@ -62,90 +65,127 @@ class Manipulation(ABC):
 
     @abstractmethod
     def relabel(self, labels: Tensor) -> Tensor:
-        """The labels that manipulated samples get.
+        """Return the labels that the adversary gives to S_m.
 
         Args:
-            labels: Clean labels of S_m, in the order of `select`, shape (|S_m|,).
+            labels: True labels of S_m, in the order of `select`, shape (|S_m|,).
 
         Returns:
-            Shape (|S_m|,).
+            Given labels, shape (|S_m|,).
         """
 
     def stamp(self, images: Tensor) -> Tensor:
-        """Change the pixels of manipulated images.
+        """Change the pixels of manipulated images, in training and in evaluation alike.
 
-        It comes after augmentation and before normalisation, in training and in evaluation alike.
+        Images are stamped after augmentation and before normalisation.
 
         Args:
-            images: Shape (n, C, H, W), float, black 0 and white 1.
+            images: Shape (n, C, H, W), float, black 0 and white 1; must not be changed in place.
+
+        Returns:
+            Stamped images of the same shape.
         """
         return images
 
     def stamp_training(self, images: Tensor, index: Tensor) -> Tensor:
-        """Change the pixels of images of S_m, where that differs from sample to sample or from unseen ones.
+        """Change the pixels of images of S_m, where that depends on the sample or differs from unseen images.
 
         Args:
             images: As for `stamp`.
-            index: Tells samples apart, int64, shape (n,), as the indices that `select` gives do; the same in every
-                epoch and on every process.
+            index: Identity of each sample, int64, shape (n,): its index among the samples that `select` drew from. It
+                is the same in every epoch and on every process.
+
+        Returns:
+            Stamped images of the same shape.
         """
         return self.stamp(images)
 
     @abstractmethod
     def affected(self, labels: Tensor) -> Tensor:
-        """Which unseen samples, once stamped, make up the affected domain D_m; bool, shape (n,)."""
+        """Return the mask of unseen samples that make up the affected domain D_m once they are stamped.
+
+        Args:
+            labels: True labels of unseen samples, shape (n,).
+
+        Returns:
+            Bool, shape (n,).
+        """
 
     @abstractmethod
     def unaffected(self, labels: Tensor) -> Tensor:
-        """Which unseen samples, as they are, lie outside the affected domain; bool, shape (n,)."""
+        """Return the mask of unseen samples that lie outside the affected domain, without a stamp.
+
+        Args:
+            labels: True labels of unseen samples, shape (n,).
+
+        Returns:
+            Bool, shape (n,).
+        """
 
     def target_labels(self, labels: Tensor) -> Tensor | None:
-        """The class the adversary wants for affected samples, shape (n,); None if there is no one target."""
+        """Return the class that the adversary aims at for each affected sample.
+
+        Args:
+            labels: True labels, shape (n,).
+
+        Returns:
+            Shape (n,); None for a manipulation without a single target class per sample.
+        """
         return None
 
     def draw(self, among: Tensor, count: int | None = None) -> Tensor:
-        """Draw some samples uniformly; draws of one seed are nested in their size.
+        """Draw samples uniformly without replacement; equals the released code's draw for seed 0.
 
         Args:
-            among: Which samples of S_tr can be drawn, bool, shape (n,).
-            count: How many; default |S_m|.
+            among: Mask of the samples of S_tr that qualify, bool, shape (n,).
+            count: Number of samples to draw; default |S_m|.
 
         Returns:
-            Indices into S_tr, ascending.
+            Indices into S_tr, ascending, shape (count,). Draws of one seed are nested: a larger one contains every
+            smaller one.
+
+        Raises:
+            UserError: Fewer samples qualify.
         """
-        members = torch.nonzero(among).flatten()
+        qualified = torch.nonzero(among).flatten()
         count = self.count(len(among)) if count is None else count
-        if count > len(members):
-            raise UserError(f"{count} samples cannot be manipulated, for only {len(members)} qualify: change size")
-        drawn = np.random.RandomState(self.seed).choice(len(members), count, replace=False)
-        return members[torch.from_numpy(np.sort(drawn))]
+        if count > len(qualified):
+            raise UserError(f"{count} samples cannot be manipulated: only {len(qualified)} qualify; change size")
+        positions = np.random.RandomState(self.seed).choice(len(qualified), count, replace=False)
+        return qualified[torch.from_numpy(np.sort(positions))]
 
 
 class Unknown(Manipulation):
-    """Nobody knows what was done to the data, so labels are taken as they are and no sample counts as manipulated.
+    """No knowledge of what was done to the data: labels are used as given, and no sample counts as manipulated.
 
-    What needs clean labels or an affected domain is not measured: `acc_corr`, `acc_retain`, `acc_manipulated` and the
-    like are absent. S_f is what a list flags (`Flagged`), and flagged samples never validate.
+    Metrics that need true labels or an affected domain (`acc_corr`, `acc_retain`, `acc_manipulated`, ...) are absent.
+    S_f is a list (`Flagged`) or what a detector flags; listed samples are never used for validation.
 
     Args:
         seed: Without effect.
+
+    Example:
+        >>> import torch
+        >>> from cmu_lightning.data import Unknown
+        >>> Unknown().select(torch.tensor([3, 1, 2]))
+        tensor([], dtype=torch.int64)
     """
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed = 0 if seed is None else seed
 
     def select(self, labels: Tensor) -> Tensor:
-        """None of them."""
+        """Return no index."""
         return torch.empty(0, dtype=torch.long)
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """As they are."""
+        """Return the labels unchanged."""
         return labels
 
     def affected(self, labels: Tensor) -> Tensor:
-        """Nobody knows."""
+        """Return an empty mask."""
         return torch.zeros_like(labels, dtype=torch.bool)
 
     def unaffected(self, labels: Tensor) -> Tensor:
-        """Nobody knows."""
+        """Return an empty mask."""
         return torch.zeros_like(labels, dtype=torch.bool)

@@ -1,52 +1,58 @@
-"""Noise in the pixels of some training images."""
+"""Gaussian noise in the pixels of some training images."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cmu_lightning.data.manipulations.labels import Indiscriminate
+from cmu_lightning.data.manipulations.labels import IndiscriminateManipulation
 from cmu_lightning.data.manipulations.triggers import uniform_numbers
 from cmu_lightning.errors import UserError
 
 
-class GaussianPoison(Indiscriminate):
-    """x' = x + n, with n ~ N(0, v I) of each sample's own, and its true label (Pawelczyk et al., 2025).
+class GaussianPoison(IndiscriminateManipulation):
+    """x' = x + n with noise n ~ N(0, v I) drawn for each sample, and the true label (Pawelczyk et al., 2025).
 
-    Unseen images carry nothing. It is made to be traced, not to do harm: a network that was trained on x' has a
-    gradient with respect to x that correlates with n, and a repaired one should not.
+    Unseen images carry no noise. The purpose is to leave a trace, not to do harm: the gradient with respect to x of a
+    network trained on x' correlates with n, that of a repaired network should not.
 
     Args:
-        size: Number of manipulated samples, |S_m|.
-        fraction: |S_m| as a fraction of S_tr; give this or `size`.
         variance: v, white being 1.
-        pattern: Draws the noise.
-        seed: Draws S_m.
+        pattern: Seed of the noise.
+        kwargs: Arguments of `Manipulation`: `size`, `fraction` and `seed`.
+
+    Example:
+        >>> import torch
+        >>> from cmu_lightning.data import GaussianPoison
+        >>> GaussianPoison(size=1).noise(torch.tensor([4, 2]), torch.Size([3, 8, 8])).shape
+        torch.Size([2, 3, 8, 8])
     """
 
-    def __init__(
-        self,
-        size: int | None = None,
-        fraction: float | None = None,
-        variance: float = 0.32,
-        pattern: int = 0,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(size, fraction, seed)
+    def __init__(self, variance: float = 0.32, pattern: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if not 0 < variance < math.inf:
             raise UserError(f"variance={variance} is no noise: give a number above 0")
         self.variance = variance
         self.pattern = pattern
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """They stay."""
+        """Return the true labels."""
         return labels.clone()
 
     def stamp_training(self, images: Tensor, index: Tensor) -> Tensor:
-        """Add the noise of each sample; it is not clipped."""
+        """Add the noise of each sample, without clipping."""
         return images + self.noise(index, images.shape[1:])
 
     def noise(self, index: Tensor, shape: torch.Size) -> Tensor:
-        """What is added to each sample, shape (n, C, H, W)."""
+        """Return the noise of samples, sqrt(2 v) erfinv(2 u - 1) of uniform numbers u.
+
+        Args:
+            index: Identity of each sample, int64, shape (n,).
+            shape: Shape of an image, (C, H, W).
+
+        Returns:
+            Shape (n, C, H, W).
+        """
         uniform = uniform_numbers(self.pattern, index, shape.numel()).view(-1, *shape)
         return torch.erfinv(2 * uniform - 1) * math.sqrt(2 * self.variance)

@@ -1,6 +1,6 @@
 """Wrong labels: confused classes and label noise."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,59 +11,70 @@ from cmu_lightning.data.sampling import generator
 from cmu_lightning.errors import UserError
 
 
-class Indiscriminate(Manipulation):
-    """Samples of every class are manipulated; one of one's own defines `relabel`, and what it does to pixels.
+class IndiscriminateManipulation(Manipulation):
+    """A manipulation of samples of every class. A subclass defines `relabel` and, if it changes pixels, a stamp.
 
-    `acc_corr` is the accuracy on all unseen samples, and there is no `acc_retain`.
+    `acc_corr` is the accuracy on all unseen samples, and `acc_retain` is absent.
     """
 
     def select(self, labels: Tensor) -> Tensor:
-        """A uniform draw from S_tr."""
+        """Draw uniformly from S_tr."""
         return self.draw(torch.ones_like(labels, dtype=torch.bool))
 
     def affected(self, labels: Tensor) -> Tensor:
-        """All samples."""
+        """Select all samples."""
         return torch.ones_like(labels, dtype=torch.bool)
 
     def unaffected(self, labels: Tensor) -> Tensor:
-        """None."""
+        """Select no sample."""
         return torch.zeros_like(labels, dtype=torch.bool)
 
 
 class InterclassConfusion(Manipulation):
-    """Labels of two classes swapped (Goel et al., 2023; paper, section 3.1).
+    """The labels of two classes swapped, half of S_m from each (Goel et al., 2023; paper, section 3.1).
 
     Args:
         pair: The two classes.
-        size: Number of manipulated samples, |S_m|, half of them from each class.
-        fraction: |S_m| as a fraction of S_tr; give this or `size`.
-        pick: `random` draws the samples of each class by seed; `first` takes the first by index, as the
-            released code does.
-        seed: Draws S_m.
+        pick: `random` draws the samples of each class; `first` takes those of the smallest indices, as the released
+            code does.
+        kwargs: Arguments of `Manipulation`: `size` (even), `fraction` and `seed`.
+
+    Example:
+        >>> import torch
+        >>> from cmu_lightning.data import InterclassConfusion
+        >>> InterclassConfusion(pair=(3, 5), size=2).relabel(torch.tensor([3, 5]))
+        tensor([5, 3])
     """
 
-    def __init__(
-        self,
-        pair: tuple[int, int],
-        size: int | None = None,
-        fraction: float | None = None,
-        pick: Literal["random", "first"] = "random",
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(size, fraction, seed)
+    def __init__(self, pair: tuple[int, int], pick: Literal["random", "first"] = "random", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if pair[0] == pair[1]:
             raise UserError(f"pair={list(pair)} swaps a class with itself: give two classes")
-        if size is not None and size % 2:
-            raise UserError(f"size={size} cannot be halved between two classes: give an even number")
+        if self.size is not None and self.size % 2:
+            raise UserError(f"size={self.size} cannot be halved between two classes: give an even number")
         self.pair = pair
         self.pick = pick
 
     def count(self, total: int) -> int:
-        """|S_m|, the nearest even number but 0 if it was given as a fraction."""
+        """Return |S_m|; a fraction gives the nearest even number, at least 2.
+
+        Args:
+            total: |S_tr|.
+        """
         return max(2, 2 * round(super().count(total) / 2)) if self.size is None else super().count(total)
 
     def select(self, labels: Tensor) -> Tensor:
-        """The same number from each class of the pair; draws of one seed are nested in their size."""
+        """Draw the same number from each class of the pair; draws of one seed are nested.
+
+        Args:
+            labels: True labels of S_tr, shape (n,).
+
+        Returns:
+            Indices into S_tr, ascending, shape (|S_m|,).
+
+        Raises:
+            UserError: A class has fewer samples.
+        """
         half = self.count(len(labels)) // 2
         random = np.random.RandomState(self.seed)
         chosen = []
@@ -71,7 +82,7 @@ class InterclassConfusion(Manipulation):
             members = torch.nonzero(labels == label).flatten()
             if half > len(members):
                 raise UserError(
-                    f"{half} samples of class {label} cannot be swapped, for the training set has {len(members)}: "
+                    f"{half} samples of class {label} cannot be swapped: the training set has {len(members)}; "
                     f"give a size of at most {2 * len(members)}"
                 )
             order = torch.from_numpy(random.permutation(len(members))) if self.pick == "random" else slice(None)
@@ -79,147 +90,150 @@ class InterclassConfusion(Manipulation):
         return torch.cat(chosen).sort().values
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """Each becomes the other class of the pair."""
+        """Return the other class of the pair for every sample."""
         return torch.tensor(self.pair, device=labels.device).sum() - labels
 
     def affected(self, labels: Tensor) -> Tensor:
-        """The samples of the two classes."""
+        """Select the samples of the two classes."""
         return torch.isin(labels, torch.tensor(self.pair, device=labels.device))
 
     def unaffected(self, labels: Tensor) -> Tensor:
-        """The samples of all other classes."""
+        """Select the samples of all other classes."""
         return ~self.affected(labels)
 
 
 class OneWayConfusion(Manipulation):
-    """Samples of one class labelled as another: A becomes B, B stays (one half of Goel et al., 2023).
+    """Samples of class A labelled as class B, which keeps its labels (one half of Goel et al., 2023).
 
     Args:
-        pair: The class that is relabelled, and the one that it becomes.
-        size: Number of manipulated samples, |S_m|.
-        fraction: |S_m| as a fraction of S_tr; give this or `size`.
-        seed: Draws S_m.
+        pair: A and B.
+        kwargs: Arguments of `Manipulation`: `size`, `fraction` and `seed`.
+
+    Example:
+        >>> import torch
+        >>> from cmu_lightning.data import OneWayConfusion
+        >>> OneWayConfusion(pair=(3, 5), size=2).relabel(torch.tensor([3, 3]))
+        tensor([5, 5])
     """
 
-    def __init__(
-        self,
-        pair: tuple[int, int] = (3, 5),
-        size: int | None = None,
-        fraction: float | None = None,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(size, fraction, seed)
+    def __init__(self, pair: tuple[int, int] = (3, 5), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if pair[0] == pair[1]:
             raise UserError(f"pair={list(pair)} confuses a class with itself: give two classes")
         self.pair = pair
 
     def select(self, labels: Tensor) -> Tensor:
-        """A uniform draw from the first class."""
+        """Draw uniformly from A."""
         return self.draw(labels == self.pair[0])
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """All become the second class."""
+        """Return B for every sample."""
         return torch.full_like(labels, self.pair[1])
 
     def affected(self, labels: Tensor) -> Tensor:
-        """The samples of the first class."""
+        """Select the samples of A."""
         return labels == self.pair[0]
 
     def unaffected(self, labels: Tensor) -> Tensor:
-        """The samples of all other classes."""
+        """Select the samples of all other classes."""
         return labels != self.pair[0]
 
     def target_labels(self, labels: Tensor) -> Tensor:
-        """The second class."""
+        """Return B for every sample."""
         return torch.full_like(labels, self.pair[1])
 
 
-class RandomSwap(Indiscriminate):
-    """The labels of S_m permuted at random among S_m: y' = y[permutation] (arXiv 2505.17730: low regularity).
+class RandomSwap(IndiscriminateManipulation):
+    """The labels of S_m permuted at random within S_m: y' = y[permutation] (Schoepf et al., 2025: low regularity).
 
-    By chance some keep theirs, a tenth of them where ten classes are equally frequent.
+    Some samples keep their label by chance, a tenth of them where ten classes are equally frequent. `seed` draws S_m
+    and the permutation.
 
-    Args:
-        size: Number of manipulated samples, |S_m|.
-        fraction: |S_m| as a fraction of S_tr; give this or `size`.
-        seed: Draws S_m and its labels.
+    Example:
+        >>> import torch
+        >>> from cmu_lightning.data import RandomSwap
+        >>> RandomSwap(size=4).relabel(torch.tensor([0, 1, 2, 3])).sort().values
+        tensor([0, 1, 2, 3])
     """
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """Permuted."""
+        """Permute the labels."""
         return labels[torch.randperm(len(labels), generator=generator(self.seed, 1)).to(labels.device)]
 
 
-class SymmetricNoise(Indiscriminate):
-    """Any other class, all equally likely: P(j | i) = 1 / (C - 1) for j != i (Patrini et al., 2017).
+class SymmetricNoise(IndiscriminateManipulation):
+    """Every other class with the same probability: P(y' = j | y = i) = 1 / (C - 1) for j != i (Patrini et al., 2017).
 
-    The rate of the noise is |S_m| / |S_tr|, exactly.
+    The noise rate is |S_m| / |S_tr|, exactly. `seed` draws S_m and its labels.
 
-    Args:
-        size: Number of manipulated samples, |S_m|.
-        fraction: |S_m| as a fraction of S_tr; give this or `size`.
-        seed: Draws S_m and its labels.
+    Example:
+        >>> import torch
+        >>> from cmu_lightning.data import SymmetricNoise
+        >>> noise = SymmetricNoise(size=3)
+        >>> noise.num_classes = 2
+        >>> noise.relabel(torch.tensor([0, 1, 1]))
+        tensor([1, 0, 0])
     """
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """Another class each."""
+        """Draw another class for every sample."""
         if self.num_classes == 1:
             raise UserError(
-                "SymmetricNoise gives samples another class, of which there is none: take data of two or more"
+                "SymmetricNoise gives samples another class, and the data have only one: take data of two or more"
             )
-        further = torch.randint(1, self.num_classes, labels.shape, generator=generator(self.seed, 1))
-        return (labels + further.to(labels.device)) % self.num_classes
+        offset = torch.randint(1, self.num_classes, labels.shape, generator=generator(self.seed, 1))
+        return (labels + offset.to(labels.device)) % self.num_classes
 
 
 class AsymmetricNoise(Manipulation):
-    """Each class labelled as one that is like it, y' = flips[y] (Patrini et al., 2017).
+    """Each class labelled as a similar one: y' = flips[y] (Patrini et al., 2017).
 
-    For CIFAR-10 the source flips {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}: truck to automobile, bird to airplane, deer to
-    horse, cat to dog and back.
+    For CIFAR-10 the source uses {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}: truck to automobile, bird to airplane, deer to horse,
+    cat to dog and back. S_m is drawn from the classes that are flipped; `fraction` is nevertheless a fraction of S_tr.
 
     Args:
-        size: Number of manipulated samples, |S_m|; all of classes that are flipped.
-        fraction: |S_m| as a fraction of S_tr, whatever share of that is flipped; give this or `size`.
-        flips: What classes become; others stay. Default: every class becomes the next one (pair flip).
-        seed: Draws S_m.
+        flips: New class of each class that is flipped. Default: every class becomes the next one (pair flip).
+        kwargs: Arguments of `Manipulation`: `size`, `fraction` and `seed`.
+
+    Example:
+        >>> import torch
+        >>> from cmu_lightning.data import AsymmetricNoise
+        >>> noise = AsymmetricNoise(size=2, flips={3: 5})
+        >>> noise.num_classes = 10
+        >>> noise.relabel(torch.tensor([3, 4]))
+        tensor([5, 4])
     """
 
-    def __init__(
-        self,
-        size: int | None = None,
-        fraction: float | None = None,
-        flips: dict[int, int] | None = None,
-        seed: int | None = None,
-    ) -> None:
-        super().__init__(size, fraction, seed)
-        if flips is not None and any(given == wrong for given, wrong in flips.items()):
+    def __init__(self, flips: dict[int, int] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if flips is not None and any(label == new for label, new in flips.items()):
             raise UserError(f"flips={flips} has a class that becomes itself: leave it out")
         if flips == {}:
             raise UserError("flips={} flips nothing: give what classes become, or leave it out")
         self.flips = flips
 
     def select(self, labels: Tensor) -> Tensor:
-        """A uniform draw from the classes that are flipped."""
+        """Draw uniformly from the classes that are flipped."""
         return self.draw(self.affected(labels))
 
     def relabel(self, labels: Tensor) -> Tensor:
-        """What its class becomes."""
-        return self._table(labels.device)[labels]
+        """Return what the class of every sample becomes."""
+        return self._flip_table(labels.device)[labels]
 
     def affected(self, labels: Tensor) -> Tensor:
-        """The samples of classes that are flipped."""
+        """Select the samples of classes that are flipped."""
         return self.target_labels(labels) != labels
 
     def unaffected(self, labels: Tensor) -> Tensor:
-        """The samples of all other classes."""
+        """Select the samples of all other classes."""
         return ~self.affected(labels)
 
     def target_labels(self, labels: Tensor) -> Tensor:
-        """What its class becomes."""
+        """Return what the class of every sample becomes."""
         return self.relabel(labels)
 
-    def _table(self, device: torch.device) -> Tensor:
-        """The class that each class becomes, shape (C,)."""
+    def _flip_table(self, device: torch.device) -> Tensor:
+        """Return the class that each class becomes, shape (C,)."""
         classes = range(self.num_classes)
         flips = {label: (label + 1) % self.num_classes for label in classes} if self.flips is None else self.flips
         if unknown := flips.keys() - classes:

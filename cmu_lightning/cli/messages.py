@@ -111,7 +111,8 @@ def _suggest_spelling(text: str) -> str:
         known = SHORT_NAMES[missing[1]]
     elif missing := NO_OPTION.search(text):
         known = _arguments_of(missing[1])
-    close = get_close_matches(missing[2], known, 1) if missing else []
+    # An option that a base class has and this class fixes is spelled correctly: no suggestion.
+    close = [name for name in get_close_matches(missing[2], known, 1) if name != missing[2]] if missing else []
     return text.replace("check its spelling", f"did you mean {close[0]}? check its spelling") if close else text
 
 

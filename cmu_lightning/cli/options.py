@@ -291,7 +291,7 @@ def _check_seed(name: str, seed: Any) -> None:
 
 def _check_annotations(stage: str) -> None:
     """Refuse a custom stage without types, whose network the parser would make too early."""
-    parameters = signature(resolve_name(stage)).parameters
+    parameters = _parameters(resolve_name(stage))
     for name, annotation in {"network": "Callable[[], nn.Module]", "procedure": "Procedure"}.items():
         if name in parameters and parameters[name].annotation is Parameter.empty:
             raise UserError(

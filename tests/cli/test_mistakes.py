@@ -102,6 +102,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no target": (["--data.manipulation.target", "null"], "data.manipulation.target=null is not possible"),
     "no width": (["--network", "ResNet9", "--network.width", "null"], "network.width=null is not possible"),
     "no weight": ([*CF, "--model", "SSD", "--model.selection", "null"], "model.selection=null is not possible"),
+    "no augmentation": ([*CF, "--model", "SSD", "--model.augment", "null"], "model.augment=null is not possible"),
     "weights of other classes": (
         ["--network", "torchvision.models.resnet18", "--network.weights", "DEFAULT"],
         "torchvision.models.resnet18 cannot make a network .*'num_classes' expected value 1000.*change the options",

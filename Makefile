@@ -24,7 +24,7 @@ test: setup
 oldest: setup  ## the tests, with the oldest versions of everything that pyproject.toml takes
 	$(PYTHON) -m venv .oldest
 	$(VENV)/bin/uv pip install --quiet --no-config --python .oldest/bin/python --resolution lowest-direct \
-		--editable '.[dashboards,export,pcam,sweeps]' --group dev
+		--editable '.[dashboards,export,pcam,search]' --group dev
 	.oldest/bin/python -m pytest -W default --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 coverage: setup  ## in one process

@@ -1,6 +1,6 @@
 """The harm of each manipulation: `python benchmarks/manipulations.py --append docs/results/manipulations.md`.
 
-For each, the original of `poison_digits.yaml` is trained with it in place of Poison, and evaluated beside a
+For each, the original of `poison_digits.yaml` is trained with it in place of Poison, and evaluated next to a
 clean network: the one that is retrained without any poisoned sample.
 """
 

@@ -69,7 +69,7 @@ def measure(size: int, folder: str | None, connection) -> None:
     peak.start()
     data = Random(Poison(size=500), memory_map=folder)
     data.setup()
-    source = data.source(torch.ones_like(data.samples.deleted), batch_size=512, seed=0)
+    source = data.training_source(torch.ones_like(data.samples.deleted), batch_size=512, seed=0)
     for _ in data.training_batches([source], [0] * 20, done=lambda: 0):
         pass
     connection.send((anonymous() - before, peak.reached - before))

@@ -1,9 +1,9 @@
-"""How long a study takes with one, two or three workers, which share a GPU if there is one.
+"""The time that a sweep takes with one, two or three workers, which share a GPU if there is one.
 
     python benchmarks/workers.py [--setting poison_cifar10.yaml] [--workers 1 2 3] [--runs 6] [options of fit ...]
 
-The setting's original is made first and counted nowhere. Then a study of so many runs of CF, which differ in their seed
-alone, is made anew for each number of workers. Imports, which every worker does once, count.
+The setting's original is trained first and counted nowhere. Then a sweep of several runs of CF, which differ only in
+their seed, runs once for each number of workers. Imports and the parsing of command lines count.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from pathlib import Path
 from benchmarks.machine import where
 
 
-def call(*arguments: str) -> float:
-    """Seconds of a command."""
+def time_command(*arguments: str) -> float:
+    """Return the seconds that a command takes."""
     begin = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "cmu_lightning", *arguments], capture_output=True, text=True)
     if done.returncode:
@@ -28,6 +28,7 @@ def call(*arguments: str) -> float:
 
 
 def main() -> None:
+    """Measure, and print the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--setting", default="poison_cifar10.yaml")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 3])
@@ -36,7 +37,7 @@ def main() -> None:
     options = ["--wandb.mode", "disabled", *options]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        call("fit", "--config", given.setting, *options, "--runs_dir", str(folder / "original"))
+        time_command("fit", "--config", given.setting, *options, "--runs_dir", str(folder / "original"))
         fit = ["fit", "--config", given.setting, "--config", "unlearn/cf.yaml", *options, "${args}"]
         study = folder / "cf.yaml"
         values = {"parameters": {"model.seed": {"values": list(range(given.runs))}}}
@@ -44,7 +45,7 @@ def main() -> None:
         study.write_text(json.dumps({"program": "cmu_lightning", "method": "grid", "command": command} | values))
         for workers in given.workers:
             runs = str(shutil.copytree(folder / "original", folder / str(workers)))
-            took = call("sweep", str(study), "--workers", str(workers), "--runs_dir", runs)
+            took = time_command("sweep", str(study), "--workers", str(workers), "--runs_dir", runs)
             print(f"{given.runs} runs with {workers} workers: {took:8.1f} s", flush=True)
     print(json.dumps(where() | vars(given) | {"options": options}))
 

@@ -94,7 +94,7 @@ def draw_figure(path: Path) -> None:
     for axes, (name, manipulation) in zip(rows, EXAMPLES, strict=True):
         draw_manipulation(name, manipulation, *axes)
     rows[0][0].set_title("before, with the true label", fontsize=9)
-    rows[0][1].set_title("after, with the given label", fontsize=9)
+    rows[0][1].set_title("after, with the label given", fontsize=9)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     plt.close(figure)
 

@@ -80,9 +80,10 @@ class Options(LightningCLI):
 
     Args:
         arguments: Words of the command line, beginning with the command, configs as paths that exist.
+        options: Further arguments of LightningCLI.
     """
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], **options: Any) -> None:
         self.arguments = list(arguments)
         super().__init__(
             Stage,
@@ -95,6 +96,7 @@ class Options(LightningCLI):
             trainer_defaults=TRAINER_DEFAULTS,
             parser_kwargs=STRICT | {"prog": PROGRAM} | {name: STRICT.copy() for name in self.subcommands()},
             args=self.arguments,
+            **options,
         )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static there, and always called on self

@@ -79,7 +79,7 @@ class CorruptedDataModule(LightningDataModule):
     """Names of the classes, if they have any."""
     kept: ClassVar[dict[Any, Read] | None] = None
     """The data set that was read last, in a process that runs one stage after the other; None keeps nothing."""
-    irrelevant_to_reading: ClassVar[frozenset[str]] = DRAWN | {"manipulation", "loaders", "compares_deleted"}
+    irrelevant_to_reading: ClassVar[frozenset[str]] = DRAWN | {"manipulation", "stage_loaders", "compares_deleted"}
     """Attributes that `load` does not look at."""
 
     fingerprint: int
@@ -128,7 +128,7 @@ class CorruptedDataModule(LightningDataModule):
         self.val_size = val_size
         self.val_labels = val_labels
         self.discovery = discovery
-        self.loaders: DataHooks | None = None
+        self.stage_loaders: DataHooks | None = None
         self.compares_deleted = True
 
     # ---- What a data set of one's own defines, and what it can use ----
@@ -323,7 +323,7 @@ class CorruptedDataModule(LightningDataModule):
         running = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         return Pixels(self.mean, self.std, self.manipulation, device or running)
 
-    def source(self, mask: Tensor, batch_size: int, seed: int, augment: bool = True) -> Source:
+    def training_source(self, mask: Tensor, batch_size: int, seed: int, augment: bool = True) -> Source:
         """Return the samples under a mask, in epochs of global batches.
 
         Args:
@@ -342,7 +342,7 @@ class CorruptedDataModule(LightningDataModule):
         """Return this process's slices of the batches of some steps.
 
         Args:
-            sources: Sources from `source`.
+            sources: Sources from `training_source`.
             plan: For each step, the index of the source that gives its batch.
             done: Returns how many steps are done, when iteration starts.
         """
@@ -386,7 +386,7 @@ class CorruptedDataModule(LightningDataModule):
             loaders: Stage whose `train_dataloader`, `val_dataloader` and `test_dataloader` are called.
             depends_on_deleted: Whether its results depend on S_f; those of an original do not.
         """
-        self.loaders, self.compares_deleted = loaders, depends_on_deleted
+        self.stage_loaders, self.compares_deleted = loaders, depends_on_deleted
 
     def train_dataloader(self) -> Any:
         """Return the stage's loader."""
@@ -401,9 +401,9 @@ class CorruptedDataModule(LightningDataModule):
         return self._loaders_of_stage().test_dataloader()
 
     def _loaders_of_stage(self) -> DataHooks:
-        if self.loaders is None:
+        if self.stage_loaders is None:
             raise UserError("the data serve what a stage asks for: use them through a lightning Trainer and a stage")
-        return self.loaders
+        return self.stage_loaders
 
     # ---- Checkpoints ----
 

@@ -15,15 +15,12 @@ from cmu_lightning.experiment.run import choose_runs_dir, read_metrics
 from cmu_lightning.experiment.wandb_settings import one_silence
 from cmu_lightning.files import write_json
 from cmu_lightning.parsing import Parser, read_env
-from cmu_lightning.sweep.failures import Failure
-from cmu_lightning.sweep.file import Sweep
-from cmu_lightning.sweep.hyperband import Hyperband
-from cmu_lightning.sweep.interruption import guarded
+from cmu_lightning.sweep.file import SweepFile
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.progress import SweepProgress
-from cmu_lightning.sweep.queue import Queue
-from cmu_lightning.sweep.runner import Runner
-from cmu_lightning.sweep.weights import drop, keep
+from cmu_lightning.sweep.queue import Failure, Queue
+from cmu_lightning.sweep.runner import Runner, guard
+from cmu_lightning.sweep.weights import drop_weights, keep_weights
 
 STUDY: dict[str, dict[str, tuple[float, ...]]] = {
     "keep": {},
@@ -59,11 +56,11 @@ class RepairProgress(SweepProgress):
         self.live.transient = True
         self.update(self.sweep, description="repair")
 
-    def say(self, what: str) -> None:
+    def say(self, line: str) -> None:
         """Print nothing above the bar.
 
         Args:
-            what: Line that a sweep would print.
+            line: Line that a sweep would print.
         """
 
 
@@ -87,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
         refuse_unwritable(given.out)
     runs_dir = choose_runs_dir(given.runs_dir)
     points = study_points(fit_arguments, runs_dir)
-    return guarded(lambda: _repair(points, given.out), runs_dir)
+    return guard(lambda: _repair(points, given.out), runs_dir)
 
 
 def _parser() -> Parser:
@@ -117,7 +114,7 @@ def study_points(arguments: list[str], runs_dir: Path) -> list[Point]:
             # The overlay comes first and the values last, so that a user's options cannot replace the values.
             tuned = [f"--model.{name}={value}" for name, value in values.items()]
             command = ("fit", "--config", f"unlearn/{overlay}.yaml", *arguments, *tuned)
-            points.append(Point(Sweep(Path("repair"), {}, []), values, command, runs_dir))
+            points.append(Point(SweepFile(Path("repair"), {}, []), values, command, runs_dir))
     _refuse_method(points[0])
     _refuse_missing_files(points[0])
     return points
@@ -197,8 +194,8 @@ def _run(points: list[Point], progress: SweepProgress, original: Candidate | Non
     unfinished = [point for point in points if not _is_finished(point, original)]
     progress.show(running=0, done=len(points) - len(unfinished))
     # No weights are dropped before the choice.
-    more = ["--runs_dir", str(points[0].runs_dir), "--checkpoints", "until_chosen"]
-    return Runner(Queue(unfinished), None, 1, more, progress, Hyperband()).run()
+    more = ["--runs_dir", str(points[0].runs_dir), "--checkpoints", "chosen"]
+    return Runner(Queue(unfinished), progress, more, keeps_weights=True).run()
 
 
 def _repeat(chosen: Candidate, points: list[Point], progress: SweepProgress) -> list[Failure]:
@@ -261,10 +258,10 @@ def _name(point: Point, method: str | None = None) -> str:
 
 def _settle_weights(chosen: Candidate, candidates: list[Candidate]) -> None:
     """Keep the weights of the chosen run, whatever another command chooses, and drop those of all others."""
-    keep(chosen.folder)
+    keep_weights(chosen.folder)
     for candidate in candidates:
         if candidate.folder != chosen.folder:
-            drop(candidate.folder, candidate.metrics)
+            drop_weights(candidate.folder, candidate.metrics)
 
 
 def _report_failure(failure: Failure, consequence: str) -> int:

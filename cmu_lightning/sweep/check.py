@@ -1,156 +1,144 @@
-"""What is wrong with sweep files, said before anything runs."""
+"""Mistakes in sweep files, found before anything runs: in what they say, and in the command lines of their points."""
 
-import contextlib
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import Trainer
 
-from cmu_lightning.cli.fit import CLI, main
 from cmu_lightning.console import bar
-from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.experiment.run import COST, CURVES, MEASURED
-from cmu_lightning.sweep.file import Sweep
+from cmu_lightning.sweep.file import SweepFile
 from cmu_lightning.sweep.points import Point
-from cmu_lightning.unlearning import Stage
+from cmu_lightning.sweep.worker import Worker, start_workers, wait_for_answer
 
 LOGGED = {*MEASURED, *COST, *CURVES}
-OF_UNLEARNERS = {
+"""Metrics that runs log."""
+LOGGED_BY_UNLEARNERS = {
     *("acc_identified", "acc_unidentified", "fit_identified", "fit_retain", "val_acc_matched", "changed"),
     *("selection_score", "forget_loss", "retain_loss"),
 }
-"""What an original does not log."""
-STRUCTURE = ("--config", "--model", "--model.class_path", "--data", "--data.class_path")
-"""Options on which depends what other options there are."""
+"""Metrics that an original does not log."""
+PARSED = "parsed"
+"""Ledger in `RUNS_DIR/.sweep`: a line for each command line that was parsed without a mistake."""
+LOOK = 0.5
+"""Seconds between two looks at the workers."""
 
 
-def complaints(points: list[Point]) -> list[str]:
-    """One sentence for each thing that is wrong.
+def find_mistakes(points: Sequence[Point]) -> list[str]:
+    """Return a sentence for each mistake that shows without parsing a command line.
 
     Args:
-        points: Points of all the files.
+        points: Points of all files.
     """
     by_file: dict[Path, list[Point]] = {}
     for point in points:
         by_file.setdefault(point.sweep.path, []).append(point)
-    said = []
+    mistakes = []
     for path, own in by_file.items():
         sweep = own[0].sweep
-        sentences = [*_numbers_as_text(sweep), *_mixed_bounds(sweep), *_metric(sweep, own)]
-        said += [f"{path}: {sentence}" for sentence in sentences]
-    return [*said, *_refused(points)]
+        sentences = [*_find_numbers_as_text(sweep), *_find_mixed_bounds(sweep), *_find_unlogged_metric(sweep, own)]
+        mistakes += [f"{path}: {sentence}" for sentence in sentences]
+    return mistakes
 
 
-def _numbers_as_text(sweep: Sweep) -> Iterator[str]:
-    """YAML reads 1e4 as text, and W&B shows and compares it as such."""
+def _find_numbers_as_text(sweep: SweepFile) -> Iterator[str]:
+    """Yield values such as 1e4, which YAML reads as text, and which W&B shows and compares as such."""
     for parameter in sweep.parameters:
         for value in [parameter.given.get("value"), *parameter.given.get("values", [])]:
-            if isinstance(value, str) and _is_number(value):
+            number = _read_number(value)
+            if number is not None:
                 yield (
-                    f"parameter {'.'.join(parameter.name)} has the value {value}, which YAML reads as text: "
-                    f"write {yaml.safe_dump(float(value)).split()[0]}"
+                    f"parameter {parameter.dotted} has the value {value}, which YAML reads as text: "
+                    f"write {yaml.safe_dump(number).split()[0]}"
                 )
 
 
-def _is_number(text: str) -> bool:
+def _read_number(value: Any) -> float | None:
+    """Return the number that a text spells; None for anything else."""
     try:
-        float(text)
+        return float(value) if isinstance(value, str) else None
     except ValueError:
-        return False
-    return True
+        return None
 
 
-def _mixed_bounds(sweep: Sweep) -> Iterator[str]:
+def _find_mixed_bounds(sweep: SweepFile) -> Iterator[str]:
+    """Yield bounds of which one is whole, so that W&B's distribution is another one than it seems."""
     for parameter in sweep.parameters:
         low, high = parameter.given.get("min"), parameter.given.get("max")
         if parameter.distribution == "uniform" and type(low) is not type(high):
-            yield f"parameter {'.'.join(parameter.name)} goes from {low} to {high}: write both with a point, or neither"
+            yield f"parameter {parameter.dotted} goes from {low} to {high}: write both with a point, or neither"
 
 
-def _metric(sweep: Sweep, points: list[Point]) -> Iterator[str]:
-    """A search that optimises what nobody logs optimises nothing."""
+def _find_unlogged_metric(sweep: SweepFile, points: Sequence[Point]) -> Iterator[str]:
+    """Yield a metric that no run logs: a search for it would optimise nothing."""
     metric = sweep.content.get("metric")
     if metric is None:
         return
-    logged = LOGGED - OF_UNLEARNERS if all(point.is_original for point in points) else LOGGED
+    logged = LOGGED - LOGGED_BY_UNLEARNERS if all(point.is_original for point in points) else LOGGED
     if metric["name"] not in logged:
         yield f"metric {metric['name']} is never logged: there are {', '.join(sorted(logged))}"
 
 
-def _refused(points: list[Point]) -> Iterator[str]:
-    """What the command line says to the options of the points, each thing once for a file."""
-    said = set()
-    few = covering(points)
-    for point in bar(few, "checking", len(few)):
-        sentence = refused(point.arguments)
-        error = f"{point.sweep.path}: {sentence}"
-        if sentence is not None and error not in said:
-            said.add(error)
-            yield error
+def find_unparsed(points: Sequence[Point], runs_dir: Path) -> list[Point]:
+    """Return the points whose command lines neither a sweep nor `fit` has parsed before.
+
+    Args:
+        points: Points of all files.
+        runs_dir: Folder that holds the ledger.
+    """
+    ledger = runs_dir / ".sweep" / PARSED
+    parsed = set(ledger.read_text().split()) if ledger.exists() else set()
+    return [point for point in points if point.key not in parsed and point.folder is None]
 
 
-class Checking(CLI):
-    """Makes all that a `fit` needs, on any machine, and runs nothing."""
+def find_refused(points: Sequence[Point], workers: int, ledger: Path | None = None) -> list[str]:
+    """Parse command lines, each as far as a run would begin, and return a sentence for each mistake in each file.
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """One that needs no device of the run's."""
-        return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-
-    def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
-        """Nothing."""
-
-
-def refused(arguments: tuple[str, ...]) -> str | None:
-    """What the command line has against its arguments; nothing is run."""
-    errors = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-        code = main(list(arguments), Checking)
-    return errors.getvalue().strip().rpartition("error: ")[2] if code else None
+    Args:
+        points: Points whose command lines are to be parsed.
+        workers: Largest number of processes.
+        ledger: Runs folder in which those without a mistake are kept, so that they are parsed once; None to keep none.
+    """
+    mistakes: dict[str, None] = {}
+    for point, sentence in bar(_parse(points, workers), "checking command lines", len(points)):
+        if sentence:
+            mistakes[f"{point.sweep.path}: {sentence}"] = None
+        elif sentence == "" and ledger is not None:
+            _record_parsed(point, ledger)
+    return list(mistakes)
 
 
-def covering(points: list[Point]) -> list[Point]:
-    """Few points that hold every combination of classes, and every value of an option with each of its classes."""
-    parts = {point: _parts(point) for point in points}
-    missing: set[Part] = set().union(*parts.values())
-    alike: dict[Part, list[Point]] = {}
-    for point in points:
-        alike.setdefault(_structure(point), []).append(point)
-    chosen = []
-    while missing:
-        for own in alike.values():
-            best = max(own, key=lambda point: len(parts[point] & missing))
-            if parts[best] & missing:
-                chosen.append(best)
-                missing -= parts[best]
-    return chosen
+def _parse(points: Sequence[Point], count: int) -> Iterator[tuple[Point, str | None]]:
+    """Yield each point with the sentence that refuses it, empty if none does, None if its worker was killed by it."""
+    waiting = list(reversed(points))
+    workers = start_workers(min(count, len(points)), {})
+    try:
+        while waiting or any(worker.point for worker in workers):
+            for worker in workers:
+                if worker.point is None and waiting:
+                    worker.parse(waiting.pop())
+            wait_for_answer([worker for worker in workers if worker.point], LOOK)
+            for at, worker in enumerate(workers):
+                if worker.point is None or (answer := worker.answer()) is None:
+                    continue
+                point, worker.point = worker.point, None
+                yield point, answer if isinstance(answer, str) else None
+                # What kills a process here will kill that of the run, which then counts as failed.
+                if worker.is_dead:
+                    workers[at] = worker.replace()
+    finally:
+        _end(workers)
 
 
-Part = tuple[str, ...]
-"""An option, its value and what decides whether it is a good one."""
+def _end(workers: Sequence[Worker]) -> None:
+    for worker in workers:
+        worker.end(0)
 
 
-def _parts(point: Point) -> set[Part]:
-    """What of a point can be wrong on its own."""
-    owners = {part: _owners(point, part) for part in ("model", "data")}
-    others = [(name, value) for name, value in point.options if name not in STRUCTURE]
-    return {_structure(point)} | {
-        (name, value, *owners.get(name.strip("-").partition(".")[0], [])) for name, value in others
-    }
-
-
-def _structure(point: Point) -> Part:
-    """Which classes and configs it names."""
-    return tuple(f"{name}={value}" for name, value in point.options if name in STRUCTURE)
-
-
-def _owners(point: Point, part: str) -> list[str]:
-    """What says of which class the model or the data are."""
-    by_config = [value for (name, value), config in zip(_named(point), point.configs, strict=True) if part in config]
-    return by_config + [value for name, value in point.options if name in (f"--{part}", f"--{part}.class_path")]
-
-
-def _named(point: Point) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in point.options if name == "--config"]
+def _record_parsed(point: Point, runs_dir: Path) -> None:
+    """Add a command line to the ledger, with one write that other processes cannot tear."""
+    path = runs_dir / ".sweep" / PARSED
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(f"{point.key}\n")

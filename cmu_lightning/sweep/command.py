@@ -1,117 +1,218 @@
-"""`python -m cmu_lightning sweep`."""
+"""The command `python -m cmu_lightning sweep`, and the same from Python."""
 
 import argparse
 import sys
 from collections import Counter
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.run import choose_runs_dir
 from cmu_lightning.parsing import Parser, read_env
-from cmu_lightning.sweep import failures, search, stopped
-from cmu_lightning.sweep.file import Sweep, find, read
-from cmu_lightning.sweep.hyperband import Hyperband
-from cmu_lightning.sweep.interruption import guarded
-from cmu_lightning.sweep.points import Point, listed, of_files, shard
-from cmu_lightning.sweep.progress import SweepProgress
-from cmu_lightning.sweep.proposals import Proposals
-from cmu_lightning.sweep.queue import Queue
-from cmu_lightning.sweep.weights import Choice
+from cmu_lightning.sweep import SweepResult
+from cmu_lightning.sweep.file import SweepFile, find_files, read_file
+from cmu_lightning.sweep.points import Point, order_points, select_shard
+from cmu_lightning.sweep.queue import Failure, Queue
+from cmu_lightning.sweep.search import BayesSearch, list_points
+
+MOST_WORKERS = 1024
+CHECKPOINTS = ("all", "chosen", "none")
 
 
-def main(arguments: list[str]) -> int:
-    """Run sweep files.
+@dataclass
+class Study:
+    """The runs that sweep files ask for in a runs folder.
 
     Args:
-        arguments: After `sweep`.
+        files: Sweep files.
+        runs_dir: Folder that the runs are written to.
+        shard: `I/N` for every N-th point of grids and random searches; None for all.
+
+    Raises:
+        UserError: A file asks for something that cannot be run, or a Bayesian search for shards.
+    """
+
+    files: list[SweepFile]
+    runs_dir: Path
+    shard: str | None = None
+
+    def __post_init__(self) -> None:
+        listed = [sweep for sweep in self.files if sweep.method != "bayes"]
+        self.searches = [BayesSearch(sweep, self.runs_dir) for sweep in self.files if sweep.method == "bayes"]
+        if self.searches and self.shard:
+            path = self.searches[0].sweep.path
+            raise UserError(f"{path} is a bayes search, which has no shards: give all machines one runs folder")
+        self.all_points = [point for sweep in listed for point in list_points(sweep, self.runs_dir)]
+        """Points of grids and random searches in the files' order, some perhaps twice, those of other shards too."""
+        self.points = select_shard(order_points(self.all_points), self.shard)
+        """Points to run, each once: those of grids and random searches, then what Bayesian searches have proposed."""
+        self.examples = [point for search in self.searches for point in search.examples()]
+        """Points that stand for what Bayesian searches will propose, where command lines are checked."""
+        self.points += [point for search in self.searches for point in search.points()]
+
+    @property
+    def unfinished(self) -> list[Point]:
+        """Points whose results are not known to be there."""
+        return [point for point in self.points if not point.is_finished]
+
+    @property
+    def total(self) -> int:
+        """Number of runs, with those that Bayesian searches have yet to propose."""
+        return len(self.points) + sum(search.run_cap - len(search.points()) for search in self.searches)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run sweep files from the command line.
+
+    Args:
+        arguments: Arguments after `sweep`.
 
     Returns:
-        The exit code: 0, 1 if runs failed, 2 for what is wrong with the files, 130 if it was interrupted.
+        The exit code: 0, 1 if runs failed, 2 for a mistake in the files, 130 if the sweep was interrupted.
     """
     read_env()
-    given = _parse(arguments)
-    sweeps = [read(path) for path in find(given.paths)]
-    runs_dir = choose_runs_dir(given.runs_dir)
-    adaptive = [sweep for sweep in sweeps if sweep.method == "bayes"]
-    everything = of_files([sweep for sweep in sweeps if sweep.method != "bayes"], runs_dir)
-    points = shard(listed(everything), given.shard)
+    given = _parse_arguments(arguments)
+    study = read_study(given.paths, given.runs_dir, given.shard)
     if given.check:
-        return _check([*points, *(point for sweep in adaptive for point in _examples(sweep, runs_dir))])
-    if adaptive and given.shard:
-        raise UserError(f"{adaptive[0].path} is a bayes search, which has no shards: give all machines one runs folder")
-    searches = [Proposals(sweep, runs_dir) for sweep in adaptive]
-    points += [point for one in searches for point in one.points()]
-    left = [p for p in points if not p.is_finished and not stopped.is_stopped(p)]
+        return _show_mistakes(study, given.workers)
     if given.dry_run:
-        return _list(points, left, searches)
-    choice = Choice(everything) if given.checkpoints == "chosen" else None
-    more = ["--runs_dir", str(runs_dir), "--checkpoints", "until_chosen" if choice else given.checkpoints]
-    return guarded(lambda: _run(points, Queue(left, searches), choice, more, given.workers), runs_dir)
+        return _list_runs(study)
+    from cmu_lightning.sweep.progress import show_failures
+    from cmu_lightning.sweep.runner import guard
+
+    def run() -> int:
+        failures = run_study(study, given.workers, given.checkpoints)
+        if failures:
+            show_failures(failures)
+        return 1 if failures else 0
+
+    return guard(run, study.runs_dir)
 
 
-def _examples(sweep: Sweep, runs_dir: Path) -> list[Point]:
-    """Some points of a bayes search, to see whether they can be run."""
-    return [Point.of(sweep, values, runs_dir) for values in islice(search.draw(sweep), 3)]
-
-
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser("sweep", "Run W&B sweep files here, without an account.")
     parser.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER", help="Sweep files, and folders of them.")
     parser.add_argument("--runs_dir", help="Default: CMU_RUNS_DIR, else ./runs.")
     parser.add_argument("--workers", type=int, default=1, help="Processes; several may share a GPU.")
     parser.add_argument("--dry_run", action="store_true", help="List the runs and how many are done; run nothing.")
-    parser.add_argument("--check", action="store_true", help="Say what is wrong with the files; run nothing.")
+    parser.add_argument("--check", action="store_true", help="Report what is wrong with the files; run nothing.")
     parser.add_argument("--shard", metavar="I/N", help="Of N machines, this is the I-th: run every N-th point.")
     parser.add_argument(
         "--checkpoints",
-        choices=["all", "chosen", "none"],
+        choices=CHECKPOINTS,
         default="chosen",
         help="Whose weights stay: every run's, those of originals and of runs with the best selection_score, or none.",
     )
-    given = parser.parse_args(arguments)
-    if not 1 <= given.workers <= 1024:
-        raise UserError(f"--workers {given.workers} is not possible: give a number from 1 to 1024")
+    given = parser.parse_args(list(arguments))
+    _check_workers(given.workers)
     return given
 
 
-def _list(points: list[Point], left: list[Point], searches: list[Proposals]) -> int:
-    """What would be run."""
-    to_do = {point.key for point in left}
-    for point in points:
-        sys.stdout.write(f"{'      ' if point.key in to_do else 'done  '}{point}\n")
-    total, open_ = (Counter(point.sweep.path for point in some) for some in (points, left))
+def _check_workers(workers: int) -> None:
+    if not 1 <= workers <= MOST_WORKERS:
+        raise UserError(f"--workers {workers} is not possible: give a number from 1 to {MOST_WORKERS}")
+
+
+def read_study(paths: list[str], runs_dir: str | Path | None, shard: str | None) -> Study:
+    """Return what sweep files ask for.
+
+    Args:
+        paths: Paths of sweep files, and of folders of them.
+        runs_dir: Folder that the runs are written to; None for the default.
+        shard: `I/N` for every N-th point; None for all.
+
+    Raises:
+        UserError: A file cannot be read, or asks for something that cannot be run.
+    """
+    files = [read_file(path) for path in find_files(paths)]
+    return Study(files, choose_runs_dir(None if runs_dir is None else str(runs_dir)), shard)
+
+
+def run_files(
+    paths: list[str], runs_dir: str | Path | None, workers: int, checkpoints: str, shard: str | None
+) -> SweepResult:
+    """Run sweep files from Python, and return what became of their runs.
+
+    Args:
+        paths: Paths of sweep files, and of folders of them.
+        runs_dir: Folder that the runs are written to; None for the default.
+        workers: Number of processes.
+        checkpoints: Whose weights stay, one of `CHECKPOINTS`.
+        shard: `I/N` for every N-th point; None for all.
+
+    Raises:
+        UserError: A file, a command line or an argument has a mistake.
+    """
+    _check_workers(workers)
+    if checkpoints not in CHECKPOINTS:
+        raise UserError(f"checkpoints={checkpoints} is not possible: give {', '.join(CHECKPOINTS)}")
+    read_env()
+    study = read_study(paths, runs_dir, shard)
+    total = study.total
+    failures = run_study(study, workers, checkpoints)
+    return SweepResult(total, {str(failure.point): failure.reason for failure in failures})
+
+
+def run_study(study: Study, workers: int, checkpoints: str) -> list[Failure]:
+    """Run what is not finished, after every command line has been parsed, and return what failed.
+
+    Args:
+        study: What sweep files ask for.
+        workers: Number of processes.
+        checkpoints: Whose weights stay, one of `CHECKPOINTS`.
+
+    Raises:
+        UserError: A command line is refused; nothing has run then.
+    """
+    from cmu_lightning.console import say
+    from cmu_lightning.experiment.wandb_settings import one_silence
+    from cmu_lightning.sweep.check import find_refused, find_unparsed
+    from cmu_lightning.sweep.progress import SweepProgress
+    from cmu_lightning.sweep.runner import Runner
+    from cmu_lightning.sweep.weights import WeightChoice
+
+    for sweep in study.files:
+        if sweep.terminates_early:
+            say(f"{sweep.path}: early_terminate is left to W&B's agents; this sweep runs every point to its end")
+    left = study.unfinished
+    open_searches = [search for search in study.searches if len(search.points()) < search.run_cap]
+    # A mistake in the last point would otherwise show after hours of training.
+    unparsed = find_unparsed([*left, *(study.examples if open_searches else [])], study.runs_dir)
+    if unparsed and (mistakes := find_refused(unparsed, workers, study.runs_dir)):
+        raise UserError("\nerror: ".join(mistakes))
+    choice = WeightChoice(study.all_points) if checkpoints == "chosen" else None
+    options = ["--runs_dir", str(study.runs_dir), "--checkpoints", checkpoints]
+    queue = Queue(left, study.searches)
+    with one_silence(), SweepProgress(study.total, len(study.points) - len(left)) as progress:
+        return Runner(queue, progress, options, workers, choice, keeps_weights=choice is not None).run()
+
+
+def _list_runs(study: Study) -> int:
+    """List the runs, and how many are done."""
+    left = {point.key for point in study.unfinished}
+    for point in study.points:
+        sys.stdout.write(f"{'      ' if point.key in left else 'done  '}{point}\n")
+    total = Counter(point.sweep.path for point in study.points)
+    done = Counter(point.sweep.path for point in study.points if point.key not in left)
     for path in total if len(total) > 1 else ():
-        sys.stdout.write(f"{path}: {total[path]} runs, {total[path] - open_[path]} done\n")
-    done = len(points) - len(left)
-    sys.stdout.write(f"{len(points)} runs, {done} done, {len(left)} to do\n")
-    for one in searches:
-        more = one.run_cap - len(one.points())
-        sys.stdout.write(f"{one.sweep.path}: bayes proposes up to {more} more as results come in\n")
+        sys.stdout.write(f"{path}: {total[path]} runs, {done[path]} done\n")
+    count = len(study.points)
+    sys.stdout.write(f"{count} runs, {count - len(left)} done, {len(left)} to do\n")
+    for search in study.searches:
+        more = search.run_cap - len(search.points())
+        sys.stdout.write(f"{search.sweep.path}: bayes proposes up to {more} more as results come in\n")
     return 0
 
 
-def _check(points: list[Point]) -> int:
-    """Everything that is wrong, one sentence each."""
-    from cmu_lightning.sweep.check import complaints  # imports torch
+def _show_mistakes(study: Study, workers: int) -> int:
+    """Report everything that is wrong, one sentence each."""
+    from cmu_lightning.sweep.check import find_mistakes, find_refused, find_unparsed
 
-    said = complaints(points)
-    for sentence in said:
+    points = [*study.points, *study.examples]
+    mistakes = [*find_mistakes(points), *find_refused(find_unparsed(points, study.runs_dir), workers)]
+    for sentence in mistakes:
         sys.stderr.write(f"error: {sentence}\n")
-    if not said:
+    if not mistakes:
         sys.stdout.write(f"nothing is wrong with {len(points)} run{'s' * (len(points) != 1)}\n")
-    return 2 if said else 0
-
-
-def _run(points: list[Point], queue: Queue, choice: Choice | None, more: list[str], workers: int) -> int:
-    from cmu_lightning.experiment.wandb_settings import one_silence
-    from cmu_lightning.sweep.runner import Runner
-
-    total = len(points) + sum(one.run_cap - len(one.points()) for one in queue.searches)
-    hyperband = Hyperband()
-    hyperband.add(points)
-    with one_silence(), SweepProgress(total, len(points) - len(queue.waiting)) as progress:
-        failed = Runner(queue, choice, workers, more, progress, hyperband).run()
-    if failed:
-        failures.show(failed)
-    return 1 if failed else 0
+    return 2 if mistakes else 0

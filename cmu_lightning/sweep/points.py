@@ -1,5 +1,8 @@
-"""The points of sweep files, and what their command lines tell about them."""
+"""The points of sweep files: their command lines, and what these tell without torch."""
 
+import hashlib
+import json
+import os
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -9,83 +12,101 @@ from typing import Any
 import yaml
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.experiment.ledger import config_text, is_finished, note_name, noted_folder, options
-from cmu_lightning.sweep import search
-from cmu_lightning.sweep.arguments import of_fit
-from cmu_lightning.sweep.file import Sweep
+from cmu_lightning.experiment.ledger import command_key, config_text, find_folder, is_finished, options
+from cmu_lightning.files import write_atomically
+from cmu_lightning.sweep.file import SweepFile
 
-OF_DELETION = re.compile(r"--data\.(init_args\.)?(identified|seed|discovery)(\.|$)")
+MODULE = "cmu_lightning"
+JSON_FILE = "${args_json_file}"
+
+DELETION = re.compile(r"--data\.(init_args\.)?(identified|seed|discovery)(\.|$)")
+"""Options that say how S_f comes about, on which no original depends."""
 NO_HYPERPARAMETER = (
     *("--model", "--model.class_path", "--model.seed", "--model.original"),
     *("--model.init_args.seed", "--model.init_args.original"),
 )
+"""Options of the model that a search does not tune."""
+
+Values = dict[str, Any]
+"""Values by the names of parameters; those of nested parameters in a mapping of their own."""
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """One point of a sweep file and the command line that runs it."""
+    """One point of a sweep file, and the command line that runs it.
 
-    sweep: Sweep
-    values: search.Values
+    Args:
+        sweep: The file.
+        values: Values of the file's parameters.
+        arguments: Arguments of `python -m cmu_lightning`, of which the first is `fit`.
+        runs_dir: Folder that the run is written to.
+    """
+
+    sweep: SweepFile
+    values: Values
     arguments: tuple[str, ...]
-    """Of `python -m cmu_lightning`, beginning with fit."""
     runs_dir: Path
-    """Where its run goes."""
 
     @classmethod
-    def of(cls, sweep: Sweep, values: search.Values, runs_dir: Path) -> "Point":
-        """With the command line that its file makes of its values.
+    def from_values(cls, sweep: SweepFile, values: Values, runs_dir: Path) -> "Point":
+        """Return the point with the command line that the file makes of its values.
+
+        Args:
+            sweep: The file.
+            values: Values of its parameters.
+            runs_dir: Folder that the run is written to.
 
         Raises:
-            UserError: The file asks for another command than fit.
+            UserError: The command is not `fit`, or the values do not reach it.
         """
-        return cls(sweep, values, tuple(of_fit(sweep, values, runs_dir)), runs_dir)
+        return cls(sweep, values, tuple(fit_arguments(sweep, values, runs_dir)), runs_dir)
 
     @cached_property
     def key(self) -> str:
-        """Names what is asked for; points of the same key are the same."""
-        return note_name(list(self.arguments[1:]))
+        """Name of the command line in the ledger; points with the same key ask for the same run."""
+        return command_key(list(self.arguments[1:]))
 
     @cached_property
     def options(self) -> list[tuple[str, str]]:
-        """Names and values of its options."""
+        """Names and values of the options."""
         return list(options(list(self.arguments[1:])))
 
     @cached_property
     def configs(self) -> list[dict[str, Any]]:
-        """What the configs that it names say."""
-        return [_mapping(config_text(value)) for name, value in self.options if name == "--config"]
+        """Contents of the configs that the command line names."""
+        return [_read_mapping(config_text(value)) for name, value in self.options if name == "--config"]
 
     @cached_property
     def is_original(self) -> bool:
-        """Whether it asks for no unlearner."""
+        """Whether the command line names no unlearner."""
         by_option = any(name.partition(".")[0] == "--model" for name, _ in self.options)
         return not by_option and not any("model" in config for config in self.configs)
 
     @cached_property
     def origin(self) -> str:
         """Equal for points that start from the same original, as far as their command lines tell."""
-        without = [
+        kept = [
             f"{name}={config_text(value) if name == '--config' else value}"
             for name, value in self.options
-            if name.partition(".")[0] != "--model" and not OF_DELETION.match(name)
+            if name.partition(".")[0] != "--model" and not DELETION.match(name)
         ]
+        # An overlay that names a method and nothing else has no bearing on the original either.
         overlays = [config_text(value) for name, value in self.options if name == "--config"]
-        only_model = {f"--config={text}" for text in overlays if set(_mapping(text)) == {"model"}}
-        return "\n".join(sorted(set(without) - only_model))
+        methods = {f"--config={text}" for text in overlays if set(_read_mapping(text)) == {"model"}}
+        return "\n".join(sorted(set(kept) - methods))
 
     @cached_property
-    def rivals(self) -> str:
+    def group(self) -> str:
         """Equal for the points of a file among which hyperparameters are chosen: one setting, method, S_f and seed.
 
-        Those that are no numbers make another method of it, as in the report.
+        A hyperparameter that is no number makes another method, as it does in a report.
         """
         kept = [f"{name}={value}" for name, value in self.options if not _is_tuned(name, value)]
         return "\n".join([str(self.sweep.path), *kept])
 
     @cached_property
-    def processes(self) -> bool:
-        """Whether it asks for more than one process."""
+    def is_distributed(self) -> bool:
+        """Whether the run takes more than one process."""
         trainer: dict[str, Any] = {}
         for config in self.configs:
             trainer |= config.get("trainer") or {}
@@ -93,35 +114,35 @@ class Point:
             if name in ("--trainer.devices", "--trainer.num_nodes"):
                 trainer[name.rpartition(".")[2]] = yaml.safe_load(value)
         devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes", 1)
-        one = devices in (None, "auto", 1, "1") or (isinstance(devices, list) and len(devices) == 1)
-        return not one or nodes not in (None, 1)
+        one_device = devices in (None, "auto", 1, "1") or (isinstance(devices, list) and len(devices) == 1)
+        return not one_device or nodes not in (None, 1)
 
     @property
     def is_finished(self) -> bool:
-        """Whether its results are known to be there."""
+        """Whether the ledger knows the run, and its results are there."""
         return is_finished(self.key, self.runs_dir)
 
     @property
     def folder(self) -> Path | None:
-        """Of its run, if that was started."""
-        return noted_folder(self.key, self.runs_dir)
+        """Folder of the run; None if the ledger does not know it."""
+        return find_folder(self.key, self.runs_dir)
 
-    def file(self, kind: str, ending: str = "json") -> Path:
-        """What a sweep keeps of it beside its run.
+    def record(self, kind: str, suffix: str = "json") -> Path:
+        """Return the path of something that a sweep keeps about the point.
 
         Args:
-            kind: Names the folder.
-            ending: Of the file's name.
+            kind: Name of the folder in `RUNS_DIR/.sweep`.
+            suffix: Suffix of the file.
         """
-        return self.runs_dir / ".sweep" / kind / f"{self.key}.{ending}"
+        return self.runs_dir / ".sweep" / kind / f"{self.key}.{suffix}"
 
     def __str__(self) -> str:
-        """As it is typed."""
+        """Return the command line as a person types it."""
         return " ".join(self.arguments)
 
 
 def _is_tuned(name: str, value: str) -> bool:
-    """Whether an option is a hyperparameter to be chosen by a search."""
+    """Return whether an option is a hyperparameter that a search chooses."""
     if not name.startswith("--model.") or name in NO_HYPERPARAMETER:
         return False
     try:
@@ -132,36 +153,105 @@ def _is_tuned(name: str, value: str) -> bool:
 
 
 @cache
-def _mapping(text: str) -> dict[str, Any]:
+def _read_mapping(text: str) -> dict[str, Any]:
+    """Return the mapping that a YAML text holds; empty if it holds something else."""
     read = yaml.safe_load(text)
     return read if isinstance(read, dict) else {}
 
 
-def of_files(sweeps: list[Sweep], runs_dir: Path) -> list[Point]:
-    """All points of grids and random searches, file by file.
+def order_points(points: list[Point]) -> list[Point]:
+    """Return each point once, originals first, because unlearners start from them.
 
-    Raises:
-        UserError: A file asks for what cannot be run.
+    Args:
+        points: Points of several files, which may ask for the same runs.
     """
-    return [Point.of(sweep, values, runs_dir) for sweep in sweeps for values in search.points(sweep)]
-
-
-def listed(points: list[Point]) -> list[Point]:
-    """Each point once; originals come first, for others start from them."""
-    found = {point.key: point for point in reversed(points)}
-    once = [point for point in points if found[point.key] is point]
+    first = {point.key: point for point in reversed(points)}
+    once = [point for point in points if first[point.key] is point]
     return sorted(once, key=lambda point: not point.is_original)
 
 
-def shard(points: list[Point], part: str | None) -> list[Point]:
-    """Every N-th point, beginning with the I-th.
+def select_shard(points: list[Point], shard: str | None) -> list[Point]:
+    """Return every N-th point, beginning with the I-th.
+
+    Args:
+        points: All points.
+        shard: `I/N` with I from 1 to N; None for all points.
 
     Raises:
-        UserError: It is no I/N.
+        UserError: The shard is not of this form.
     """
-    if part is None:
+    if shard is None:
         return points
-    first, _, count = part.partition("/")
+    first, _, count = shard.partition("/")
     if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
-        raise UserError(f"--shard {part} is no I/N: give 1/4, 2/4, 3/4 and 4/4 to four machines")
+        raise UserError(f"--shard {shard} is no I/N: give 1/4, 2/4, 3/4 and 4/4 to four machines")
     return points[int(first) - 1 :: int(count)]
+
+
+def expand_command(command: list[Any], program: str, values: Values, json_file: str = "") -> list[str]:
+    """Return a command with its macros replaced, as W&B's agent replaces them.
+
+    Args:
+        command: Command of a sweep file.
+        program: Program of the sweep file, for `${program}`.
+        values: Values of the parameters.
+        json_file: Path for `${args_json_file}`.
+    """
+    pairs = [f"{name}={value}" for name, value in values.items()]
+    # A flag that is false is left out, and one that is true has no value.
+    flags = [
+        f"--{name}" if value is True else f"--{name}={value}" for name, value in values.items() if value is not False
+    ]
+    macros: dict[str, list[str]] = {
+        "env": ["/usr/bin/env"],
+        "interpreter": ["python"],
+        "program": [program],
+        "args": [f"--{pair}" for pair in pairs],
+        "args_no_equals": [part for name, value in values.items() for part in (f"--{name}", str(value))],
+        "args_no_hyphens": pairs,
+        "args_no_boolean_flags": flags,
+        "args_append_hydra": [f"+{pair}" for pair in pairs],
+        "args_override_hydra": [f"++{pair}" for pair in pairs],
+        "args_json": [json.dumps(values)],
+        "args_json_file": [json_file],
+    }
+    expanded: list[str] = []
+    for item in map(str, command):
+        # `${envvar:NAME}` may be a part of a word; a variable that is not set leaves its name.
+        word = re.sub(r"\$\{envvar:([A-Z0-9_]*)\}", lambda found: os.environ.get(found[1], found[1]), item)
+        macro = re.fullmatch(r"\$\{(.*)\}", word)
+        expanded += macros.get(macro[1], []) if macro else [word]
+    return expanded
+
+
+def fit_arguments(sweep: SweepFile, values: Values, runs_dir: Path) -> list[str]:
+    """Return the arguments that a file's command gives to `python -m cmu_lightning`.
+
+    Args:
+        sweep: The file.
+        values: Values of its parameters.
+        runs_dir: Folder that `${args_json_file}` is written to.
+
+    Raises:
+        UserError: The command is not `fit`, or the values do not reach it.
+    """
+    command, program = sweep.content["command"], str(sweep.content.get("program", ""))
+    json_file = _write_json_file(values, runs_dir) if JSON_FILE in command else ""
+    expanded = expand_command(command, program, values, json_file)
+    at = expanded.index(MODULE) if MODULE in expanded else 0
+    if expanded[at - 1 : at + 2] != ["-m", MODULE, "fit"]:
+        raise UserError(
+            f"{sweep.path}: the command is {' '.join(map(str, command))}, and a sweep runs fit: give program: {MODULE} "
+            'and ["${env}", "${interpreter}", -m, "${program}", fit, ..., "${args}"]'
+        )
+    if not any("${args" in str(item) for item in command):
+        raise UserError(f'{sweep.path}: no parameter reaches the command: put "${{args}}" at its end')
+    return expanded[at + 1 :]
+
+
+def _write_json_file(values: Values, runs_dir: Path) -> str:
+    """Write the values as W&B's agent writes them for `${args_json_file}`, and return the path."""
+    text = json.dumps(values)
+    path = runs_dir / ".sweep" / "arguments" / f"{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
+    write_atomically(path, text)
+    return str(path)

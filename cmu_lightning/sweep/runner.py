@@ -1,48 +1,55 @@
-"""Runs the points of a queue on workers until nothing is left."""
+"""The runner: hands the points of a queue to workers until nothing is left."""
 
+import signal
+import threading
 from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
-from cmu_lightning.devices import gpus
-from cmu_lightning.sweep import failures, stopped
-from cmu_lightning.sweep.failures import Failure, log_of
-from cmu_lightning.sweep.hyperband import Hyperband
+from rich.console import Console
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.run import KEEP_WEIGHTS
 from cmu_lightning.sweep.points import Point
-from cmu_lightning.sweep.pool import GRACE, Worker, wait_for
 from cmu_lightning.sweep.progress import SweepProgress
-from cmu_lightning.sweep.queue import Queue
-from cmu_lightning.sweep.weights import Choice
+from cmu_lightning.sweep.queue import Failure, Queue, forget_failure, log_path, record_failure
+from cmu_lightning.sweep.weights import WeightChoice
+from cmu_lightning.sweep.worker import GRACE, Worker, start_workers, wait_for_answer
 
 LOOK = 0.5
 """Seconds between two looks at what other processes on the same runs folder have done."""
+ATTEMPTS = 2
+"""Number of workers that a point may kill before it counts as failed."""
+INTERRUPTED = 130
+"""Exit code of a command that was interrupted."""
 
 
 class Runner:
-    """Hands points to workers, and sees to those that fail or die.
+    """Hands points to workers, and deals with those that fail or kill their worker.
 
     Args:
-        queue: What is to be done.
-        choice: Drops weights, if they are to be dropped.
-        workers: Number of processes.
-        more: Arguments for every run.
-        progress: Is told what happens.
-        hyperband: Says which runs to stop.
+        queue: Points to be run.
+        progress: Progress bar to update.
+        options: Options of every run, beside its own.
+        workers: Largest number of processes.
+        choice: Drops weights that are not chosen; None to leave them.
+        keeps_weights: Whether unlearners with `--checkpoints chosen` keep their weights, because whoever runs this
+            drops them later.
     """
 
     def __init__(
         self,
         queue: Queue,
-        choice: Choice | None,
-        workers: int,
-        more: list[str],
         progress: SweepProgress,
-        hyperband: Hyperband,
+        options: Sequence[str],
+        workers: int = 1,
+        choice: WeightChoice | None = None,
+        keeps_weights: bool = False,
     ) -> None:
-        self.queue, self.choice, self.more, self.progress = queue, choice, more, progress
-        self.hyperband = hyperband
+        self.queue, self.progress, self.options, self.choice = queue, progress, list(options), choice
         self.searches = list(queue.searches)
-        available = gpus()
         count = min(workers, len(queue.waiting) + sum(search.run_cap for search in queue.searches))
-        self.workers = [Worker(available[i % len(available)] if available else None) for i in range(count)]
+        self.workers = start_workers(count, {KEEP_WEIGHTS: "1"} if keeps_weights else {})
         self.deaths: Counter[str] = Counter()
         self.failures: list[Failure] = []
 
@@ -52,81 +59,60 @@ class Runner:
         return [worker for worker in self.workers if worker.point is not None]
 
     def run(self) -> list[Failure]:
-        """Until nothing is left; what failed."""
+        """Run until nothing is left, and return what failed."""
         try:
-            while self.queue.open or self.busy:
+            while self.queue.is_open or self.busy:
                 self._hand_out()
-                wait_for(self.busy, LOOK)
-                self._stop_early()
+                wait_for_answer(self.busy, LOOK)
                 for at, worker in enumerate(self.workers):
-                    if worker.point is not None and (code := worker.ended()) is not None:
+                    if worker.point is not None and isinstance(code := worker.answer(), int):
                         self._take_back(at, worker.point, code)
         finally:
             self._stop()
         if self.choice is not None:
-            self.choice.settle_searches(self.searches)
-            self.choice.settle_rest()
+            self.choice.settle_all(self.searches)
         return self.failures
 
     def _hand_out(self) -> None:
         """Give each idle worker a point."""
         for worker in self.workers:
-            while worker.point is None and (point := self.queue.next()) is not None:
-                if point.is_finished:  # by another process, meanwhile
+            while worker.point is None and (point := self.queue.take()) is not None:
+                if point.is_finished:  # another process has run it meanwhile
                     self._finish(point)
-                elif stopped.is_stopped(point):
-                    self._leave(point)
                 else:
-                    failures.forget(point)
-                    self.hyperband.add([point])
-                    worker.begin(point, [*point.arguments, *self.more], log_of(point))
+                    forget_failure(point)
+                    worker.fit(point, self.options, log_path(point))
             self.progress.show(running=len(self.busy))
 
     def _take_back(self, at: int, point: Point, code: int) -> None:
-        """A point has ended, or its worker has."""
+        """Deal with a point whose command line, or whose worker, has ended."""
         self.workers[at].point = None
         died = code < 0 or self.workers[at].is_dead
         if died:
-            self.workers[at].end(0)
-            self.workers[at] = Worker(self.workers[at].gpu)
+            self.workers[at] = self.workers[at].replace()
             self.deaths[point.key] += 1
         if code == 0:
             self._finish(point)
-        elif stopped.is_stopped(point):
-            self._leave(point)
-            self.progress.console.print(f"stopped early: {point}", markup=False)
-        elif died and self.deaths[point.key] < 2:
-            self.queue.give_back(point, finished=False)
-            self.queue.add(point)
+        elif died and self.deaths[point.key] < ATTEMPTS:
+            self.queue.release(point, finished=False)
+            self.queue.put_first(point)
         else:
-            self.failures.append(failures.record(point, code))
-            self.queue.give_back(point, finished=False)
+            self.failures.append(record_failure(point, code))
+            self.queue.release(point, finished=False)
             self.progress.show(running=len(self.busy), failed=1)
             self.progress.say(f"failed: {point}: {self.failures[-1].reason}")
 
-    def _stop_early(self) -> None:
-        """Interrupt the runs that fall behind; each is left as an interrupted `fit` leaves it."""
-        behind = self.hyperband.behind([worker.point for worker in self.busy if worker.point is not None])
-        for worker in self.busy:
-            if worker.point in behind and not stopped.is_stopped(worker.point):
-                stopped.mark(worker.point)
-                worker.interrupt()
-
     def _finish(self, point: Point) -> None:
-        failures.forget(point)
-        stopped.unmark(point)
-        if self.choice is not None and point.sweep.method != "bayes":  # whose rivals are not known before its end
+        """Count a run whose results are there, and drop the weights that this settles."""
+        forget_failure(point)
+        # The points of a Bayesian search are not all known before its end.
+        if self.choice is not None and point.sweep.method != "bayes":
             self.choice.settle(point)
-        self.queue.give_back(point, finished=True)
-        self.progress.show(running=len(self.busy), done=1)
-
-    def _leave(self, point: Point) -> None:
-        """It was stopped early, by this sweep or by another one."""
-        self.queue.give_back(point, finished=True)
+        self.queue.release(point, finished=True)
         self.progress.show(running=len(self.busy), done=1)
 
     def _stop(self) -> None:
-        """End all workers; one that is in the midst of a run leaves it as an interrupted `fit` does."""
+        """End all workers; a run that is under way is left as an interrupted `fit` leaves it."""
         busy = self.busy
         for worker in busy:
             worker.interrupt()
@@ -134,4 +120,25 @@ class Runner:
             worker.end(GRACE)
         for worker in busy:
             if worker.point is not None:
-                self.queue.give_back(worker.point, finished=False)
+                self.queue.release(worker.point, finished=False)
+
+
+def guard(work: Callable[[], int], runs_dir: Path) -> int:
+    """Return the exit code of some work, 130 if Ctrl-C or SIGTERM interrupted it.
+
+    Args:
+        work: Work of a command, which may be interrupted and continued.
+        runs_dir: Folder that it writes to, for the message.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return work()
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: the same command continues where this one stopped")
+        return INTERRUPTED
+    except OSError as error:
+        raise UserError(f"runs cannot be written to {runs_dir} ({error}): give another --runs_dir") from error

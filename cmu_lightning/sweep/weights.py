@@ -1,6 +1,8 @@
-"""Of the runs among which hyperparameters are chosen, the chosen one keeps its weights."""
+"""The weights that a sweep keeps: those of the run that is chosen among hyperparameters."""
 
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,113 +11,146 @@ from cmu_lightning.experiment.run import Run, read_metrics
 from cmu_lightning.files import write_atomically, write_json
 from cmu_lightning.report.comparing.select import grid_position
 from cmu_lightning.sweep.points import Point
-from cmu_lightning.sweep.proposals import Proposals
-from cmu_lightning.sweep.stopped import is_stopped
+from cmu_lightning.sweep.search import BayesSearch
 
-MARK = "checkpoints: until_chosen"
-"""In the config of a run whose weights are a sweep's to drop."""
+CHOSEN, ALL = "checkpoints: chosen\n", "checkpoints: all\n"
+"""Lines of a run's config. `fit --checkpoints chosen` drops an unlearner's weights at its end, unless a sweep or a
+repair has asked it to leave that to them: so a finished unlearner that says `chosen` and has weights is theirs."""
 
 
-class Choice:
-    """Drops weights as soon as a run and all its rivals have finished, whoever ran them.
+@dataclass(frozen=True)
+class FinishedRun:
+    """A point whose run has been scored.
 
     Args:
-        points: All of the sweep's files, in their order; one of several files is a rival in each.
+        point: The point.
+        folder: Folder of its run.
+        metrics: Content of the run's `metrics.json`.
     """
 
-    def __init__(self, points: list[Point]) -> None:
-        self.rivals: dict[str, list[Point]] = defaultdict(list)
+    point: Point
+    folder: Path
+    metrics: dict[str, Any]
+
+
+class WeightChoice:
+    """Drops weights as soon as all points of a group have finished, whichever process ran them.
+
+    A group holds the points of one file among which hyperparameters are chosen. A point of several files is in a group
+    of each, and keeps its weights if any of them chooses it.
+
+    Args:
+        points: All points of the sweep's files, in their order.
+    """
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        self.points: dict[str, list[Point]] = defaultdict(list)
+        """The points of each group."""
         self.groups: dict[str, list[str]] = defaultdict(list)
-        """In which rivalries a point is, by its key."""
+        """The groups of each point, by its key."""
         self.chosen: dict[str, Path] = {}
-        """Of each rivalry that is settled."""
+        """The folder that each settled group has chosen."""
         self.awaited: dict[str, Point] = {}
-        """Of some rivals one that had no results when it was last looked at, so that not all are read each time."""
+        """One point of each open group that had no score when it was last looked at: it is looked at first."""
         self._add(points)
 
-    def _add(self, points: list[Point]) -> None:
+    def _add(self, points: Sequence[Point]) -> None:
         for point in points:
-            if point.rivals not in self.groups[point.key]:
-                self.groups[point.key].append(point.rivals)
-                self.rivals[point.rivals].append(point)
+            if point.group not in self.groups[point.key]:
+                self.groups[point.key].append(point.group)
+                self.points[point.group].append(point)
 
     def settle(self, point: Point) -> None:
-        """Drop what was not chosen among a point's rivals, if it can be known."""
+        """Drop what was not chosen in the groups of a point, as far as all of their runs have finished.
+
+        Args:
+            point: Point whose run has finished.
+        """
         for group in self.groups[point.key]:
-            for rival, found, stored in self._choose(group):
-                for other in self.groups[rival.key]:
-                    if other not in self.chosen:  # it may have been settled by another process
+            for run in self._choose(group):
+                memberships = self.groups[run.point.key]
+                for other in memberships:
+                    if other not in self.chosen:  # another process may have finished its last run
                         self._choose(other)
-                if all(self.chosen.get(each, found) != found for each in self.groups[rival.key]):
-                    drop(found, stored)
+                # A group that is still open may yet choose the run, so it counts as one that does.
+                if all(self.chosen.get(each, run.folder) != run.folder for each in memberships):
+                    drop_weights(run.folder, run.metrics)
 
-    def _choose(self, group: str) -> list[tuple[Point, Path, dict[str, Any]]]:
-        """Note the best of some rivals, once all are known; all of them."""
-        known = self._known(group)
-        if known:
-            in_order = sorted(known, key=lambda run: grid_position(run[2]))  # of equal ones the first, as in a report
-            best = max(in_order, key=lambda run: run[2]["selection_score"])
-            self.chosen[group] = best[1]
-        return known
+    def settle_all(self, searches: Sequence[BayesSearch]) -> None:
+        """Settle groups at the end of a sweep: those of searches, and what a killed sweep had left.
 
-    def _known(self, group: str) -> list[tuple[Point, Path, dict[str, Any]]]:
-        """Rivals with their folders and results, in the sweep's order; none before all have some."""
-        awaited = self.awaited.get(group)
-        if awaited is not None and self._scored(awaited) is None and not is_stopped(awaited):
-            return []
-        known = []
-        for rival in reversed(self.rivals[group]):  # the last is awaited longest
-            if is_stopped(rival):
-                continue
-            if (run := self._scored(rival)) is None:
-                self.awaited[group] = rival
-                return []
-            known.append((rival, *run))
-        alike = {(stored.get("content"), stored["original"]) for _, _, stored in known}
-        return known[::-1] if len(alike) == 1 else []  # else some are of files as they were before
-
-    def _scored(self, point: Point) -> tuple[Path, dict[str, Any]] | None:
-        """A point's folder and results; None if there is nothing to compare yet."""
-        found = point.folder
-        stored = None if found is None else _results(found)
-        return None if found is None or stored is None or "selection_score" not in stored else (found, stored)
-
-    def settle_rest(self) -> None:
-        """Of rivals that all had finished before, if whoever ran the last of them was killed before it dropped any."""
-        for group, points in list(self.rivals.items()):
-            if group not in self.chosen:
-                self.settle(points[0])
-
-    def settle_searches(self, searches: list[Proposals]) -> None:
-        """The same for bayes searches that have come to their end."""
+        Args:
+            searches: Bayesian searches, whose groups are known only when they have come to their end.
+        """
         for search in searches:
             points = search.points()
             self._add(points)
-            for one in {point.rivals: point for point in points}.values():
-                self.settle(one)
+            for point in {point.group: point for point in points}.values():
+                self.settle(point)
+        for group, points in list(self.points.items()):
+            if group not in self.chosen:
+                self.settle(points[0])
+
+    def _choose(self, group: str) -> list[FinishedRun]:
+        """Keep which run a group chooses, and return its runs; none before all have finished."""
+        runs = self._finished_runs(group)
+        if runs:
+            # Of equal scores the first in grid order counts, as in a report.
+            in_order = sorted(runs, key=lambda run: grid_position(run.metrics))
+            self.chosen[group] = max(in_order, key=lambda run: run.metrics["selection_score"]).folder
+        return runs
+
+    def _finished_runs(self, group: str) -> list[FinishedRun]:
+        """Return the runs of a group in the sweep's order; none before all have a score."""
+        awaited = self.awaited.get(group)
+        if awaited is not None and _find_run(awaited) is None:
+            return []
+        runs = []
+        for point in reversed(self.points[group]):  # the last point is awaited longest
+            if (run := _find_run(point)) is None:
+                self.awaited[group] = point
+                return []
+            runs.append(run)
+        # Runs on other files or from other originals than the rest are left from an earlier state of these.
+        alike = {(run.metrics.get("content"), run.metrics["original"]) for run in runs}
+        return runs[::-1] if len(alike) == 1 else []
 
 
-def _results(run: Path) -> dict[str, Any] | None:
-    """Of a run; None if they are not there, or damaged, which whoever runs it will be told."""
+def _find_run(point: Point) -> FinishedRun | None:
+    """Return a point's run; None if it has no score, or damaged results, which `fit` reports."""
+    folder = point.folder
+    if folder is None:
+        return None
     try:
-        return read_metrics(run)
+        metrics = read_metrics(folder)
     except UserError:
         return None
+    return FinishedRun(point, folder, metrics) if metrics is not None and "selection_score" in metrics else None
 
 
-def keep(run: Path) -> None:
-    """Let a run's weights stay, whatever is chosen elsewhere."""
+def keep_weights(run: Path) -> None:
+    """Keep a run's weights, whatever is chosen later.
+
+    Args:
+        run: Folder of the run.
+    """
     config = run / "config.yaml"
-    write_atomically(config, config.read_text().replace(f"{MARK}\n", "checkpoints: all\n"))
+    write_atomically(config, config.read_text().replace(CHOSEN, ALL))
 
 
-def drop(run: Path, stored: dict[str, Any]) -> None:
-    """Say so first, then delete: a run never promises weights that are gone."""
+def drop_weights(run: Path, metrics: dict[str, Any]) -> None:
+    """Delete a run's weights, if they are a sweep's or a repair's to delete.
+
+    Args:
+        run: Folder of the run.
+        metrics: Content of its `metrics.json`, which will name the dropped checkpoint.
+    """
     checkpoint, config = run / "last.ckpt", run / "config.yaml"
-    if not checkpoint.exists() or not config.exists() or MARK not in config.read_text().splitlines():
+    if not checkpoint.exists() or not config.exists() or CHOSEN not in config.read_text().splitlines(keepends=True):
         return
-    with Run.of(run, stored["hash"]).locked():
-        if checkpoint.exists():  # another sweep has not dropped it meanwhile
-            stored["dropped_checkpoint"] = checkpoint.name
-            write_json(run / "metrics.json", stored)
+    with Run.of(run, metrics["hash"]).locked():
+        if checkpoint.exists():  # another sweep may have dropped it meanwhile
+            # The results say so first: a run never promises weights that are gone.
+            metrics["dropped_checkpoint"] = checkpoint.name
+            write_json(run / "metrics.json", metrics)
             checkpoint.unlink(missing_ok=True)

@@ -209,12 +209,12 @@ class Stage(LightningModule):
         # The last part is the larger one and has the stage's own seed, whether or not another part comes before it.
         seeds = [derive_seed(self.seed, 2), self.seed][-len(masks) :]
         size = self.procedure.batch_size
-        sources = [data.source(mask, size, seed) for mask, seed in zip(masks, seeds, strict=True)]
+        sources = [data.training_source(mask, size, seed) for mask, seed in zip(masks, seeds, strict=True)]
         plan = self.plan(*(source.sampler.steps_per_epoch for source in sources))
         return data.training_batches(sources, plan, done=lambda: self.trainer.global_step)
 
     def _one_pass(self, mask: Tensor) -> TrainingBatches:
-        source = self.data.source(mask, self.procedure.batch_size, self.seed, self.augment)
+        source = self.data.training_source(mask, self.procedure.batch_size, self.seed, self.augment)
         return self.data.training_batches([source], [0] * source.sampler.steps_per_epoch, done=lambda: 0)
 
     def val_dataloader(self) -> list[EvaluationBatches]:

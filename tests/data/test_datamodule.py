@@ -259,6 +259,9 @@ def test_cifar100_is_read(cifar100, tmp_path):
     assert data.test.labels[3] == 3
     for what in (evaluation.of_test(data), evaluation.of_validation(data)):  # its images come transposed
         assert sum(len(batch.image) for batch in data.evaluation_batches(what)) > 0
+    source = data.training_source(torch.ones(200, dtype=torch.bool), batch_size=64, seed=0)
+    sizes = [len(batch.image) for batch in data.training_batches([source], [0] * 4, done=lambda: 0)]
+    assert sizes == [64, 64, 64, 8]
 
 
 def test_what_was_read_is_not_looked_for_again(cifar100, tmp_path, monkeypatch):

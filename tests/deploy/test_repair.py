@@ -26,7 +26,7 @@ from cmu_lightning.deploy import export, repair
 from cmu_lightning.deploy.choice import Candidate, doubt
 from cmu_lightning.experiment.run import read_metrics
 from cmu_lightning.report.reading.collect import collect
-from cmu_lightning.sweep.failures import Failure
+from cmu_lightning.sweep.queue import Failure
 from tests.helpers.networks import Linear
 from tests.helpers.workers import in_process_workers
 

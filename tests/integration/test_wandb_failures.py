@@ -154,6 +154,7 @@ def test_a_study_is_one_command(command, place, small, monkeypatch):
         raise UserError("that is all")
 
     monkeypatch.setattr("cmu_lightning.sweep.runner.Runner.run", run)
+    monkeypatch.setattr("cmu_lightning.sweep.check.find_refused", lambda *_: [])
     config = ["--config", "poison_digits.yaml", "--config", small]
     given = [str(PACKAGE.parent / "sweeps/demo_digits/original.yaml")] if command == "sweep" else config
     assert main([command, *given, "--runs_dir", "elsewhere"]) == 2

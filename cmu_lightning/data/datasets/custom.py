@@ -96,6 +96,6 @@ def show_progress(items: Iterable[T], total: int, description: str) -> Iterable[
     Args:
         items: What is iterated over.
         total: Number of items.
-        description: Text beside the bar.
+        description: Text next to the bar.
     """
     return items if total < BAR_FROM else bar(items, description, total)

@@ -1,0 +1,3 @@
+from tests.sweep.studies import inline_workers
+
+__all__ = ["inline_workers"]

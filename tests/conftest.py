@@ -1,8 +1,11 @@
+"""Fixtures of all tests."""
+
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Small networks gain nothing from threads, and two that wait for each other on a busy machine lose much.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -15,6 +18,7 @@ import torch
 from cmu_lightning.cli.fit import main
 from cmu_lightning.experiment.wandb_settings import end_client
 from cmu_lightning.unlearning import Original
+from tests.helpers.rank_pool import RankPool
 from tests.helpers.run_files import CF, metrics, numbers
 from tests.helpers.short_stages import LINEAR, SHORT, digits, trainer
 from tests.helpers.wandb_server import KEY, Stub
@@ -26,24 +30,17 @@ trainer: {accelerator: cpu, enable_progress_bar: false}
 """
 
 
-LONGEST = (
-    "test_wandb_agents.py",
-    "test_processes.py",
-    "test_sweep_runs.py",
-    "test_gpu_plan.py",
-    "test_wandb_failures.py",
-)
-"""Files that take minutes begin first: at the end no core waits for the other one."""
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of two processes each takes the next file."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    """Give each of two workers half of the slow tests first: what is left to share at the end is short."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    fast = [item for item in items if not item.get_closest_marker("slow")]
+    halves = [(tests[: len(tests) // 2], tests[len(tests) // 2 :]) for tests in (slow, fast)]
+    items[:] = [item for half in zip(*halves, strict=True) for part in half for item in part]
 
 
 @pytest.fixture(autouse=True)
 def _clean_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test runs in an empty folder, and leaves process-wide state as it was."""
+    """Run every test in an empty folder, and leave process-wide state as it was."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["cmu_lightning"])
     for name in ("CMU_RUNS_DIR", "CMU_DATA_DIR", "CMU_DECISION", "FORCE_COLOR", "LOCAL_RANK"):
@@ -56,7 +53,7 @@ def _clean_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A config overlay: a network without batch norm, trained for a few steps."""
+    """Write a config overlay: a network without batch norm, trained for a few steps."""
     path = tmp_path_factory.mktemp("config") / "small.yaml"
     path.write_text(SMALL)
     return str(path)
@@ -64,7 +61,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory, small: str) -> Path:
-    """A runs folder that holds the small original of poison_digits for seed 0; tests that add runs copy it."""
+    """Make a runs folder that holds the small original of poison_digits for seed 0; tests that add runs copy it."""
     folder = tmp_path_factory.mktemp("runs")
     argv = sys.argv
     assert main(["fit", "--config", "poison_digits.yaml", "--config", small, "--runs_dir", str(folder)]) == 0
@@ -74,7 +71,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, small: str) -> Path:
 
 @pytest.fixture(scope="session")
 def unlearned(tmp_path_factory: pytest.TempPathFactory, runs: Path, small: str) -> Path:
-    """The same with a run of CF, at half of S_m; tests that change it copy it."""
+    """Add a run of CF, at half of S_m, to a copy of the runs folder; tests that change it copy it again."""
     folder = Path(shutil.copytree(runs, tmp_path_factory.mktemp("unlearned") / "runs"))
     overlays = ["--config", small, "--config", "unlearn/cf.yaml", "--data.identified", "0.5"]
     argv = sys.argv
@@ -85,7 +82,7 @@ def unlearned(tmp_path_factory: pytest.TempPathFactory, runs: Path, small: str) 
 
 @pytest.fixture
 def fit(small: str) -> Callable[..., int]:
-    """Runs `fit --config poison_digits.yaml --config small.yaml` with more arguments."""
+    """Return a function that runs `fit --config poison_digits.yaml --config small.yaml` with more arguments."""
 
     def run(*arguments: str) -> int:
         return main(["fit", "--config", "poison_digits.yaml", "--config", small, *arguments])
@@ -93,18 +90,33 @@ def fit(small: str) -> Callable[..., int]:
     return run
 
 
-@pytest.fixture
-def original(tmp_path):
-    """The checkpoint of a short original."""
-    run, path = trainer(tmp_path), tmp_path / "original.ckpt"
+@pytest.fixture(scope="session")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RankPool]:
+    """Return two processes in one process group, which run the functions that are handed to them."""
+    pool = RankPool(tmp_path_factory.mktemp("ranks"))
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
+def trained_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a short original and return its checkpoint."""
+    folder = tmp_path_factory.mktemp("original")
+    run, path = trainer(folder), folder / "original.ckpt"
     run.fit(Original(LINEAR, SHORT), datamodule=digits())
     run.save_checkpoint(path, weights_only=True)
-    return str(path)
+    return path
 
 
 @pytest.fixture
-def place(runs, tmp_path, monkeypatch):
-    """A copy of the runs folder, where W&B would be used if there were a key."""
+def original(trained_original: Path, tmp_path: Path) -> str:
+    """Return the path of a short original in the folder of the test, where importances are kept beside it."""
+    return str(shutil.copy(trained_original, tmp_path / "original.ckpt"))
+
+
+@pytest.fixture
+def place(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Copy the runs folder to where W&B would be used if there were a key."""
     for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_SWEEP_ID", "WANDB_DIR", "WANDB_PROJECT", "WANDB_ENTITY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
@@ -117,11 +129,11 @@ def place(runs, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def server(place, monkeypatch):
-    """Makes a stub and points the client at it."""
-    stubs = []
+def server(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stub]]:
+    """Return a function that starts a stub with a behaviour and points the client at it."""
+    stubs: list[Stub] = []
 
-    def start(key=KEY, **behaviour):
+    def start(key: str = KEY, **behaviour: Any) -> Stub:
         stubs.append(Stub(**behaviour))
         monkeypatch.setenv("WANDB_BASE_URL", stubs[0].url)
         monkeypatch.setenv("WANDB_API_KEY", key)
@@ -134,9 +146,9 @@ def server(place, monkeypatch):
         stub.close()
 
 
-@pytest.fixture(scope="module")
-def alone(runs, small, tmp_path_factory):
-    """The numbers of a CF run that knows nothing of W&B."""
+@pytest.fixture(scope="session")
+def alone(runs: Path, small: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the numbers of a CF run that knows nothing of W&B."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
         place = Path(shutil.copytree(runs, tmp_path_factory.mktemp("alone") / "runs"))

@@ -12,7 +12,7 @@ import torch
 from cmu_lightning.data import DigitsDataModule, PCAMDataModule, Poison, memmap
 from cmu_lightning.data.memmap import MappedImages
 from cmu_lightning.unlearning import CF, SSD, Original
-from tests.helpers.short_stages import LINEAR, SHORT, digits, same, trainer
+from tests.helpers.short_stages import LINEAR, SHORT, digits, equal_tensors, trainer
 
 
 def on_disk(folder: Path, identified: float = 0.5) -> DigitsDataModule:
@@ -34,7 +34,7 @@ def test_training_and_results_are_those_of_images_in_memory(tmp_path, method):
         run.test(unlearner, datamodule=data, verbose=False)
         found.append((dict(unlearner.network.state_dict()), unlearner.results, data))
     (weights, results, memory), (theirs, same_results, file) = found
-    assert same(weights, theirs)
+    assert equal_tensors(weights, theirs)
     assert results == same_results
     assert isinstance(file.samples.images, MappedImages)
     assert not isinstance(memory.samples.images, MappedImages)

@@ -9,7 +9,7 @@ from cmu_lightning.data import ClassBiased, Detector, DigitsDataModule, Discover
 from cmu_lightning.data.samples import Split
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import Original
-from tests.helpers.short_stages import LINEAR, SHORT, digits, same, trainer
+from tests.helpers.short_stages import LINEAR, SHORT, digits, equal_tensors, trainer
 
 
 class Given(DigitsDataModule):
@@ -147,7 +147,7 @@ def test_pixels_of_another_precision(tmp_path):
     stages = [Original(LINEAR, SHORT), Original(LINEAR, SHORT)]
     for stage, kind in zip(stages, (Double, Poison), strict=True):
         trainer(tmp_path).fit(stage, datamodule=DigitsDataModule(kind(size=36)))
-    assert same(dict(stages[0].network.state_dict()), dict(stages[1].network.state_dict()))
+    assert equal_tensors(dict(stages[0].network.state_dict()), dict(stages[1].network.state_dict()))
 
 
 def test_classes_that_nobody_has():

@@ -9,7 +9,13 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+MISSING = (
+    "there is no browser to open the page of a report in: install chromium (`make browser` does, as root on Debian and "
+    "Ubuntu), or name the program of one in BROWSER_FOR_TESTS"
+)
 
 WATCH = """<script>
 window.problems = [];
@@ -18,19 +24,31 @@ for (const kind of ["error", "warn"]) console[kind] = (...said) => problems.push
 </script>"""
 
 
+def find_browser() -> str:
+    """Return the program of a browser.
+
+    Without one the test is skipped with a sentence on how to get one, and fails where CI is set.
+    """
+    program = os.environ.get("BROWSER_FOR_TESTS") or next(filter(None, map(shutil.which, NAMES)), None)
+    if program:
+        return program
+    if os.environ.get("CI"):
+        pytest.fail(MISSING)
+    pytest.skip(MISSING)
+
+
 def visit(page: Path, script: str, *options: str) -> dict[str, Any]:
-    """Open a page, run a script in it, and return what that put into `outcome`.
+    """Open a page, run a script in it, and return what the script put into `outcome`.
 
     Args:
         page: An HTML file.
-        script: Runs once the page's own scripts have; fills the object `outcome`.
-        options: Of the browser.
+        script: JavaScript that runs after the page's own scripts and fills the object `outcome`.
+        options: Options of the browser.
 
     Returns:
         The outcome, with `problems`: errors and warnings of the page.
     """
-    program = os.environ.get("BROWSER_FOR_TESTS") or next(filter(None, map(shutil.which, NAMES)), None)
-    assert program, "the page is tested in a browser: install chromium, or name one in BROWSER_FOR_TESTS"
+    program = find_browser()
     said = "outcome.problems = problems; const out = document.createElement('pre'); out.id = 'outcome';"
     said += "out.textContent = JSON.stringify(outcome); document.body.append(out);"
     watched = page.with_name("watched.html")

@@ -8,9 +8,10 @@ from cmu_lightning.data.samples import Split
 
 
 class CountedDigits(DigitsDataModule):
-    """Leaves a line in the file READ for each time."""
+    """Digits that leave the number of the process in a line of the file READ each time they are read."""
 
     def load(self) -> tuple[Split, Split | None, Split]:
+        """Leave a line and return the splits."""
         with Path(os.environ["READ"]).open("a") as file:
             file.write(f"{os.getpid()}\n")
         return super().load()

@@ -1,46 +1,66 @@
-"""Python commands as processes of their own, which fork from one that has imported what takes seconds."""
+"""Python commands as processes of their own, which fork from one process that has imported what takes seconds."""
 
 import multiprocessing
 import os
 import runpy
 import shlex
 import sys
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 
 class Ended(NamedTuple):
-    """Of a command: its exit code and what it said."""
+    """Exit code of a command, and what it wrote to standard output and standard error."""
 
     code: int
     out: str
     err: str
 
 
-def ran(command: str) -> Ended:
-    """A command as a reader types it in the current folder: `python FILE` or `python -m MODULE`, and arguments."""
-    python, *words = shlex.split(command)
-    assert python == "python"
+def fork_context() -> ForkServerContext:
+    """Return the context whose processes begin with torch, Lightning and this package imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["cmu_lightning.cli.fit"])
-    with TemporaryDirectory() as place:
-        said = [f"{place}/{name}" for name in ("out", "err")]
-        process = context.Process(target=_work, args=(words, str(Path.cwd()), dict(os.environ), said))
+    return context
+
+
+def run_command(command: str) -> Ended:
+    """Run a command as a reader types it in the current folder.
+
+    Args:
+        command: `python FILE` or `python -m MODULE`, and arguments.
+    """
+    python, *words = shlex.split(command)
+    assert python == "python"
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        process = fork_context().Process(target=_work, args=(words, str(Path.cwd()), dict(os.environ), out, err))
         process.start()
         process.join()
         assert process.exitcode is not None
-        return Ended(process.exitcode, *(Path(path).read_text() for path in said))
+        return Ended(process.exitcode, out.read_text(), err.read_text())
 
 
-def _work(words: list[str], folder: str, environment: dict[str, str], said: list[str]) -> None:
+def redirect_output(out: Path, err: Path) -> None:
+    """Write standard output and standard error of this process, and of those it starts, to files.
+
+    Args:
+        out: File for standard output.
+        err: File for standard error; it may be the same.
+    """
+    for number, path in enumerate((out, err), start=1):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+
+
+def _work(words: list[str], folder: str, environment: dict[str, str], out: Path, err: Path) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    for number, path in enumerate(said, start=1):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT)
-        os.dup2(file, number)
-        os.close(file)
+    redirect_output(out, err)
     sys.path.insert(0, folder)
     is_module = words[0] == "-m"
     sys.argv = words[is_module:]

@@ -8,24 +8,49 @@ from torch import Tensor, nn
 
 
 class Linear(nn.Sequential):
+    """Two linear layers.
+
+    Args:
+        pixels: Height times width of an image.
+        num_classes: Number of logits.
+        channels: Channels of an image.
+    """
+
     def __init__(self, pixels: int, num_classes: int, channels: int = 1) -> None:
         super().__init__(nn.Flatten(), nn.Linear(pixels * channels, 32), nn.CELU(), nn.Linear(32, num_classes))
 
 
 class Double(Linear):
-    """In 64 bits, whatever its images are in."""
+    """Two linear layers in 64 bits, whatever the images are in.
+
+    Args:
+        pixels: Height times width of an image of one channel.
+        num_classes: Number of logits.
+    """
 
     def __init__(self, pixels: int, num_classes: int) -> None:
         super().__init__(pixels, num_classes)
         self.double()
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = super().forward(images.double())
+        """Return the logits, shape (n, num_classes).
+
+        Args:
+            images: Shape (n, 1, H, W).
+        """
+        logits: Tensor = super().forward(images.double())  # type: ignore[no-untyped-call]
         return logits
 
 
-class Deadly(Linear):
-    """Its process is killed as often as there are files in a folder."""
+class KilledWhenBuilt(Linear):
+    """A network whose construction kills its process as often as there are files in a folder.
+
+    Args:
+        pixels: Height times width of an image.
+        num_classes: Number of logits.
+        folder: Folder that loses a file each time.
+        channels: Channels of an image.
+    """
 
     def __init__(self, pixels: int, num_classes: int, folder: str, channels: int = 1) -> None:
         super().__init__(pixels, num_classes, channels)
@@ -34,8 +59,15 @@ class Deadly(Linear):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Telling(Linear):
-    """Leaves a file named after the GPUs that its process may use."""
+class GPURecorder(Linear):
+    """A network whose construction leaves a file named after the GPUs that its process may use.
+
+    Args:
+        pixels: Height times width of an image.
+        num_classes: Number of logits.
+        folder: Folder of the files.
+        channels: Channels of an image.
+    """
 
     def __init__(self, pixels: int, num_classes: int, folder: str, channels: int = 1) -> None:
         super().__init__(pixels, num_classes, channels)

@@ -1,31 +1,40 @@
-"""Unlearners on several processes.
+"""Unlearners whose results on one process and on several are compared."""
 
-`torchrun ... -m tests.helpers.parallel_stages ORIGINAL FOLDER PROCESSES` writes FOLDER/RANK.pt.
-"""
-
-import os
-import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
-from cmu_lightning.unlearning import SSD, BadT, Potion, Scrub
+from cmu_lightning.unlearning import SSD, BadT, Potion, Scrub, Unlearner
 from tests.helpers.short_stages import LINEAR, SHORT, digits
 
 
-class Losses(Callback):
-    """The loss of every step over the global batch."""
+class GlobalLosses(Callback):
+    """A record of the loss of every step over the global batch.
 
-    def __init__(self):
-        self.seen = []
+    Attributes:
+        values: The losses, in the order of the steps.
+    """
 
-    def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Record the mean over the ranks; a stage that does not train has no outputs."""
         if outputs:
-            self.seen.append(trainer.strategy.reduce(outputs["loss"].clone(), reduce_op="mean").item())
+            self.values.append(trainer.strategy.reduce(outputs["loss"].clone(), reduce_op="mean").item())
 
 
-def stages(original):
+def stages(original: str) -> dict[str, Unlearner]:
+    """Return unlearners by a name.
+
+    Args:
+        original: Path of the checkpoint that they start from.
+    """
     return {
         "SSD of one sample": SSD(LINEAR, SHORT, original, selection=2.0, dampening_ratio=0.5),
         "Scrub": Scrub(LINEAR, SHORT, original, forget_steps=6),
@@ -36,11 +45,29 @@ def stages(original):
     }
 
 
-def run(original: str, folder: Path, processes: int) -> dict:
-    """Fit all of them on 9 of 36 poisoned digits, an odd number, and one on 1; keep losses, weights and importances."""
-    result = {}
+class Fitted(NamedTuple):
+    """What the unlearners left.
+
+    Attributes:
+        stages: By the unlearner's name: `losses` by step, `weights` by parameter, `samples`, the number passed forward.
+        importances: The importances stored beside the original, by file name, which says what they are of.
+    """
+
+    stages: dict[str, dict[str, Any]]
+    importances: list[dict[str, Tensor]]
+
+
+def fit_unlearners(original: str, folder: Path, processes: int) -> Fitted:
+    """Fit each of them on 9 of 36 poisoned digits, an odd number, and one on 1.
+
+    Args:
+        original: Path of the checkpoint that they start from.
+        folder: Root folder of the trainers.
+        processes: Number of processes; several exist already and are in one process group.
+    """
+    fitted = {}
     for name, stage in stages(original).items():
-        losses = Losses()
+        losses = GlobalLosses()
         trainer = Trainer(
             accelerator="cpu",
             devices=processes,
@@ -55,18 +82,7 @@ def run(original: str, folder: Path, processes: int) -> dict:
             logger=False,
         )
         trainer.fit(stage, datamodule=digits(1 / 36 if "one sample" in name else 0.25))
-        result[name] = {"losses": losses.seen, "weights": stage.network.state_dict(), "samples": stage.samples_forward}
-    return result
-
-
-def kept(original: str) -> list[dict]:
-    """The importances beside an original, in the order of their names, which say what they are of."""
-    return [
-        torch.load(path, weights_only=True) for path in sorted((Path(original).parent / "importances").glob("*.pt"))
-    ]
-
-
-if __name__ == "__main__":
-    original, folder = sys.argv[1], Path(sys.argv[2])
-    result = run(original, folder, int(sys.argv[3]))
-    torch.save({"stages": result, "importances": kept(original)}, folder / f"{os.environ['RANK']}.pt")
+        weights = {key: value.clone() for key, value in stage.network.state_dict().items()}
+        fitted[name] = {"losses": losses.values, "weights": weights, "samples": stage.samples_forward}
+    paths = sorted((Path(original).parent / "importances").glob("*.pt"))
+    return Fitted(fitted, [torch.load(path, weights_only=True) for path in paths])

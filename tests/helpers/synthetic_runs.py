@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FRACTIONS = tuple(tenth / 10 for tenth in range(1, 11))
-GRIDS: dict[str, dict[str, tuple]] = {
+GRIDS: dict[str, dict[str, tuple[Any, ...]]] = {
     "RewoD": {},
     "CF": {},
     "BadT": {"reduction": ("mean",)},
@@ -70,16 +70,16 @@ runs_dir: runs
 
 
 class Study:
-    """Writes runs of one setting.
+    """A writer of runs of one setting.
 
     Args:
-        runs_dir: Where to.
-        setting: Its name.
+        runs_dir: Folder that the runs are written to.
+        setting: Name of the setting.
         manipulation: Class name.
         size: |S_m|.
-        width: Of the network.
-        steps: Of the original.
-        unlearn_steps: Of unlearners.
+        width: Width of the network.
+        steps: Steps of the original.
+        unlearn_steps: Steps of unlearners.
     """
 
     def __init__(
@@ -93,23 +93,41 @@ class Study:
         unlearn_steps: int = 100,
     ) -> None:
         self.runs_dir, self.setting = runs_dir, setting
-        self.shared = {"manipulation": manipulation, "size": size, "width": width, "steps": steps}
+        self.shared: dict[str, Any] = {"manipulation": manipulation, "size": size, "width": width, "steps": steps}
         self.unlearn_steps = unlearn_steps
 
     def hash(self, **about: Any) -> str:
-        """Of whatever tells a run from others."""
+        """Return a hash of whatever tells a run from others."""
         text = json.dumps([self.setting, self.shared, about], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def original(self, seed: int = 0, **measured: Any) -> Path:
-        """An original's folder, after it was written."""
+        """Write an original and return its folder.
+
+        Args:
+            seed: Its seed.
+            measured: Numbers in metrics.json that differ from the usual ones.
+        """
         numbers = {"acc_corr": 0.1, "acc_retain": 0.99, "acc_manipulated": 0.1, "val_acc": 0.98, "seconds": 10.0}
         return self.write("Original", seed, self.hash(seed=seed), numbers | measured)
 
     def unlearner(
-        self, method: str, identified: float = 1.0, seed: int = 0, hyperparameters: dict | None = None, **measured: Any
+        self,
+        method: str,
+        identified: float = 1.0,
+        seed: int = 0,
+        hyperparameters: dict[str, Any] | None = None,
+        **measured: Any,
     ) -> Path:
-        """An unlearner's folder, after it was written."""
+        """Write an unlearner and return its folder.
+
+        Args:
+            method: Class name.
+            identified: Fraction of S_m that was found.
+            seed: All its seeds.
+            hyperparameters: The method's own.
+            measured: Entries of metrics.json that are added or differ from the usual ones.
+        """
         hyperparameters = hyperparameters or {}
         drawn = self.hash(seed=seed, method=method, at=identified, how=hyperparameters, steps=self.unlearn_steps)
         about = {
@@ -124,7 +142,14 @@ class Study:
         return self.write(method, seed, measured.get("hash", drawn), about | measured)
 
     def write(self, method: str, seed: int, own: str, numbers: dict[str, Any]) -> Path:
-        """A run's folder, after it was written."""
+        """Write a run and return its folder.
+
+        Args:
+            method: Class name.
+            seed: Its seed.
+            own: Hash.
+            numbers: Entries of metrics.json beside those that all runs of the study share.
+        """
         folder = self.runs_dir / self.setting / method / f"{seed}-{own}"
         metrics = {
             "setting": self.setting,
@@ -159,7 +184,13 @@ class Study:
 
 
 def whole_study(study: Study, methods: Iterable[str] = GRIDS, seeds: Iterable[int] = (0, 1, 2)) -> Iterator[Path]:
-    """Every run of the paper's grids, with numbers that behave a little like the paper's."""
+    """Write every run of the paper's grids, with numbers that behave a little like the paper's, and yield the folders.
+
+    Args:
+        study: Setting of the runs.
+        methods: Class names, of GRIDS.
+        seeds: Seeds of the originals, each with all unlearners.
+    """
     methods = list(methods)
     for seed in seeds:
         yield study.original(seed, **_measured("Original", 0, {}, seed, study))
@@ -174,7 +205,7 @@ def whole_study(study: Study, methods: Iterable[str] = GRIDS, seeds: Iterable[in
                 yield folder
 
 
-def _measured(method: str, identified: float, own: dict, seed: int, study: Study) -> dict[str, float]:
+def _measured(method: str, identified: float, own: dict[str, Any], seed: int, study: Study) -> dict[str, float]:
     draw = random.Random(f"{study.setting} {method} {identified} {own} {seed}")
     poison = study.shared["manipulation"] == "Poison"
     dirty = 0.1 if poison else 0.55

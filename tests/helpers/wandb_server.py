@@ -4,12 +4,15 @@ import itertools
 import json
 import threading
 from base64 import b64decode
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import yaml
 
+Data = dict[str, Any]
+"""What a request or an answer holds, as JSON."""
 KEY = "0123456789abcdef" * 2 + "01234567"
 """The only key it takes."""
 
@@ -19,37 +22,46 @@ class StoredRun:
     """What a client has sent of one run."""
 
     name: str
-    sweep: str | None = None
-    config: dict[str, Any] = field(default_factory=dict)
-    summary: dict[str, Any] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
+    sweep: str = ""
+    config: Data = field(default_factory=dict)
+    summary: Data = field(default_factory=dict)
+    about: Data = field(default_factory=dict)
+    history: list[Data] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     exitcode: int | None = None
     begun: int = 0
 
     @property
-    def values(self) -> dict[str, Any]:
+    def values(self) -> Data:
         """The config as a user gave it."""
         return {key: entry["value"] for key, entry in self.config.items() if key != "_wandb"}
 
 
 class Stub:
-    """A server.
+    """A server on a free port, which runs in a thread of its own from the start.
+
+    Args:
+        answers: `well`, `never` (it accepts and is silent) or `500`.
+        stops: Whether runs are told to stop after they have logged, as early termination does.
+        dies: Whether it falls silent after a run has begun.
 
     Attributes:
-        answers: `well`, `never` (it accepts and is silent) or `500`.
-        stops: Whether runs are told to stop once they have logged, as early termination does.
-        dies: Whether it falls silent once a run has begun.
+        runs: Runs by name.
+        artifacts: Names of the artifacts that were announced.
+        sweeps: Configs of sweeps by name.
+        waiting: Trials that no agent has taken, by the sweep's name.
+        views: Workspaces and reports that were saved.
+        unknown: Operations that it was asked for and does not know.
+        projects: Names of projects that runs were sent to.
     """
 
     def __init__(self, answers: str = "well", stops: bool = False, dies: bool = False) -> None:
         self.answers, self.stops, self.dies = answers, stops, dies
         self.runs: dict[str, StoredRun] = {}
         self.artifacts: list[str] = []
-        self.sweeps: dict[str, dict[str, Any]] = {}
-        self.waiting: dict[str, list[dict[str, Any]]] = {}
-        self.views: list[dict[str, Any]] = []
+        self.sweeps: dict[str, Data] = {}
+        self.waiting: dict[str, list[Data]] = {}
+        self.views: list[Data] = []
         self.unknown: set[str] = set()
         self.projects: set[str] = set()
         self.closing = threading.Event()
@@ -60,6 +72,7 @@ class Stub:
 
     @property
     def url(self) -> str:
+        """Its address."""
         return f"http://127.0.0.1:{self.server.server_address[1]}"
 
     def close(self) -> None:
@@ -69,38 +82,48 @@ class Stub:
         self.server.server_close()
 
     def run(self, name: str) -> StoredRun:
+        """Return the run of a name, which is made when it is first asked for."""
         return self.runs.setdefault(name, StoredRun(name))
 
     def again(self, name: str) -> None:
-        """Hand a trial out once more, as to the next agent after one that died."""
+        """Hand a trial out once more, as to the next agent after one that died.
+
+        Args:
+            name: Name of its run.
+        """
         run = self.runs[name]
         self.waiting[run.sweep].insert(0, self._trial(run))
 
-    def _trial(self, run: StoredRun) -> dict[str, Any]:
+    def _trial(self, run: StoredRun) -> Data:
         arguments = {key: {"value": value} for key, value in run.about["arguments"].items()}
         return {"type": "run", "run_id": run.name, "program": self.sweeps[run.sweep]["program"], "args": arguments}
 
-    def answer(self, operation: str, given: dict[str, Any]) -> dict[str, Any]:
-        """The data of a GraphQL operation."""
-        known = getattr(self, f"on_{operation}", None)
+    def answer(self, operation: str, given: Data) -> Data:
+        """Return the data of a GraphQL operation.
+
+        Args:
+            operation: Its name.
+            given: Its variables.
+        """
+        known: Callable[[Data], Data] | None = getattr(self, f"_on_{operation}", None)
         if known is None:
             self.unknown.add(operation)
             return {}
         with self.lock:
             return known(given)
 
-    def on_Viewer(self, given):
+    def _on_Viewer(self, given: Data) -> Data:
         teams = {"edges": [{"node": {"name": "team"}}]}
         viewer = {"id": "u", "entity": "team", "username": "me", "email": "", "flags": "{}", "teams": teams}
         return {"viewer": viewer}
 
-    def on_ServerFeaturesQuery(self, given):
+    def _on_ServerFeaturesQuery(self, given: Data) -> Data:
         return {"serverInfo": {"features": []}}
 
-    def on_OrganizationCoreWeaveOrganizationID(self, given):
+    def _on_OrganizationCoreWeaveOrganizationID(self, given: Data) -> Data:
         return {"entity": {"organization": {"coreWeaveOrganizationId": None}}}
 
-    def on_RunResumeStatus(self, given):
+    def _on_RunResumeStatus(self, given: Data) -> Data:
         run = self.runs.get(given["name"])
         bucket = None
         if run is not None and run.begun:
@@ -122,9 +145,9 @@ class Stub:
             }
         return {"model": {"id": "p", "name": "p", "entity": {"id": "e", "name": "team"}, "bucket": bucket}}
 
-    def on_UpsertBucket(self, given):
+    def _on_UpsertBucket(self, given: Data) -> Data:
         run = self.run(given["name"])
-        self.projects.add(given.get("project"))
+        self.projects.add(given.get("project") or "")
         inserted = run.begun == 0
         if given.get("config"):
             run.config |= json.loads(given["config"])
@@ -133,24 +156,24 @@ class Stub:
         run.about |= {key: given[key] for key in ("groupName", "jobType", "displayName", "tags") if given.get(key)}
         run.begun += bool(given.get("host"))
         project = {"id": "p", "name": given.get("project") or "cmu", "entity": {"id": "e", "name": "team"}}
-        bucket = {"id": run.name, "name": run.name, "displayName": run.name, "description": "", "config": "{}"}
-        bucket |= {"sweepName": run.sweep, "project": project, "historyLineCount": len(run.history)}
+        bucket: Data = {"id": run.name, "name": run.name, "displayName": run.name, "description": "", "config": "{}"}
+        bucket |= {"sweepName": run.sweep or None, "project": project, "historyLineCount": len(run.history)}
         return {"upsertBucket": {"bucket": bucket, "inserted": inserted}}
 
-    def on_ArtifactType(self, given):
+    def _on_ArtifactType(self, given: Data) -> Data:
         return {"project": {"artifact": None}}
 
-    def on_CreateArtifact(self, given):
-        """It says that it has the files already, so none is sent."""
+    def _on_CreateArtifact(self, given: Data) -> Data:
+        """Say that the files are there already, so that none is sent."""
         self.artifacts.append(given["input"]["artifactCollectionName"])
         made = {"id": f"a{len(self.artifacts)}", "digest": given["input"]["digest"], "state": "COMMITTED"}
         return {"createArtifact": {"artifact": made | {"artifactSequence": {"id": "s", "latestArtifact": None}}}}
 
-    def on_CreateRunFiles(self, given):
+    def _on_CreateRunFiles(self, given: Data) -> Data:
         files = [{"name": name, "uploadUrl": f"{self.url}/put/{given['run']}/{name}"} for name in given["files"]]
         return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
 
-    def on_UpsertSweep(self, given):
+    def _on_UpsertSweep(self, given: Data) -> Data:
         name = f"sweep{len(self.sweeps)}"
         config = yaml.safe_load(given["config"])
         self.sweeps[name] = config
@@ -165,7 +188,7 @@ class Stub:
             "upsertSweep": {"sweep": {"id": name, "name": name, "project": project}, "configValidationWarnings": []}
         }
 
-    def on_SweepWithRuns(self, given):
+    def _on_SweepWithRuns(self, given: Data) -> Data:
         config = yaml.safe_dump(self.sweeps[given["sweep"]])
         return {
             "project": {
@@ -173,23 +196,23 @@ class Stub:
             }
         }
 
-    def on_CreateAgent(self, given):
+    def _on_CreateAgent(self, given: Data) -> Data:
         return {"createAgent": {"agent": {"id": given["sweep"]}}}
 
-    def on_Heartbeat(self, given):
-        commands = []
+    def _on_Heartbeat(self, given: Data) -> Data:
+        commands: list[Data] = []
         if not json.loads(given["runState"]):
             waiting = self.waiting[given["id"]]
             commands = [waiting.pop(0)] if waiting else [{"type": "exit"}]
         return {"agentHeartbeat": {"agent": {"id": given["id"]}, "commands": json.dumps(commands)}}
 
-    def on_UpsertView2(self, given):
+    def _on_UpsertView2(self, given: Data) -> Data:
         return self._keep(given)
 
-    def on_upsertView(self, given):
+    def _on_upsertView(self, given: Data) -> Data:
         return self._keep(given)
 
-    def _keep(self, given):
+    def _keep(self, given: Data) -> Data:
         self.views.append(given)
         view = {
             "id": "v",
@@ -200,14 +223,19 @@ class Stub:
         }
         return {"upsertView": {"view": view | {"project": {"id": "p", "name": "p"}}, "inserted": True}}
 
-    def on_GetProjects(self, given):
+    def _on_GetProjects(self, given: Data) -> Data:
         node = {"id": "p", "name": "cmu", "entityName": "team", "createdAt": "", "isBenchmark": False, "user": None}
         return {
             "models": {"edges": [{"cursor": "c", "node": node}], "pageInfo": {"hasNextPage": False, "endCursor": None}}
         }
 
-    def stream(self, name: str, sent: dict[str, Any]) -> dict[str, Any]:
-        """Take a part of a run's file stream."""
+    def stream(self, name: str, sent: Data) -> Data:
+        """Take a part of a run's file stream, and return whether the run has to stop.
+
+        Args:
+            name: Name of the run.
+            sent: Lines by file, and the exit code at the end.
+        """
         with self.lock:
             run = self.run(name)
             for file, part in sent.get("files", {}).items():
@@ -222,22 +250,36 @@ class Stub:
 
 
 class Handler(BaseHTTPRequestHandler):
+    """The requests of one connection.
+
+    Attributes:
+        stub: The server that answers them.
+    """
+
     stub: Stub
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *arguments: object) -> None:
-        """Nothing."""
+        """Print nothing."""
 
     def handle_one_request(self) -> None:
+        """Close the connection when the client has gone."""
         try:
             super().handle_one_request()
         except OSError:
             self.close_connection = True
 
     def body(self) -> bytes:
+        """Return what was sent."""
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def reply(self, content: dict[str, Any], code: int = 200) -> None:
+    def reply(self, content: Data, code: int = 200) -> None:
+        """Send an answer.
+
+        Args:
+            content: JSON.
+            code: Status.
+        """
         text = json.dumps(content).encode()
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
@@ -246,7 +288,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def refused(self) -> bool:
-        """Whether the request got what a bad server or a wrong key give."""
+        """Return whether the request got what a bad server or a wrong key give."""
         stub = self.stub
         if stub.closing.is_set() or stub.answers == "never":
             stub.closing.wait(300)
@@ -263,6 +305,7 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def do_POST(self) -> None:
+        """Answer a GraphQL operation or a part of a file stream."""
         sent = json.loads(self.body() or b"{}")
         if self.refused():
             return
@@ -276,6 +319,7 @@ class Handler(BaseHTTPRequestHandler):
             self.stub.closing.set()
 
     def do_PUT(self) -> None:
+        """Keep a file of a run."""
         content = self.body()
         if not self.refused():
             _, _, run, name = self.path.split("/", 3)
@@ -283,5 +327,6 @@ class Handler(BaseHTTPRequestHandler):
             self.reply({})
 
     def do_GET(self) -> None:
+        """Answer with nothing."""
         if not self.refused():
             self.reply({})

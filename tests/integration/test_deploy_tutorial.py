@@ -12,14 +12,14 @@ import torch
 import cmu_lightning
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import PACKAGE
-from tests.helpers.forked_commands import ran
+from tests.helpers.forked_commands import run_command
 
 TUTORIAL = PACKAGE.parent / "docs/own_model.md"
 
 
 def output_of(command: str) -> str:
     """Run a command of the page, and return what it prints."""
-    ended = ran(command)
+    ended = run_command(command)
     assert ended.code == 0, f"{command}: {ended.err}"
     return ended.out
 

@@ -95,7 +95,7 @@ def test_a_point_that_kills_its_worker_is_tried_once_more(
 ) -> None:
     """A second time is a failure; a command line that kills its worker when it is parsed is left to the run."""
     (tmp_path / "kill").mkdir()
-    network = ["--network", "tests.helpers.networks.Deadly", "--network.folder", str(tmp_path / "kill")]
+    network = ["--network", "tests.helpers.networks.KilledWhenBuilt", "--network.folder", str(tmp_path / "kill")]
     path = small_sweep({"seed_everything": {"values": [0, 1]}}, *network)
     for name in ("parse 0", "parse 1", "run 0", "run 0 again"):
         (tmp_path / "kill" / name).touch()
@@ -172,7 +172,7 @@ def test_every_worker_has_a_gpu_of_its_own(
     """No GPU is needed: who may use which is settled before anything looks for one."""
     (tmp_path / "seen").mkdir()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    network = ["--network", "tests.helpers.networks.Telling", "--network.folder", str(tmp_path / "seen")]
+    network = ["--network", "tests.helpers.networks.GPURecorder", "--network.folder", str(tmp_path / "seen")]
     path = small_sweep({"seed_everything": {"values": [0, 1, 2, 3]}}, *network)
     assert main(["sweep", path, "--runs_dir", str(copied), "--workers", "2"]) == 0
     assert {file.name for file in (tmp_path / "seen").iterdir()} == {"3", "5"}

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +14,12 @@ from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 
 from cmu_lightning.experiment.execute import Job
-from cmu_lightning.experiment.run import Run
 from cmu_lightning.experiment.wandb_logger import WandbLogger
-from cmu_lightning.experiment.wandb_publish import publish_results
 from cmu_lightning.parsing import PACKAGE
 from tests.helpers.run_files import CF, SCRUB, folder, metrics, numbers, published, records
 from tests.helpers.wandb_server import KEY
+
+pytestmark = pytest.mark.slow
 
 
 def test_an_offline_run_holds_what_the_run_folder_holds(place, fit):
@@ -164,12 +163,3 @@ def test_without_a_key_nothing_is_asked_in_a_terminal(place, small, tmp_path):
     assert run.wait(timeout=120) == 0, said
     assert b"W&B is not configured" in said
     assert metrics(place, "CF")["method"] == "CF"
-
-
-def test_the_seed_of_an_original_given_by_its_path_is_its_own(tmp_path):
-    run, said = Run(tmp_path, tmp_path, "mine", "CF", "ab"), {}
-    (tmp_path / "metrics.json").write_text(json.dumps({"hash": "ab", "original_seed": 1, "hyperparameters": {}}))
-    experiment = SimpleNamespace(summary={}, save=lambda *_, **__: None)
-    logger = SimpleNamespace(describe=said.update, experiment=experiment, uploads_model=False)
-    publish_results(logger, {"original_seed": 0, "setting": "mine"}, run)
-    assert (said["original_seed"], said["setting"]) == (1, "mine")

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,10 @@ import yaml
 
 from cmu_lightning.parsing import PACKAGE
 from tests.helpers.run_files import published
+from tests.helpers.waiting import wait_for
 from tests.helpers.wandb_server import KEY, Stub
+
+pytestmark = pytest.mark.slow
 
 ROOT = PACKAGE.parent
 BIN = Path(sys.executable).parent
@@ -96,13 +98,6 @@ def children(process: subprocess.Popen) -> list[int]:
     """Process groups of trials that an agent has started."""
     said = subprocess.run(["ps", "-o", "pgid=", "--ppid", str(process.pid)], capture_output=True, text=True)
     return [int(group) for group in said.stdout.split() if int(group) != process.pid]
-
-
-def wait_for(condition, seconds: float = 400) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("processes", [[], TWO], ids=["one process", "two processes"])

@@ -11,7 +11,7 @@ from cmu_lightning.unlearning import BadT, Scrub
 from cmu_lightning.unlearning.distillation import divergence
 from cmu_lightning.unlearning.networks import build
 from tests.helpers.networks import Linear
-from tests.helpers.short_stages import SHORT, digits, same, trainer
+from tests.helpers.short_stages import SHORT, digits, equal_tensors, trainer
 
 
 def test_divergence_against_sums_over_classes():
@@ -85,9 +85,9 @@ def test_teachers_stay_as_they_are_and_out_of_checkpoints(tmp_path, method, coun
     run = trainer(tmp_path, keep)
     run.fit(stage, datamodule=digits(0.5))
     after = [dict(teacher.state_dict()) for teacher in stage.teachers]
-    assert [same(old, new) for old, new in zip(keep.before, after, strict=True)] == [True] * count
-    assert not same(keep.before[0], dict(stage.network.state_dict()))
-    assert count == 1 or not same(*keep.before)
+    assert [equal_tensors(old, new) for old, new in zip(keep.before, after, strict=True)] == [True] * count
+    assert not equal_tensors(keep.before[0], dict(stage.network.state_dict()))
+    assert count == 1 or not equal_tensors(*keep.before)
     assert not any(teacher.training for teacher in stage.teachers)
     run.save_checkpoint(tmp_path / "badt.ckpt", weights_only=True)
     kept = torch.load(tmp_path / "badt.ckpt", weights_only=True)["state_dict"]

@@ -18,7 +18,7 @@ from cmu_lightning.unlearning.dampener import Dampener, histogram
 from cmu_lightning.unlearning.importance import informative
 from cmu_lightning.unlearning.ssd import adaptive_percent, percentile, ratios, select_and_dampen
 from tests.helpers.networks import Double
-from tests.helpers.short_stages import LINEAR, SHORT, digits, fitted, same, trainer, weights
+from tests.helpers.short_stages import LINEAR, SHORT, digits, equal_tensors, fitted, trainer, weights
 
 
 def by_the_paper(deleted, retain, selection, dampening):
@@ -155,7 +155,7 @@ def test_importances_are_of_the_network_at_rest_and_in_full_precision(tmp_path, 
     wanted = importances(stage.data, network.eval(), 300, loss, torch.square)
     for got, want in zip((found["deleted"], found["retain"]), wanted, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-12)
-    assert same(dict(stage.network.state_dict()), dict(network.state_dict()))
+    assert equal_tensors(dict(stage.network.state_dict()), dict(network.state_dict()))
 
 
 def test_a_method_that_does_not_choose_is_refused(tmp_path, original):
@@ -177,7 +177,7 @@ def test_the_exact_diagonal_is_of_squares_alone():
 
 @pytest.mark.parametrize("method", [SSD, LFSSD])
 def test_a_threshold_of_infinity_returns_the_original(tmp_path, original, method):
-    assert same(fitted(tmp_path, method(LINEAR, SHORT, original, selection=inf)), network_weights(original))
+    assert equal_tensors(fitted(tmp_path, method(LINEAR, SHORT, original, selection=inf)), network_weights(original))
 
 
 def test_the_others_are_ssd_with_a_threshold_of_their_own(tmp_path, original):
@@ -248,7 +248,7 @@ def test_a_grid_in_memory_ends_where_the_best_of_its_runs_does(tmp_path, origina
         ended.append((stage.results["selection_score"], state))
     best = max(score for score, _ in ended)
     assert len({score for score, _ in ended}) > 2
-    assert same(got, next(state for score, state in ended if score == best))
+    assert equal_tensors(got, next(state for score, state in ended if score == best))
     assert tuned.samples_forward == 1197 + 8 * (203 + 18)
     assert tuned.samples_backward == 1197
 
@@ -301,7 +301,7 @@ def test_the_exact_diagonal_of_any_layer_dampens(tmp_path, original):
     run.save_checkpoint(tmp_path / "normed.ckpt", weights_only=True)
     stage = SSD(network, SHORT, str(tmp_path / "normed.ckpt"), selection=0.1, fisher="sample")
     trainer(tmp_path).fit(stage, datamodule=digits(0.5))
-    assert not same(dict(stage.network.state_dict()), dict(run.lightning_module.network.state_dict()))
+    assert not equal_tensors(dict(stage.network.state_dict()), dict(run.lightning_module.network.state_dict()))
 
 
 def test_an_impossible_rho():

@@ -20,7 +20,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.originals import original_at
 from cmu_lightning.models.factory import NetworkFromFunction
 from cmu_lightning.unlearning.checkpoint import load_network, read_original
-from tests.helpers.forked_commands import ran
+from tests.helpers.forked_commands import run_command
 from tests.helpers.networks import Linear
 
 POISON = ("fit", "--config", "poison_digits.yaml", "--runs_dir", "runs")
@@ -204,7 +204,7 @@ def test_a_network_in_the_current_folder(name):
     network = f"--network net_here.{name} --network.width 9 --procedure.steps 3 --procedure.unlearn_steps 3"
     command = f"python -m cmu_lightning {' '.join(POISON)} --config unlearn/badt.yaml {network}"
     torch.save(nn.Sequential(nn.Flatten(), nn.Linear(144, 9), nn.CELU(), nn.Linear(9, 10)).state_dict(), "own.pt")
-    ended = ran(f"{command} --model.original own.pt")
+    ended = run_command(f"{command} --model.original own.pt")
     assert ended.code == 0, ended.err
     (run,) = Path("runs/poison_digits/BadT").iterdir()
     sys.path.insert(0, ".")

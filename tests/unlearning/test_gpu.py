@@ -23,7 +23,7 @@ from cmu_lightning.unlearning import (
     Scrub,
     TunedSSD,
 )
-from tests.helpers.short_stages import Until, digits, trainer
+from tests.helpers.short_stages import CheckpointAfter, digits, trainer
 
 GPU = ["gpu"] if torch.cuda.is_available() else []
 NETWORK = partial(ResNet9, num_classes=10, in_channels=1, width=4)
@@ -97,7 +97,7 @@ def test_a_stage_gives_what_it_gives_on_a_cpu(tmp_path, original, device, name):
 def test_a_run_goes_on_on_another_device(tmp_path, original, device, first):
     want = fitted(tmp_path, CF(NETWORK, FEW, original))
     order = (None, device) if first == "here" else (device, None)
-    fitted(tmp_path, CF(NETWORK, FEW, original), Until(tmp_path / "part.ckpt", 3), device=order[0])
+    fitted(tmp_path, CF(NETWORK, FEW, original), CheckpointAfter(tmp_path / "part.ckpt", 3), device=order[0])
     resumed = CF(NETWORK, FEW, original)
     assert_alike(fitted(tmp_path, resumed, device=order[1], ckpt_path=str(tmp_path / "part.ckpt")), want)
 

@@ -10,7 +10,7 @@ import torch
 from cmu_lightning.console import bar
 from cmu_lightning.unlearning import SSD, Original, Potion, TunedSSD
 from cmu_lightning.unlearning.progress import StageLines, StageProgress, progress
-from tests.helpers.short_stages import LINEAR, SHORT, Until, digits, trainer
+from tests.helpers.short_stages import LINEAR, SHORT, CheckpointAfter, digits, trainer
 
 
 def run(tmp_path, bar, stage, *callbacks, **more):
@@ -88,7 +88,7 @@ def test_short_work_says_nothing(tmp_path, capsys):
 def test_the_time_left_after_a_resume_is_of_its_own_steps(tmp_path, capsys, monkeypatch):
     """20 of 24 steps were another process's; at two seconds a step the 21st leaves six, not a fraction of one."""
     checkpoint = tmp_path / "last.ckpt"
-    run(tmp_path, StageLines(), Original(LINEAR, SHORT), Until(checkpoint, 20))
+    run(tmp_path, StageLines(), Original(LINEAR, SHORT), CheckpointAfter(checkpoint, 20))
     looks = iter(range(100))  # two at the clock for a line
     monkeypatch.setattr("cmu_lightning.unlearning.progress.time", SimpleNamespace(monotonic=lambda: next(looks)))
     run(tmp_path, StageLines(seconds=0), Original(LINEAR, SHORT), ckpt_path=str(checkpoint), weights_only=True)

@@ -18,7 +18,7 @@ from cmu_lightning.unlearning import CF, Original, Procedure, Scrub
 from cmu_lightning.unlearning.networks import build
 from cmu_lightning.unlearning.scrub import Rewind, alternation
 from tests.helpers.networks import Linear
-from tests.helpers.short_stages import LINEAR, SHORT, digits, same, trainer, weights
+from tests.helpers.short_stages import LINEAR, SHORT, digits, equal_tensors, trainer, weights
 
 NETWORK = partial(Linear, 9, 4)
 
@@ -128,7 +128,7 @@ def test_without_forget_steps_and_distillation_it_is_fine_tuning(tmp_path, origi
     cf = CF(LINEAR, SHORT, original)
     one.fit(scrub, datamodule=digits(0.5))
     other.fit(cf, datamodule=digits(0.5))
-    assert same(dict(scrub.network.state_dict()), dict(cf.network.state_dict()))
+    assert equal_tensors(dict(scrub.network.state_dict()), dict(cf.network.state_dict()))
 
 
 class Stop(Callback):
@@ -142,7 +142,7 @@ def test_a_resumed_run_ends_at_the_same_weights(tmp_path, original, alternate):
     whole, rest = (Scrub(LINEAR, SHORT, original, forget_steps=8, alternate=alternate) for _ in range(2))
     trainer(tmp_path, Stop()).fit(whole, datamodule=digits(0.5))
     trainer(tmp_path).fit(rest, datamodule=digits(0.5), ckpt_path=tmp_path / "half.ckpt", weights_only=True)
-    assert same(dict(whole.network.state_dict()), dict(rest.network.state_dict()))
+    assert equal_tensors(dict(whole.network.state_dict()), dict(rest.network.state_dict()))
 
 
 @pytest.mark.parametrize(("lr", "ends", "chosen"), [(0.05, [5, 10, 13], 13), (0.3, [5, 10, 15, 20, 23], 10)])
@@ -174,7 +174,7 @@ def test_rewinding_ends_at_the_epoch_that_forgot_just_enough(tmp_path, original,
     best = min(reversed(range(len(kept))), key=lambda at: abs(errors[at] - wanted))
     assert len(set(errors)) > 1
     assert ends[best] == chosen
-    assert same(dict(made.network.state_dict()), torch.load(kept[best], weights_only=True))
+    assert equal_tensors(dict(made.network.state_dict()), torch.load(kept[best], weights_only=True))
 
 
 class Dies(Rewind):
@@ -206,7 +206,7 @@ def test_a_run_that_dies_anywhere_still_rewinds(tmp_path, original, monkeypatch,
     last = tmp_path / "last.ckpt"
     assert last.exists() is (at != 0)
     trainer(tmp_path).fit(rest, datamodule=digits(0.5), ckpt_path=last if last.exists() else None, weights_only=True)
-    assert same(dict(whole.network.state_dict()), dict(rest.network.state_dict()))
+    assert equal_tensors(dict(whole.network.state_dict()), dict(rest.network.state_dict()))
     assert rest.samples_forward == whole.samples_forward
 
 
@@ -223,7 +223,7 @@ def test_a_run_that_is_stopped_early_rewinds_among_its_epochs(tmp_path, original
     kept = {int(path.stem): torch.load(path, weights_only=True) for path in tmp_path.glob("epochs/*.pt")}
     assert max(kept) == 6
     rewound = int(run.logged_metrics["rewound_to"])
-    assert same(dict(stage.network.state_dict()), kept[rewound])
+    assert equal_tensors(dict(stage.network.state_dict()), kept[rewound])
 
 
 def test_rewinding_needs_validation_samples(tmp_path, original):

@@ -17,7 +17,7 @@ from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import CF, BadT, Dampener, Keep, Original, Procedure, RewoD, Scrub, Unlearner
 from cmu_lightning.unlearning.networks import build
 from tests.helpers.networks import Linear
-from tests.helpers.short_stages import LINEAR, SHORT, digits, same, trainer, weights
+from tests.helpers.short_stages import LINEAR, SHORT, digits, equal_tensors, trainer, weights
 
 
 def test_a_network_depends_on_its_seed_alone():
@@ -26,8 +26,8 @@ def test_a_network_depends_on_its_seed_alone():
     one = build(LINEAR, 5).state_dict()
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(4)
-    assert same(build(LINEAR, 5).state_dict(), one)
-    assert not same(build(LINEAR, 6).state_dict(), one)
+    assert equal_tensors(build(LINEAR, 5).state_dict(), one)
+    assert not equal_tensors(build(LINEAR, 6).state_dict(), one)
 
 
 def test_slices_of_a_batch_give_its_mean_loss_and_gradient(tmp_path):
@@ -107,8 +107,8 @@ def test_cf_starts_from_the_original_and_rewod_afresh(tmp_path, original):
         assert stage.samples_backward > 0
         assert stage.seconds > 0
     of_original = {key.removeprefix("network."): value for key, value in weights(original).items()}
-    assert same(started[CF], of_original)
-    assert same(started[RewoD], build(LINEAR, 7).state_dict())
+    assert equal_tensors(started[CF], of_original)
+    assert equal_tensors(started[RewoD], build(LINEAR, 7).state_dict())
 
 
 def test_without_deleted_samples_to_leave_out_rewod_is_the_original(tmp_path, original):
@@ -120,7 +120,7 @@ def test_without_deleted_samples_to_leave_out_rewod_is_the_original(tmp_path, or
     stage = All(LINEAR, SHORT, original, seed=0)
     trainer(tmp_path).fit(stage, datamodule=digits(0.5))
     of_original = {key.removeprefix("network."): value for key, value in weights(original).items()}
-    assert same(dict(stage.network.state_dict()), of_original)
+    assert equal_tensors(dict(stage.network.state_dict()), of_original)
 
 
 def test_measurements_against_a_loop_over_images(tmp_path, original):
@@ -197,7 +197,7 @@ def test_a_stage_interrupted_anywhere_goes_on_to_the_same_weights(tmp_path, stop
     run = trainer(tmp_path, check_val_every_n_epoch=None, val_check_interval=5)
     run.fit(resumed, datamodule=digits(), ckpt_path=path, weights_only=True)
     assert run.global_step == 24
-    assert same(resumed.state_dict(), whole.state_dict())
+    assert equal_tensors(resumed.state_dict(), whole.state_dict())
 
 
 def test_dropout_depends_on_the_stages_seed_alone(tmp_path):
@@ -210,8 +210,8 @@ def test_dropout_depends_on_the_stages_seed_alone(tmp_path):
         stage = Original(network, Procedure(steps=3, batch_size=200), seed=seed)
         trainer(tmp_path).fit(stage, datamodule=digits())
         results.append(stage.state_dict())
-    assert same(results[0], results[1])
-    assert not same(results[0], results[2])
+    assert equal_tensors(results[0], results[1])
+    assert not equal_tensors(results[0], results[2])
 
 
 class Relabels(CF):
@@ -368,7 +368,7 @@ def test_a_finished_checkpoint_with_its_optimiser_is_an_original(tmp_path):
     run.save_checkpoint(tmp_path / "whole.ckpt")
     unlearned = Keep(LINEAR, SHORT, str(tmp_path / "whole.ckpt"))
     trainer(tmp_path).fit(unlearned, datamodule=digits())
-    assert same(dict(unlearned.network.state_dict()), dict(run.lightning_module.network.state_dict()))
+    assert equal_tensors(dict(unlearned.network.state_dict()), dict(run.lightning_module.network.state_dict()))
 
 
 class Frozen(nn.Module):

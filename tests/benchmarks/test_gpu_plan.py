@@ -105,7 +105,14 @@ def test_the_plan_has_all_that_is_asked():
     assert len(PLAN) == 10
 
 
-@pytest.mark.parametrize(("what", "command"), PLAN, ids=[command for _, command in PLAN])
+def rehearsals():
+    """The one that times workers starts processes."""
+    for what, command in PLAN:
+        marks = [pytest.mark.slow] if "workers.py" in command else []
+        yield pytest.param(what, command, id=command, marks=marks)
+
+
+@pytest.mark.parametrize(("what", "command"), rehearsals())
 def test_a_command_of_the_plan(monkeypatch, capsys, tmp_path, what, command):
     monkeypatch.setattr(CIFAR10DataModule, "prepare_data", lambda self: None)
     monkeypatch.setattr(CIFAR10DataModule, "load", small)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import nn
 
 __version__ = "0.1.0"
@@ -26,3 +27,21 @@ def load(run: str | Path) -> "nn.Module":
     from cmu_lightning.experiment.restore import restore_network  # imports torch, which light commands avoid
 
     return restore_network(Path(run))
+
+
+def results(runs: str | Path) -> "pd.DataFrame":
+    """Return the finished runs of a folder as a table, one row a run.
+
+    Args:
+        runs: A runs folder, or a file that `report --pack` has written.
+
+    Returns:
+        Columns are everything plain in `metrics.json` under its own name, and with dotted names
+        `hyperparameters.NAME`, `environment.NAME`, `network.NAME`, `procedure.NAME` and `data.NAME`.
+
+    >>> table = results("runs")  # doctest: +SKIP
+    >>> table.groupby(["setting", "method", "identified"]).acc_corr.mean()  # doctest: +SKIP
+    """
+    from cmu_lightning.report.load import results as read_table  # imports pandas, which other commands do not need
+
+    return read_table(runs)

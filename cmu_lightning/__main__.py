@@ -10,12 +10,13 @@ from cmu_lightning.errors import UserError
 LIGHT = {
     "sweep": "cmu_lightning.sweep.command",
     "report": "cmu_lightning.report.command",
-    "dashboard": "cmu_lightning.dashboard.command",
+    "list": "cmu_lightning.report.command:list_runs",
+    "dashboard": "cmu_lightning.report.wandb_dashboard",
     "repair": "cmu_lightning.deploy.repair",
     "predict": "cmu_lightning.deploy.predict",
     "export": "cmu_lightning.deploy.export",
 }
-"""Commands that start without torch, by the module whose `main` runs them; LightningCLI runs `fit` and `test`."""
+"""Commands that start without torch, by the module whose `main` or named function runs them; LightningCLI runs `fit` and `test`."""
 
 HELP = """usage: python -m cmu_lightning COMMAND ...
 
@@ -25,6 +26,7 @@ corrective machine unlearning of image classifiers
   test       measure a run again, and compare
   sweep      run W&B sweep files without an account
   report     figures, tables and one page from a folder of runs
+  list       all finished runs, one line each, or as CSV
   repair     try the methods that fit a model and a list of flagged samples, and choose
   predict    a run's predictions next to its original's
   export     a run's weights as safetensors and ONNX, with a model card
@@ -50,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _check_command(given)
         # Import only what the command needs: `report --help` must not wait for torch.
-        module = LIGHT.get(given[0])
-        if module is not None:
-            code: int = import_module(module).main(given[1:])
+        module, _, function = LIGHT.get(given[0], "").partition(":")
+        if module:
+            code: int = getattr(import_module(module), function or "main")(given[1:])
         else:
             code = import_module("cmu_lightning.cli.fit").main(given)
     except UserError as error:

@@ -15,7 +15,7 @@ from cmu_lightning.deploy.export import OPSET, TOLERANCE
 from cmu_lightning.deploy.finished import FinishedRun
 from cmu_lightning.experiment.run import MEASURED
 from cmu_lightning.models.factory import NetworkFromFunction
-from cmu_lightning.report.comparing.select import destroyed
+from cmu_lightning.selection import destroyed
 
 VERSIONS = ("python", "torch", "torchvision", "lightning", "torchmetrics")
 """Entries of a run's environment that the card names."""

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.report.comparing.select import destroyed
+from cmu_lightning.selection import destroyed
 
 CHOICE_FILE = "repaired.json"
 """Name of the file, in the folder of a setting, that says which run was chosen."""

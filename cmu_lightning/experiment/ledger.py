@@ -25,7 +25,7 @@ WITHOUT_EFFECT = ("--runs_dir", "--checkpoints")
 FILE_NAME = re.compile(r":[ \t]*['\"]?([\w./-]+\.ya?ml)\b")
 """A YAML file that a config names as a value, such as `data: mine/data.yaml`."""
 
-OTHER_COMMANDS = ("sweep", "report", "deploy", "dashboard")
+OTHER_COMMANDS = ("sweep", "report", "deploy")
 """Folders of the package that `fit` imports nothing from."""
 
 MAY_CHANGE = "\nlast time"

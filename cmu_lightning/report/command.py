@@ -1,30 +1,38 @@
-"""`python -m cmu_lightning report RUNS_DIR --out REPORT_DIR`."""
+"""`python -m cmu_lightning report RUNS_DIR --out REPORT_DIR` and `python -m cmu_lightning list [RUNS_DIR]`.
 
+Pandas and Altair are imported once there is something to do, so that `--help` is there at once.
+"""
+
+import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
-from rich.table import Table as Shown
+from rich.table import Table
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser, read_env
-from cmu_lightning.report.comparing.select import RULES
-from cmu_lightning.report.reading.collect import OF_REPAIR, Skipped, collect
-from cmu_lightning.report.reading.results_file import pack, unpack
+from cmu_lightning.selection import RULES
 
 if TYPE_CHECKING:
-    from cmu_lightning.report.write import Written
+    from cmu_lightning.report.build import Report
+    from cmu_lightning.report.load import Runs, Skipped
+
+STYLES = ("screen", "paper")
+LISTED = ("setting", "method", "identified", "seeds", "tuned", "acc_corr", "acc_retain")
+"""What `list` shows of a run."""
 
 SHOWN = 20
 """How many skipped things are named on the screen; the report names all."""
 
 
 def parser() -> Parser:
-    """The command's arguments."""
+    """Return the parser of the command `report`."""
     made = Parser("report", "Figures, tables and one HTML page from a folder of runs.")
     made.add_argument(
         "runs_dir", type=Path, metavar="RUNS_DIR", help="What fit and sweep write to, or its runs as a file."
@@ -36,6 +44,13 @@ def parser() -> Parser:
         default="paper",
         help="How hyperparameters are chosen; oracle looks at clean labels. Default: paper.",
     )
+    made.add_argument("--settings", metavar="A,B", help="Report these settings only, such as poison_digits.")
+    made.add_argument(
+        "--style",
+        choices=STYLES,
+        default="screen",
+        help="Of the figure files: paper is serif, without titles and notes. Default: screen.",
+    )
     made.add_argument("--pack", type=Path, metavar="FILE", help="Write the runs into one file, which report reads too.")
     made.add_argument("--wandb", action="store_true", help="Upload it as a run of job type report.")
     made.add_argument("--entity", help="User or team on W&B; default WANDB_ENTITY, else yours.")
@@ -44,20 +59,35 @@ def parser() -> Parser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command.
+    """Run the command `report`, and return its exit code.
 
     Args:
         arguments: Without the word report.
-
-    Returns:
-        The exit code.
 
     Raises:
         UserError: The arguments cannot work, or there is nothing to report.
     """
     given = parser().parse_args(list(arguments))
     read_env()
-    runs_dir, out = given.runs_dir, given.out
+    check_paths(given.runs_dir, given.out)
+    report = _read_and_write(Console(), given)
+    if given.wandb:
+        from cmu_lightning.report.upload import upload
+
+        upload(report, given.out, given.select, given.entity, given.project)
+    return 0
+
+
+def check_paths(runs_dir: Path, out: Path) -> None:
+    """Make sure that a report can be made from one path and written to another.
+
+    Args:
+        runs_dir: Where runs are read from.
+        out: Where the report is to be.
+
+    Raises:
+        UserError: There are no runs, or the two lie in each other.
+    """
     if not runs_dir.exists():
         raise UserError(f"there is no runs folder {runs_dir}: give one that fit or sweep has written to")
     if out.exists() and not out.is_dir():
@@ -66,70 +96,155 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(
             f"--out {out} and the runs folder {runs_dir} lie in each other: give another folder for the report"
         )
-    console = Console()
-    with TemporaryDirectory() as folder:
-        if runs_dir.is_dir():
-            written = _read_and_write(console, given, runs_dir, [])
-        else:
-            written = _read_and_write(console, given, Path(folder), unpack(runs_dir, Path(folder)))
-    if given.wandb:
-        from cmu_lightning.report.upload import upload
-
-        upload(written, out, given.select, given.entity, given.project)
-    return 0
 
 
-def _read_and_write(console: Console, given: Namespace, runs_dir: Path, unread: list[Skipped]) -> "Written":
-    """Read a folder and write its report.
+def filtered(runs: "Runs", settings: Sequence[str]) -> "Runs":
+    """Return the runs of some settings.
 
     Args:
-        console: Shows progress.
-        given: The command's arguments.
-        runs_dir: The folder.
-        unread: What was skipped before.
+        runs: All runs.
+        settings: Names of the settings; none keeps all.
+
+    Raises:
+        UserError: No run can be reported, or there is none of one of the settings.
     """
+    from dataclasses import replace
+
+    from cmu_lightning.report.load import OF_REPAIR
+
+    given, table = runs.source, runs.table
+    for depth, what in enumerate(("run", "method", "setting")):
+        if table.empty and any(given.glob("/".join(["*"] * depth + ["metrics.json"]))):
+            folder = given.resolve().parents[2 - depth]
+            raise UserError(f"{given} is the folder of one {what}: give the runs folder, {folder}")
+    if table.empty and any(each.reason == OF_REPAIR for each in runs.skipped):
+        raise UserError(
+            f"no run in {given} can be reported, because nobody knows what was done to their data: what repair chose, "
+            "and why, is in the repaired.json of their setting"
+        )
+    if table.empty:
+        raise UserError(f"there is no finished run in {given}: run fit or sweep first")
+    known = sorted(table["setting"].unique())
+    if unknown := [name for name in settings if name not in known]:
+        raise UserError(
+            f"there is no finished run of {', '.join(unknown)} in {given}: its settings are {', '.join(known)}"
+        )
+    return replace(runs, table=table[table["setting"].isin(settings)]) if settings else runs
+
+
+def _read_and_write(console: Console, given: Namespace) -> "Report":
+    """Read runs, write the report, and say what was done."""
     out: Path = given.out
     with console.status(f"reading {given.runs_dir}"):
-        results, skipped = collect(runs_dir)
-    skipped = [*unread, *skipped]
-    for depth, what in enumerate(("run", "method", "setting")):
-        if not results and any(runs_dir.glob("/".join(["*"] * depth + ["metrics.json"]))):
-            folder = runs_dir.resolve().parents[2 - depth]
-            raise UserError(f"{given.runs_dir} is the folder of one {what}: give the runs folder, {folder}")
-    if not results:
-        _name(console, skipped, everywhere=False)
-        if any(each.reason == OF_REPAIR for each in skipped):
-            raise UserError(
-                f"no run in {given.runs_dir} can be reported, for nobody knows what was done to their data: what "
-                "repair chose, and why, is in the repaired.json of their setting"
-            )
-        raise UserError(f"there is no finished run in {given.runs_dir}: run fit or sweep first")
-    from cmu_lightning.report.write import write_figures, write_page_and_tables
+        from cmu_lightning.report.build import build, refuse_foreign, write_figures, write_page_and_tables
+        from cmu_lightning.report.load import pack, read_runs
 
+        refuse_foreign(out)
+        everything = read_runs(given.runs_dir)
+    try:
+        runs = filtered(everything, [name.strip() for name in (given.settings or "").split(",") if name.strip()])
+    except UserError:
+        _name(console, everything.skipped, everywhere=False)
+        raise
     if given.pack is not None:
-        packed = pack(results, runs_dir, given.pack)
-        without = f"; {len(results) - packed:,} have no whole config.yaml, and are left out" * (packed < len(results))
+        packed, count = pack(runs, given.pack), len(runs.table)
+        without = f"; {count - packed:,} have no whole config.yaml, and are left out" * (packed < count)
         console.print(f"{packed:,} runs in {given.pack}{without}", soft_wrap=True)
     try:
         with console.status(f"writing {out}"):
-            written = write_page_and_tables(results, skipped, runs_dir, out, given.select, given.runs_dir)
-        drawn = write_figures(written.charts, out, lambda todo: track(todo, "drawing", console=console, transient=True))
+            report = build(runs, given.select)
+            write_page_and_tables(report, out)
+        drawn = write_figures(
+            report,
+            out,
+            given.style == "paper",
+            lambda todo: track(todo, "drawing", console=console, transient=True),
+        )
     except OSError as error:
         raise UserError(f"the report cannot be written to {out} ({error}): give another --out") from error
-    _name(console, skipped)
-    figures = sum(map(len, written.charts.values()))
-    console.print(f"{len(results):,} runs, {figures} figures ({drawn} drawn, {figures - drawn} unchanged)")
+    _name(console, runs.skipped)
+    count = len(report.drawings)
+    console.print(f"{len(runs.table):,} runs, {count} figures ({drawn} drawn, {count - drawn} unchanged)")
     console.print(f"{out / 'index.html'}", soft_wrap=True)
-    return written
+    return report
 
 
-def _name(console: Console, skipped: list[Skipped], everywhere: bool = True) -> None:
+def _name(console: Console, skipped: "list[Skipped]", everywhere: bool = True) -> None:
     """Say what was skipped; what is not on the screen is in the report, if there is one."""
     if not skipped:
         return
-    shown = Shown("path", "reason", title=f"skipped: {len(skipped)}", title_justify="left")
+    shown = Table("path", "reason", title=f"skipped: {len(skipped)}", title_justify="left")
     for each in skipped[:SHOWN]:
-        shown.add_row(*(str(part).replace("[", "\\[") for part in each))
+        shown.add_row(*map(escape, each))
     console.print(shown)
     if len(skipped) > SHOWN:
         console.print(f"and {len(skipped) - SHOWN} more" + ", all of them in the report" * everywhere)
+
+
+def list_parser() -> Parser:
+    """Return the parser of the command `list`."""
+    made = Parser("list", "All finished runs, one line each.")
+    made.add_argument(
+        "runs_dir",
+        type=Path,
+        nargs="?",
+        metavar="RUNS_DIR",
+        help="What fit and sweep write to, or its runs as a file; default CMU_RUNS_DIR, else runs.",
+    )
+    made.add_argument("--csv", type=Path, metavar="FILE", help="Write all columns into a file instead.")
+    return made
+
+
+def list_runs(arguments: Sequence[str]) -> int:
+    """Run the command `list`, and return its exit code.
+
+    Args:
+        arguments: Without the word list.
+
+    Raises:
+        UserError: There is no run, or the file cannot be written.
+    """
+    given = list_parser().parse_args(list(arguments))
+    read_env()
+    console = Console(soft_wrap=True)
+    source = given.runs_dir or Path(os.environ.get("CMU_RUNS_DIR", "runs"))
+    from cmu_lightning.report.load import results
+
+    table = results(source)
+    skipped = table.attrs["skipped"]
+    if table.empty:
+        raise UserError(f"there is no finished run in {source}: run fit or sweep first")
+    if given.csv is not None:
+        try:
+            given.csv.parent.mkdir(parents=True, exist_ok=True)
+            table.to_csv(given.csv, index=False)
+        except OSError as error:
+            raise UserError(f"{given.csv} cannot be written ({error.strerror}): give another --csv") from error
+        console.print(f"{len(table):,} runs and {len(table.columns)} columns in {given.csv}")
+    else:
+        shown = Table(*LISTED, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for _, own in table.groupby(["setting", "method"], sort=False):
+            # Hyperparameters that are the same for all runs of a method tell nothing apart.
+            several = [
+                name for name in own if name.startswith("hyperparameters.") and len(own[name].map(str).unique()) > 1
+            ]
+            for run in own.astype(object).where(own.notna(), None).to_dict("records"):
+                tuned = ", ".join(f"{name.partition('.')[2]}={_cell(run, name)}" for name in several)
+                shown.add_row(*(escape(tuned if name == "tuned" else _cell(run, name)) for name in LISTED))
+        Console().print(shown)
+        console.print(f"{len(table):,} runs; --csv FILE writes all {len(table.columns)} columns")
+    if skipped:
+        console.print(f"{len(skipped):,} things were skipped, which report names")
+    return 0
+
+
+def _cell(run: dict[str, Any], column: str) -> str:
+    """Return a value of a run as a person reads it."""
+    from cmu_lightning.report.load import seeds_text
+
+    if column == "seeds":
+        return seeds_text(run)
+    value = run.get(column)
+    if isinstance(value, float):
+        return f"{value:.3f}" if column in ("acc_corr", "acc_retain", "val_acc") else f"{value:,.4g}"
+    return "–" if value is None else str(value)

@@ -1,78 +1,231 @@
-"""One HTML page that holds everything and needs nothing else."""
+"""One HTML page that holds everything and needs nothing else, also without a network."""
 
+import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+import os
+from collections.abc import Iterable
+from html import escape
 from pathlib import Path
-from typing import Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import Any, NamedTuple
 
 from cmu_lightning import __version__
-from cmu_lightning.report.comparing.measures import missing
-from cmu_lightning.report.comparing.summarise import Summary
-from cmu_lightning.report.pictures.appearance import LEVELS, Style
-from cmu_lightning.report.pictures.chart import Chart, Map
-from cmu_lightning.report.reading.collect import Skipped
-from cmu_lightning.report.tables.table import Table
-from cmu_lightning.report.tables.variant import chosen_runs
+from cmu_lightning.files import write_atomically
+from cmu_lightning.report.aggregate import Comparison, missing
+from cmu_lightning.report.appearance import LEVELS, THEMES, Style, style
+from cmu_lightning.report.figures import Figure
+from cmu_lightning.report.load import Skipped
+from cmu_lightning.report.tables import Table
+
+LONG = 20
+"""Tables of more rows are folded."""
+
+FOLDED = ("chosen_runs", "missing")
+"""Tables of a variant that the page shows otherwise."""
 
 
-def page(
-    summaries: list[Summary],
-    tables: list[list[Table]],
-    charts: list[list[Chart]],
-    maps: list[Map],
-    across: list[Table],
-    styles: Mapping[str, Style],
-    skipped: list[Skipped],
-    runs_dir: Path,
-) -> str:
-    """The page's text.
+class Section(NamedTuple):
+    """A variant with its figures, the specifications of these, and its tables."""
+
+    comparison: Comparison
+    figures: list[Figure]
+    specs: list[dict[str, Any]]
+    tables: list[Table]
+
+
+class Maps(NamedTuple):
+    """The regime maps of all variants together, whose data set and network each, and their tables."""
+
+    figures: list[Figure]
+    specs: list[dict[str, Any]]
+    data: list[str]
+    tables: list[Table]
+
+
+def page(sections: list[Section], maps: Maps, skipped: list[Skipped], source: Path) -> str:
+    """Return the page's text.
 
     Args:
-        summaries: One a variant.
-        tables: Tables of each variant.
-        charts: Charts of each variant.
-        maps: Maps of all of them together.
-        across: Tables of all of them together.
-        styles: Styles of the methods.
+        sections: One a variant.
+        maps: Regime maps.
         skipped: What no number comes from.
-        runs_dir: Where the runs lie.
+        source: Where the runs were read from.
     """
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    data = {
-        "styles": {method: styles[method] for summary in summaries for method in summary.methods},
-        "levels": LEVELS,
-        "charts": [[asdict(chart) for chart in of_variant] for of_variant in charts],
-        "maps": [asdict(each) for each in maps],
-    }
-    return templates.get_template("page.html").render(
-        variants=[_variant(*each) for each in zip(summaries, tables, charts, strict=True)],
-        maps=maps,
-        across=across,
-        skipped=skipped,
-        rule=summaries[0].rule,
-        runs_dir=runs_dir,
-        version=__version__,
-        data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-        style=Path(__file__).with_name("page.css").read_text(),
-        script=Path(__file__).with_name("page.js").read_text(),
+    specs = [spec for section in sections for spec in section.specs] + maps.specs
+    content = {"figures": specs, "themes": {name: THEMES[name] for name in ("light", "dark")}}
+    methods = list(dict.fromkeys(method for section in sections for method in section.comparison.methods))
+    here = Path(__file__).parent
+    count, body = 0, []
+    for number, section in enumerate(sections, 1):
+        body.append(_section(section, number, count))
+        count += len(section.specs)
+    links = [(f"variant-{number}", section.comparison.name) for number, section in enumerate(sections, 1)]
+    links += [("regimes", "Regime map")] * bool(maps.figures)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="generator" content="cmu_lightning {__version__}">
+<link rel="icon" href="data:,">
+<title>Corrective unlearning: {escape(str(source))}</title>
+<style>
+{(here / "page.css").read_text()}</style>
+</head>
+<body>
+<header>
+<h1>Corrective unlearning</h1>
+<p>{_introduction(sections[0].comparison.rule, skipped, source)}</p>
+<nav>{"".join(f'<a href="#{name}">{escape(said)}</a>' for name, said in links)}</nav>
+</header>
+<div id="bar"><span id="legend" role="group" aria-label="Methods, shown or hidden">{_legend(methods)}</span>\
+<button id="theme" type="button">dark or light</button></div>
+<main>
+{"".join(body)}{_maps(maps, count)}{_skipped(skipped)}</main>
+<script id="data" type="application/json">{json.dumps(content, separators=(",", ":")).replace("<", chr(92) + "u003c")}</script>
+<script id="vega">
+{vega()}
+</script>
+<script>
+{(here / "page.js").read_text()}</script>
+</body>
+</html>
+"""
+
+
+def _introduction(rule: str, skipped: list[Skipped], source: Path) -> str:
+    warning = ", which looks at clean labels of the test split: a bound, no result" if rule == "oracle" else ""
+    things = "thing was" if len(skipped) == 1 else "things were"
+    link = f'\n<a href="#skipped">{len(skipped)} {things} skipped.</a>' if skipped else ""
+    return (
+        f"Runs in <code>{escape(str(source))}</code>; hyperparameters chosen by the rule <b>{rule}</b>{warning}; made by "
+        f"cmu_lightning {__version__}.{link}"
     )
 
 
-def _variant(summary: Summary, tables: list[Table], charts: list[Chart]) -> dict[str, Any]:
-    """What its section shows."""
-    return {
-        "summary": summary,
-        "charts": charts,
-        "tables": tables,
-        "chosen": chosen_runs(summary),
-        "missing": missing(summary),
-    }
+def _legend(methods: list[str]) -> str:
+    buttons = [
+        f'<button type="button" data-method="{escape(method)}" aria-pressed="true">{swatch(style(method))}'
+        f"{escape(method)}</button>"
+        for method in methods
+    ]
+    levels = [f'<span class="level">{swatch(look, mark=False)}{escape(name)}</span>' for name, look in LEVELS.items()]
+    return "".join(buttons + levels)
+
+
+def swatch(look: Style, mark: bool = True) -> str:
+    """Return a small picture of a line, with its marker in the middle.
+
+    Args:
+        look: Colour, marker and dashes.
+        mark: Whether the marker is shown.
+    """
+    dash = " ".join(map(str, look.dash))
+    line = f'<path d="M1,8H33" stroke="{look.colour}" stroke-width="2" stroke-dasharray="{dash}"/>'
+    marker = f'<path d="{look.shape}" transform="translate(17,8) scale(4.6)" fill="{look.colour}"/>' if mark else ""
+    return f'<svg class="swatch" width="34" height="16" aria-hidden="true">{line}{marker}</svg>'
+
+
+def _section(section: Section, number: int, first: int) -> str:
+    """Return the part of the page on a variant, whose figures are numbered from `first`."""
+    comparison, about = section.comparison, section.comparison.about
+    found = ""
+    if comparison.found:
+        kinds = escape(", ".join(comparison.found))
+        found = (
+            f"; S_f is not the paper's uniform draw but found by {kinds}, in all runs or in those whose names say so"
+        )
+    gaps = "".join(f"<li>{escape(sentence)}</li>" for sentence in missing(comparison))
+    warned = f'<div class="missing"><b>What is missing or in doubt</b><ul>{gaps}</ul></div>\n' if gaps else ""
+    shown = [made for made in section.tables if made.name not in FOLDED and len(made.frame)]
+    chosen = next(made for made in section.tables if made.name == "chosen_runs")
+    facts = "".join(f"<dt>{escape(key)}</dt><dd>{escape(str(value))}</dd>" for key, value in about.items())
+    return f"""<section id="variant-{number}">
+<h2>{escape(comparison.name)}</h2>
+<p>{escape(f"{about['dataset']}, {about['model']}, {about['manipulation']}")}:
+{about["manipulated"]:,} manipulated samples{found}.</p>
+{warned}<div class="charts">
+{"".join(_figure(figure, first + at) for at, figure in enumerate(section.figures))}</div>
+{"".join(_folded(made) if len(made.frame) > LONG else _table(made) for made in shown)}\
+{_folded(chosen, f"All {len(chosen.frame)} chosen runs")}\
+<details><summary>How the originals were made</summary>
+<dl>{facts}</dl>
+</details>
+</section>
+"""
+
+
+def _figure(figure: Figure, number: int, kind: str = "", setting: str = "") -> str:
+    title, note = escape(f"{setting}{figure.title}"), escape(figure.note)
+    opened = f'<figure{kind} data-figure="{number}" data-name="{escape(figure.name)}">'
+    return f'{opened}<figcaption>{title}</figcaption><div class="plot"></div><p class="note">{note}</p></figure>\n'
+
+
+def _maps(maps: Maps, first: int) -> str:
+    """Return the part on regime maps, whose figures are numbered from `first`."""
+    if not maps.figures:
+        return ""
+    shown = "".join(
+        _figure(figure, first + at, ' class="map"', f"{data}: ")
+        for at, (figure, data) in enumerate(zip(maps.figures, maps.data, strict=True))
+    )
+    return f'<section id="regimes"><h2>Regime map</h2>\n{shown}{"".join(map(_folded, maps.tables))}</section>\n'
+
+
+def _skipped(skipped: list[Skipped]) -> str:
+    if not skipped:
+        return ""
+    rows = "".join(
+        f"<tr><td><code>{escape(path)}</code></td><td>{escape(reason)}</td></tr>\n" for path, reason in skipped
+    )
+    head = "<thead><tr><th>path</th><th>reason</th></tr></thead>"
+    table = f'<div class="wide"><table>{head}<tbody>\n{rows}</tbody></table></div>'
+    return f'<section id="skipped"><h2>Skipped</h2>\n<p>No number comes from these.</p>\n{table}</section>\n'
+
+
+def _folded(made: Table, title: str | None = None) -> str:
+    summary = title or f"{made.title}, {len(made.frame)} rows"
+    return f"<details><summary>{escape(summary)}</summary>\n{_table(made)}</details>\n"
+
+
+def _table(made: Table) -> str:
+    frame, numbers = made.shown()
+    kinds = [' class="number"' if number else "" for number in numbers]
+    head = _row("th", kinds, frame.columns)
+    rows = "\n".join(_row("td", kinds, line) for line in frame.to_numpy().tolist())
+    return f"""<h3>{escape(made.title)}</h3>
+<div class="wide"><table><thead>{head}</thead>
+<tbody>
+{rows}
+</tbody></table></div>
+<p class="note">{escape(made.caption)}</p>
+"""
+
+
+def _row(tag: str, kinds: list[str], cells: Iterable[str]) -> str:
+    inner = "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+    return f"<tr>{inner}</tr>"
+
+
+def vega() -> str:
+    """Return Vega, Vega-Lite and Vega-Embed as one script.
+
+    Bundling them takes seconds, so the script is kept in the user's cache, with a digest that is checked.
+    """
+    import vl_convert
+
+    versions = "-".join((vl_convert.get_vega_version(), vl_convert.get_vegalite_versions()[-1], vl_convert.__version__))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cmu_lightning" / f"vega-{versions}.js"
+    try:
+        digest, _, script = cache.read_text().partition("\n")
+        if digest == f"// {hashlib.sha256(script.encode()).hexdigest()}":
+            return script
+    except (OSError, ValueError):
+        pass
+    # "</script" within a script would end it.
+    script = str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")
+    try:
+        write_atomically(cache, f"// {hashlib.sha256(script.encode()).hexdigest()}\n{script}")
+    except OSError:
+        pass  # a cache that cannot be written costs time, not the report
+    return script

@@ -1,6 +1,6 @@
-"""A report on Weights & Biases: one run of job type `report` with a study's tables and charts.
+"""A report on Weights & Biases: one run of job type `report` with a study's tables and figures.
 
-W&B itself draws no line a method with one run a point; these are the report's own numbers and pictures.
+W&B itself draws no line for a method whose points are runs of their own; these are the report's own numbers and pictures.
 """
 
 import os
@@ -10,21 +10,22 @@ from typing import Any
 from cmu_lightning import __version__
 from cmu_lightning.errors import UserError, first_line
 from cmu_lightning.experiment.wandb_settings import choose_mode, destination
-from cmu_lightning.report.pictures.chart import Chart
-from cmu_lightning.report.tables.table import flat
-from cmu_lightning.report.write import Written
+from cmu_lightning.report.build import Drawing, Report
 
 SECONDS = 60.0
 """How long the client waits for a silent server."""
 
+LINES = ("acc_corr", "acc_manipulated")
+"""Measurements that become W&B's own line charts too."""
 
-def upload(written: Written, out: Path, rule: str, entity: str | None, project: str | None) -> None:
+
+def upload(report: Report, out: Path, rule: str, entity: str | None, project: str | None) -> None:
     """Send a report.
 
     Args:
-        written: Its tables and charts.
+        report: Its tables and figures.
         out: Its folder, with all figures drawn.
-        rule: By which hyperparameters were chosen.
+        rule: The rule by which hyperparameters were chosen.
         entity: User or team.
         project: W&B project of the runs.
 
@@ -36,19 +37,20 @@ def upload(written: Written, out: Path, rule: str, entity: str | None, project: 
     mode = choose_mode(None)
     if mode in (None, "disabled"):
         raise UserError("--wandb needs a key for W&B: set WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline")
+    settings = list(dict.fromkeys(drawing.path.parent.name for drawing in report.drawings))
     try:
         with wandb.init(
             **destination(entity, project),
             job_type="report",
             name=f"report of {out.name}",
-            config={"rule": rule, "settings": list(written.charts), "version": __version__},
+            config={"rule": rule, "settings": settings, "version": __version__},
             dir=os.environ.get("WANDB_DIR") or str(out),
             mode=mode,
             settings=wandb.Settings(
                 init_timeout=SECONDS, finish_timeout=10 * SECONDS, finish_timeout_raises=True, silent=True
             ),
         ) as run:
-            run.log(_tables(written) | _charts(written, out))
+            run.log(_tables(report) | _figures(report, out))
             run.save(str(out / "index.html"), base_path=str(out), policy="now")
     except (wandb.Error, OSError) as error:
         raise UserError(
@@ -57,39 +59,44 @@ def upload(written: Written, out: Path, rule: str, entity: str | None, project: 
         ) from error
 
 
-def _tables(written: Written) -> dict[str, Any]:
+def _tables(report: Report) -> dict[str, Any]:
     import wandb
 
     logged = {}
-    for table in written.tables:
-        head, *rows = flat(table)
+    for table in report.tables:
+        flat = table.flat()
+        rows: list[Any] = flat.to_numpy().tolist()
         logged[f"tables/{table.name}"] = wandb.Table(
-            columns=[str(name) for name in head], data=rows, allow_mixed_types=True
+            columns=[str(name) for name in flat], data=rows, allow_mixed_types=True
         )
     return logged
 
 
-def _charts(written: Written, out: Path) -> dict[str, Any]:
-    """Every figure as a picture, and those of lines as W&B's own charts too, with the methods in the legend."""
+def _figures(report: Report, out: Path) -> dict[str, Any]:
+    """Return every figure as a picture, and those of lines as W&B's own charts too, with the methods in the legend."""
     import wandb
 
     logged: dict[str, Any] = {}
-    for folder, charts in written.charts.items():
-        for chart in charts:
-            picture = out / "figures" / folder / f"{chart.name}.png"
-            logged[f"{folder}/{chart.name}"] = wandb.Image(str(picture), caption=chart.title)
-            if isinstance(chart, Chart) and chart.kind == "lines" and chart.series:
-                logged[f"{folder} charts/{chart.name}"] = _lines(chart)
+    for drawing in report.drawings:
+        folder, name = drawing.path.parent.name, drawing.path.name
+        picture = (out / drawing.path).with_name(f"{name}.png")
+        logged[f"{folder}/{name}"] = wandb.Image(str(picture), caption=drawing.figure.title)
+        if name in LINES:
+            logged[f"{folder} charts/{name}"] = _lines(report, drawing)
     return logged
 
 
-def _lines(chart: Chart) -> Any:
+def _lines(report: Report, drawing: Drawing) -> Any:
     import wandb
 
+    name = drawing.figure.name
+    comparison = next(each for each in report.comparisons if each.name == drawing.setting)
+    curves = {method: comparison.curve(method, name) for method in comparison.methods}
+    shown = {method: curve for method, curve in curves.items() if curve}
     return wandb.plot.line_series(
-        xs=[[point.x for point in series.points] for series in chart.series],
-        ys=[[point.y for point in series.points] for series in chart.series],
-        keys=[series.name for series in chart.series],
-        title=chart.title,
-        xname=chart.x.label,
+        xs=[list(curve) for curve in shown.values()],
+        ys=[[each.mean for each in curve.values()] for curve in shown.values()],
+        keys=list(shown),
+        title=drawing.figure.title,
+        xname="identified fraction of the manipulated samples",
     )

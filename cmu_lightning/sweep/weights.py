@@ -9,7 +9,7 @@ from typing import Any
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.run import Run, read_metrics
 from cmu_lightning.files import write_atomically, write_json
-from cmu_lightning.report.comparing.select import grid_position
+from cmu_lightning.selection import grid_position
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.search import BayesSearch
 
@@ -134,8 +134,11 @@ def keep_weights(run: Path) -> None:
     Args:
         run: Folder of the run.
     """
-    config = run / "config.yaml"
+    config, stored = run / "config.yaml", read_metrics(run)
     write_atomically(config, config.read_text().replace(CHOSEN, ALL))
+    if stored is not None and "config" in stored:
+        stored["config"]["checkpoints"] = "all"
+        write_json(run / "metrics.json", stored)
 
 
 def drop_weights(run: Path, metrics: dict[str, Any]) -> None:

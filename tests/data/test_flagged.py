@@ -15,7 +15,7 @@ from cmu_lightning.data.sampling import held_out
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.ledger import find_folder, is_finished
 from cmu_lightning.experiment.run import read_metrics
-from cmu_lightning.report.reading.collect import collect
+from cmu_lightning.report.load import read_runs
 
 NAMES = ["cat/a b.png", "cat/1.png", "dog/1.png", "dog/2.png"]
 
@@ -203,10 +203,10 @@ def test_a_sweep_asks_again_where_files_may_have_changed(unknown):
 def test_a_report_names_runs_of_unknown_data(unknown, runs):
     shutil.copytree(unknown / "runs", "all")
     shutil.copytree(runs, "all", dirs_exist_ok=True)
-    results, skipped = collect(Path("all"))
-    assert [result.metrics["setting"] for result in results] == ["poison_digits"]
-    assert {each.reason.partition(":")[0] for each in skipped} == {"of unknown manipulation"}
-    assert len(skipped) == 4
+    found = read_runs(Path("all"))
+    assert list(found.table["setting"]) == ["poison_digits"]
+    assert {each.reason.partition(":")[0] for each in found.skipped} == {"of unknown manipulation"}
+    assert len(found.skipped) == 4
 
 
 def test_a_report_of_such_runs_alone_says_where_to_look(unknown, capsys):

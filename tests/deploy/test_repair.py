@@ -25,7 +25,7 @@ from cmu_lightning.data import Flagged
 from cmu_lightning.deploy import export, repair
 from cmu_lightning.deploy.choice import Candidate, doubt
 from cmu_lightning.experiment.run import read_metrics
-from cmu_lightning.report.reading.collect import collect
+from cmu_lightning.report.load import read_runs
 from cmu_lightning.sweep.queue import Failure
 from tests.helpers.networks import Linear
 from tests.helpers.workers import in_process_workers
@@ -299,9 +299,9 @@ def test_data_that_have_moved_are_found_by_the_config(repaired, tmp_path, monkey
 
 
 def test_a_report_names_what_repair_leaves(repaired):
-    results, skipped = collect(repaired / "runs")
-    assert results == []
-    assert {each.reason.partition(":")[0] for each in skipped} == {"of unknown manipulation", "what repair chose"}
+    found = read_runs(repaired / "runs")
+    assert found.table.empty
+    assert {each.reason.partition(":")[0] for each in found.skipped} == {"of unknown manipulation", "what repair chose"}
 
 
 WRONG = {

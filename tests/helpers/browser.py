@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -16,6 +17,23 @@ MISSING = (
     "there is no browser to open the page of a report in: install chromium (`make browser` does, as root on Debian and "
     "Ubuntu), or name the program of one in BROWSER_FOR_TESTS"
 )
+
+QUIET = (
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+)
+"""Nothing is asked of a network; a page that needs one has problems."""
+
+DRAWN = """
+const drawn = async () => {
+  const root = document.documentElement;
+  while (root.dataset.theme && root.dataset.drawn !== root.dataset.theme) await new Promise((done) => setTimeout(done, 20));
+};
+"""
 
 WATCH = """<script>
 window.problems = [];
@@ -42,7 +60,8 @@ def visit(page: Path, script: str, *options: str) -> dict[str, Any]:
 
     Args:
         page: An HTML file.
-        script: JavaScript that runs after the page's own scripts and fills the object `outcome`.
+        script: JavaScript that runs once the page has drawn its figures, which its element `html` says by `data-drawn`.
+            It may wait with `await`, also for `drawn()` after it has changed the theme, and fills the object `outcome`.
         options: Options of the browser.
 
     Returns:
@@ -53,10 +72,12 @@ def visit(page: Path, script: str, *options: str) -> dict[str, Any]:
     said += "out.textContent = JSON.stringify(outcome); document.body.append(out);"
     watched = page.with_name("watched.html")
     text = page.read_text().replace("<head>", f"<head>{WATCH}", 1)
-    watched.write_text(f"{text}<script>const outcome = {{}}; {script}; {said}</script>")
-    command = [program, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'profile'}"]
-    command += [*options, "--dump-dom", watched.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    run = f"(async () => {{ await drawn(); {script}; }})().catch((error) => problems.push(String(error)))"
+    watched.write_text(f"{text}<script>const outcome = {{}}; {DRAWN} {run}.then(() => {{ {said} }});</script>")
+    with TemporaryDirectory() as profile:
+        command = [program, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", *QUIET]
+        command += [*options, "--virtual-time-budget=60000", "--dump-dom", watched.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     found = re.search(r'<pre id="outcome">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, "the script did not run to its end"
     outcome: dict[str, Any] = json.loads(unescape(found[1]))

@@ -50,7 +50,6 @@ def published(stored: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in stored.items() if key != "config"}
 
 
-
 def records(folder: Path) -> list[dict[str, Any]]:
     """Return all records of the one offline run under a folder, as W&B's client reads them.
 

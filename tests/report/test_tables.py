@@ -8,29 +8,43 @@ from pathlib import Path
 
 import pytest
 
-from cmu_lightning.report.comparing.measures import area, falls_back, missing, over_fractions, smallest_fraction
-from cmu_lightning.report.comparing.summarise import Spread, Summary, spread
-from cmu_lightning.report.comparing.variants import variants
-from cmu_lightning.report.reading.collect import collect
-from cmu_lightning.report.tables.paper import cost, measures, published, retain_change
-from cmu_lightning.report.tables.table import Table, as_csv, as_latex, as_markdown
-from cmu_lightning.report.tables.variant import chosen_runs, curves, origin, regrets
+from cmu_lightning.report.aggregate import Spread, area, falls_back, missing, smallest_fraction, spread
+from cmu_lightning.report.load import read_runs
+from cmu_lightning.report.tables import (
+    DIFFERS,
+    as_csv,
+    as_latex,
+    as_markdown,
+    chosen_runs,
+    cost,
+    curves,
+    measures,
+    origin,
+    published,
+    regrets,
+    retain_change,
+    table,
+)
+from cmu_lightning.report.variants import compare
 from tests.helpers.synthetic_runs import Study
 
 
 def summary(rule="paper"):
-    results, _ = collect(Path("runs"))
-    (variant,) = variants(results)
-    return Summary(variant, rule)
+    (comparison,) = compare(read_runs(Path("runs")).table, rule)
+    return comparison
 
 
 def flat(*means):
     return {at / 10: Spread(mean, None, 1) for at, mean in means}
 
 
-def row(table, *beginning):
-    (found,) = [row for row in table.rows if tuple(row[: len(beginning)]) == beginning]
-    return dict(zip(table.columns, found, strict=True))
+def rows(made):
+    return made.frame.to_dict("split")["data"]
+
+
+def row(made, *beginning):
+    (found,) = [row for row in rows(made) if tuple(row[: len(beginning)]) == beginning]
+    return dict(zip(made.frame.columns, found, strict=True))
 
 
 @pytest.fixture
@@ -55,9 +69,8 @@ def test_hyperparameters_that_are_no_numbers_make_another_method():
     for selection in (1.0, 10.0):
         study.unlearner("SSD", 0.5, 0, {"selection": selection, "fisher": "batch"}, acc_corr=0.2, selection_score=0.5)
     study.unlearner("SSD", 0.5, 0, {"selection": 1.0, "fisher": "sample"}, acc_corr=0.7, selection_score=0.9)
-    (variant,) = variants(collect(Path("runs"))[0])
-    assert {name: len(results) for name, results in variant.methods.items()} == {"SSD": 2, "SSD (fisher=sample)": 1}
-    own = Summary(variant, "paper")
+    own = summary()
+    assert own.runs["label"].value_counts().to_dict() == {"SSD": 2, "SSD (fisher=sample)": 1}
     assert own.curve("SSD", "acc_corr")[0.5].mean == 0.2
     assert own.curve("SSD (fisher=sample)", "acc_corr")[0.5].mean == 0.7
 
@@ -67,8 +80,8 @@ def test_lists_are_no_numbers_to_choose_among():
     study.original(0)
     for layers in ([1], [1, 2]):
         study.unlearner("Mine", 0.5, 0, {"layers": layers}, acc_corr=0.1 * len(layers), selection_score=0.5)
-    (variant,) = variants(collect(Path("runs"))[0])
-    assert [*variant.methods] == ["Mine", "Mine (layers=[1])"]
+    variant = summary()
+    assert variant.methods == ["Mine", "Mine (layers=[1])"]
 
 
 def found_by(folder, kind, **arguments):
@@ -83,14 +96,14 @@ def test_seeds_of_ones_own_are_not_averaged_over_in_silence():
     study.original(0)
     for seed in (0, 1):
         found_by(study.unlearner("CF", 0.5, 0, acc_corr=0.2 + seed / 2, hash=f"{seed}" * 10), "mine.Random", seed=seed)
-    (variant,) = variants(collect(Path("runs"))[0])
-    assert [*variant.methods] == ["CF", "CF (data.discovery.seed=1)"]
+    variant = summary()
+    assert variant.methods == ["CF", "CF (data.discovery.seed=1)"]
     assert variant.found == ["mine.Random"]
 
 
 def test_what_s_m_did_no_harm_to_is_said(study):
     study.original(1, acc_corr=0.9, acc_retain=0.9)
-    assert summary().variant.found == []
+    assert summary().found == []
     (said,) = [sentence for sentence in missing(summary()) if sentence.startswith("Nothing to correct")]
     assert said.startswith("Nothing to correct with seeds 1: the original's acc_corr is 0.90 and its acc_retain 0.90")
 
@@ -104,8 +117,8 @@ def test_classes_of_one_name_are_several_methods():
         text = config.read_text()
         assert text.count("class_path: cmu_lightning.unlearning.Ascent") == 1
         config.write_text(text.replace("cmu_lightning.unlearning.Ascent", f"{module}.Ascent"))
-    (variant,) = variants(collect(Path("runs"))[0])
-    assert [*variant.methods] == ["Ascent", "Ascent (model=other.Ascent)"]
+    variant = summary()
+    assert variant.methods == ["Ascent", "Ascent (model=other.Ascent)"]
 
 
 def test_spread_is_mean_and_sample_deviation():
@@ -136,17 +149,56 @@ def test_change_of_retain_is_against_the_original_of_the_same_seed(study):
 
 
 def test_the_papers_numbers_stand_beside_its_settings():
-    made = Study(Path("runs"), "poison_cifar10", size=500)
+    made = Study(Path("runs"), "poison_cifar10", size=500, width=64, steps=4000, unlearn_steps=1000)
     made.original(dataset="cifar10")
-    made.unlearner("SSD", 0.1, dataset="cifar10", acc_retain=0.9)
-    table = retain_change(summary())
-    assert row(table, "SSD")["paper"] == (-8.94, 1.02, 10)
-    assert row(table, "None (acc_retain)")["paper"] == 90.52
+    for method in ("SSD", "CF"):
+        made.unlearner(method, 0.1, dataset="cifar10", acc_retain=0.9)
+    change = retain_change(summary())
+    assert row(change, "SSD")["paper"] == (-8.94, 1.02, 10)
+    assert row(change, "CF")["paper"] == (0.97, 0.06, 10)
+    assert row(change, "None (acc_retain)")["paper"] == 90.52
     assert row(cost(summary()), "SSD")["paper, seconds"] == 108
+    assert set(change.frame[DIFFERS]) == {None}
+    assert "paper |" in as_markdown(change).splitlines()[2]  # nothing differs, so the heading says nothing
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"width": 16}, "network.width 16, not 64"),
+        ({"steps": 400}, "procedure.steps 400, not 4000"),
+        ({"size": 1000}, "|S_m| 1,000, not 500"),
+        ({"width": 16, "size": 1000}, "network.width 16, not 64; |S_m| 1,000, not 500"),
+    ],
+    ids=str,
+)
+def test_the_papers_numbers_do_not_stand_beside_what_differs_and_the_heading_says_in_what(change, says):
+    same = {"size": 500, "width": 64, "steps": 4000, "unlearn_steps": 1000}
+    made = Study(Path("runs"), "poison_cifar10", **same | change)
+    made.original(dataset="cifar10")
+    for method in ("SSD", "CF"):
+        made.unlearner(method, 0.1, dataset="cifar10", acc_retain=0.9)
+    for found, heading in ((retain_change(summary()), "paper"), (cost(summary()), "paper, seconds")):
+        assert set(found.frame[heading]) == {None}
+        assert set(found.frame[DIFFERS]) == {says}
+        assert f"| {heading} (none: {says}) |".replace("|S_m|", "\\|S_m\\|") in as_markdown(found)
+        assert f"{says.replace('|', '|')}" in as_csv(found).replace('"', "")
+
+
+def test_the_number_of_steps_of_unlearning_keeps_the_papers_numbers_from_what_fine_tunes():
+    made = Study(Path("runs"), "poison_cifar10", size=500, width=64, steps=4000, unlearn_steps=100)
+    made.original(dataset="cifar10")
+    for method in ("SSD", "CF"):
+        made.unlearner(method, 0.1, dataset="cifar10", acc_retain=0.9)
+    change = retain_change(summary())
+    assert row(change, "SSD")["paper"] == (-8.94, 1.02, 10)
+    assert row(change, "CF")["paper"] is None
+    assert row(change, "CF")[DIFFERS] == "procedure.unlearn_steps 100, not 1000"
+    assert f"| {DIFFERS} |" in as_markdown(change)  # rows differ in it, so it is a column
 
 
 def test_the_papers_seconds_do_not_stand_beside_other_data(study):
-    assert {row[-1] for row in cost(summary()).rows} == {None}
+    assert set(cost(summary()).frame["paper, seconds"]) == {None}
 
 
 def test_the_published_numbers_cover_table_1():
@@ -156,15 +208,15 @@ def test_the_published_numbers_cover_table_1():
 
 
 def test_the_rule_decides_and_regret_tells_what_it_costs(study):
-    assert [choice.result.metrics["acc_corr"] for choice in summary().of("Scrub")] == [0.5, 0.5]
-    assert [choice.result.metrics["acc_corr"] for choice in summary("oracle").of("Scrub")] == [0.85, 0.85]
+    assert summary().chosen_of("Scrub")["acc_corr"].tolist() == [0.5, 0.5]
+    assert summary("oracle").chosen_of("Scrub")["acc_corr"].tolist() == [0.85, 0.85]
     table = regrets(summary())
     paper = row(table, "Scrub", "paper")
     assert (paper["regret"], paper["largest"]) == (pytest.approx(0.35), pytest.approx(0.35))
     assert (paper["destroyed"], paper["points"]) == (2, 2)  # 0.4 is less than half of 0.9
     assert row(table, "Scrub", "oracle")["regret"] == 0
     assert row(table, "Scrub", "oracle")["destroyed"] == 0
-    assert {each[0] for each in table.rows} == {"Scrub"}  # the others had no choice
+    assert {each[0] for each in rows(table)} == {"Scrub"}  # the others had no choice
     assert row(table, "Scrub", "rem")["points"] == 0  # nothing of what it needs was measured
 
 
@@ -189,9 +241,10 @@ def test_measures(study):
 
 def test_area_and_smallest_fraction_of_a_curve():
     curve = flat((1, 0.0), (2, 0.5), (4, 1.0))
-    assert area(curve, [0.1, 0.2, 0.4]) == pytest.approx((0.1 * 0.25 + 0.2 * 0.75) / 0.3)
-    assert area(curve, [0.1, 0.2, 0.3, 0.4]) is None  # nothing is filled in
-    assert area(curve, [0.1]) is None
+    heights = {at: each.mean for at, each in curve.items()}
+    assert area(heights, [0.1, 0.2, 0.4]) == pytest.approx((0.1 * 0.25 + 0.2 * 0.75) / 0.3)
+    assert area(heights, [0.1, 0.2, 0.3, 0.4]) is None  # nothing is filled in
+    assert area(heights, [0.1]) is None
     assert smallest_fraction(curve, Spread(1.0, None, 1)) == 0.4
     assert smallest_fraction(curve, Spread(0.5, None, 1)) == 0.2
     assert smallest_fraction(curve, Spread(1.2, None, 1)) is None
@@ -200,7 +253,6 @@ def test_area_and_smallest_fraction_of_a_curve():
     assert falls_back(back, Spread(1.0, None, 1)) == [0.2, 0.8]
     assert falls_back(back, Spread(2.0, None, 1)) == falls_back(back, None) == []
     assert smallest_fraction(flat((1, 0.89), (2, 0.91), (4, 1.0)), Spread(1.0, None, 1)) == 0.2
-    assert over_fractions(curve) == (0.5, pytest.approx(0.5), 3)
 
 
 def test_cost_is_of_the_chosen_runs(study):
@@ -262,17 +314,16 @@ def test_missing_oracles_and_seeds_are_said():
 def test_missing_originals_are_said():
     Study(Path("runs")).unlearner("CF", 1.0, 3)
     assert "No original for seeds 3." in missing(summary())
-    assert retain_change(summary()).rows[1][:2] == ["CF", None]
+    assert rows(retain_change(summary()))[1][:2] == ["CF", None]
 
 
-TABLE = Table(
+TABLE = table(
     "t", "Title_1", "50% of S_m", ["a & b", "x", "y"], [["p|q", Spread(0.12345, 0.5, 3), 1], ["r", None, 2.0]]
 )
 
 
 def test_a_table_in_three_formats():
-    rows = list(csv.reader(io.StringIO(as_csv(TABLE))))
-    assert rows == [
+    assert list(csv.reader(io.StringIO(as_csv(TABLE)))) == [
         ["a & b", "x mean", "x std", "x n", "y"],
         ["p|q", "0.12345", "0.5", "3", "1"],
         ["r", "", "", "", "2.0"],
@@ -288,6 +339,15 @@ def test_a_table_in_three_formats():
     assert "\\caption{Title\\_1. 50\\% of S\\_m}" in latex
     assert "\\begin{tabular}{lrr}" in latex
     assert "p|q & 0.123 $\\pm$ 0.500 & 1 \\\\" in latex
+
+
+def test_every_table_that_a_rule_made_names_it(study):
+    for rule in ("paper", "oracle"):
+        for made in (retain_change, measures, cost, curves, chosen_runs):
+            found = made(summary(rule))
+            assert set(found.flat()["rule"]) == {rule}
+            assert f"chosen by the rule {rule}." in as_markdown(found)
+            assert f"chosen by the rule {rule}." in as_latex(found)
 
 
 def test_metrics_that_were_not_measured_are_gaps(study):
@@ -319,4 +379,4 @@ def test_what_a_detector_found_is_no_fraction_that_others_lack(study):
     assert now.curve(own, "acc_corr") == {0.3: Spread(pytest.approx(0.35), pytest.approx(0.0707, abs=1e-4), 2)}
     assert (row(measures(now), own)["fractions"], row(measures(now), own)["area"]) == ("1 of 1", None)
     assert not any(own in sentence and "no run at" in sentence for sentence in missing(now))
-    assert [line[1] for line in curves(now).rows if line[0] == own] == ["0.3"]
+    assert [line[1] for line in rows(curves(now)) if line[0] == own] == ["0.3"]

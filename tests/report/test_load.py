@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 import cmu_lightning.unlearning
-from cmu_lightning.report.comparing.variants import labels, variants
-from cmu_lightning.report.reading.collect import Seeds, collect
-from cmu_lightning.report.reading.configuration import WITHOUT_FINE_TUNING
+from cmu_lightning import results
+from cmu_lightning.errors import UserError
+from cmu_lightning.report.load import WITHOUT_FINE_TUNING, read_ratios, read_runs, seeds_text
+from cmu_lightning.report.variants import compare, labels
 from cmu_lightning.unlearning import Unlearner
 from tests.helpers.synthetic_runs import Study
 
@@ -73,9 +74,9 @@ def test_what_is_damaged_is_named_and_the_rest_is_read(case):
     damaged = study.unlearner("CF", 1.0)
     damage, path, reason = DAMAGE[case]
     damage(damaged)
-    results, skipped = collect(Path("runs"))
-    assert [result.metrics.get("identified") for result in results] == [0.5, None]
-    named = [each for each in skipped if each.reason != "an empty folder"]
+    runs = read_runs(Path("runs"))
+    assert runs.table["identified"].fillna(-1).tolist() == [0.5, -1]
+    named = [each for each in runs.skipped if each.reason != "an empty folder"]
     assert len(named) == 1
     assert path.split("/")[0] in named[0].path
     assert reason in named[0].reason
@@ -87,28 +88,37 @@ def test_foreign_files_and_empty_folders_are_named_and_hidden_ones_are_not():
     Path("runs/poison_digits/Original/plot.png").write_bytes(b"")
     Path("runs/wandb/empty").mkdir(parents=True)
     Path("runs/.locks").mkdir()
-    results, skipped = collect(Path("runs"))
-    assert len(results) == 1
-    assert {each.path for each in skipped} == {"notes.txt", "poison_digits/Original/plot.png", "wandb/empty"}
+    runs = read_runs(Path("runs"))
+    assert len(runs.table) == 1
+    assert {each.path for each in runs.skipped} == {"notes.txt", "poison_digits/Original/plot.png", "wandb/empty"}
 
 
 def test_a_copy_of_a_run_counts_once():
     folder = Study(Path("runs")).unlearner("CF")
     shutil.copytree(folder, folder.with_name(f"7-{folder.name.partition('-')[2]}"))
-    results, skipped = collect(Path("runs"))
-    assert len(results) == 1
-    assert "the same run as poison_digits/CF/0-" in skipped[0].reason
+    runs = read_runs(Path("runs"))
+    assert len(runs.table) == 1
+    assert "the same run as poison_digits/CF/0-" in runs.skipped[0].reason
+
+
+def seeds(*numbers):
+    return dict(zip(("original_seed", "manipulation_seed", "model_seed", "data_seed"), numbers, strict=True))
 
 
 def test_seeds_tell_repetitions_apart():
-    assert str(Seeds(3, 3, 3, 3)) == str(Seeds(3, 3, None, None)) == "3"
-    assert str(Seeds(0, 0, 1, 0)) == "original=0 manipulation=0 model=1 data=0"
+    assert seeds_text(seeds(3, 3, 3, 3)) == seeds_text(seeds(3, 3, None, None)) == "3"
+    assert seeds_text(seeds(0, 0, 1, 0)) == "original=0 manipulation=0 model=1 data=0"
 
 
 def read():
-    results, skipped = collect(Path("runs"))
-    assert skipped == []
-    return variants(results)
+    runs = read_runs(Path("runs"))
+    assert runs.skipped == []
+    return compare(runs.table, "paper")
+
+
+def counts(comparison):
+    """How many runs each method has."""
+    return comparison.runs["label"].value_counts().to_dict()
 
 
 def test_seeds_and_fractions_and_hyperparameters_are_one_variant():
@@ -120,8 +130,8 @@ def test_seeds_and_fractions_and_hyperparameters_are_one_variant():
             study.unlearner("Scrub", identified, seed, {"distill": 0.1 + identified})
     (variant,) = read()
     assert variant.name == "poison_digits"
-    assert {method: len(runs) for method, runs in variant.methods.items()} == {"CF": 4, "Scrub": 4}
-    assert {original.metrics["seed"] for original in variant.originals.values()} == {0, 1}
+    assert counts(variant) == {"CF": 4, "Scrub": 4}
+    assert set(variant.originals["seed"]) == {0, 1}
 
 
 @pytest.mark.parametrize(
@@ -140,8 +150,8 @@ def test_other_originals_are_other_variants(change, note):
     usual, other = read()
     assert (usual.name, other.name) == ("poison_digits", f"poison_digits ({note})")
     for variant, seeds in ((usual, 3), (other, 2)):
-        assert len(variant.originals) == len(variant.methods["CF"]) == seeds
-        assert all(variant.original_of(run) is not None for run in variant.methods["CF"])
+        assert len(variant.originals) == counts(variant)["CF"] == seeds
+        assert variant.points["original"].notna().all()
 
 
 def test_other_data_are_another_variant():
@@ -173,7 +183,7 @@ def test_what_has_no_bearing_on_an_original_makes_no_other_variant():
             edit(study.unlearner("CF", 1.0, seed, **more), *change(seed) if setting != "discovery" else ("", ""))
     found = {variant.name: variant for variant in read()}
     assert set(found) == set(changes)
-    assert {name: len(variant.methods["CF"]) for name, variant in found.items()} == dict.fromkeys(changes, 2)
+    assert {name: counts(variant)["CF"] for name, variant in found.items()} == dict.fromkeys(changes, 2)
     assert found["given"].about["manipulated"] == 36
 
 
@@ -183,15 +193,15 @@ def test_an_unlearner_of_another_length_is_another_method():
         study.unlearner("CF", 1.0)
     Study(Path("runs")).unlearner("CF", 0.5)
     (variant,) = read()
-    assert list(variant.methods) == ["CF", "CF (procedure.unlearn_steps=50)"]
+    assert variant.methods == ["CF", "CF (procedure.unlearn_steps=50)"]
 
 
 def test_retraining_does_not_depend_on_the_length_of_unlearning():
     Study(Path("runs")).original()
     for seed, study in enumerate((Study(Path("runs")), Study(Path("runs"), unlearn_steps=50))):
         study.unlearner("RewoD", 1.0, seed)
-    results, _ = collect(Path("runs"))
-    assert sorted({label for variant in variants(results) for label in variant.methods}) == ["RewoD"]
+    comparisons = compare(read_runs(Path("runs")).table, "paper")
+    assert sorted({label for variant in comparisons for label in variant.methods}) == ["RewoD"]
 
 
 def test_one_s_own_method_may_take_either_number_of_steps():
@@ -201,7 +211,7 @@ def test_one_s_own_method_may_take_either_number_of_steps():
         folder = Study(Path("runs"), steps=steps).unlearner("Mine", 1.0, original=original, hash=f"{number}" * 10)
         edit(folder, "cmu_lightning.unlearning.Mine", "mine.Mine")
     (variant,) = read()
-    assert sorted(variant.methods) == ["Mine", "Mine (procedure.steps=3000)"]
+    assert variant.methods == ["Mine", "Mine (procedure.steps=3000)"]
 
 
 def test_who_retrains_is_known_without_torch():
@@ -219,8 +229,8 @@ def test_runs_of_unknown_originals_are_kept_from_those_of_known_ones():
     study.unlearner("CF", 0.5, 1, original="0123456789")
     names = {variant.name: variant for variant in read()}
     assert len(names) == 3
-    known = next(variant for variant in names.values() if variant.originals)
-    assert [run.metrics["seed"] for run in known.methods["CF"]] == [0]
+    known = next(variant for variant in names.values() if len(variant.originals))
+    assert known.runs["seed"].tolist() == [0]
     assert sum("not in the runs folder" in name for name in names) == 2
 
 
@@ -229,9 +239,9 @@ def test_a_run_without_config_is_kept_apart():
     study.original(0)
     (study.original(1) / "config.yaml").unlink()
     (study.original(2) / "config.yaml").write_text("{")
-    results, skipped = collect(Path("runs"))
-    assert len(variants(results)) == 3
-    assert [each.path.rpartition("/")[2] for each in skipped] == ["config.yaml", "config.yaml"]
+    runs = read_runs(Path("runs"))
+    assert len(compare(runs.table, "paper")) == 3
+    assert [each.path.rpartition("/")[2] for each in runs.skipped] == ["config.yaml", "config.yaml"]
 
 
 def test_labels_say_what_differs_from_the_usual():
@@ -252,6 +262,73 @@ def test_no_two_ways_of_a_method_have_one_name():
     ways = [{"turns": "epoch", "most": None}, {"turns": "step", "most": None}, {"turns": "step", "most": 50}]
     for way, identified in [(ways[0], 0.1), (ways[0], 0.5), (ways[1], 0.1), (ways[2], 0.1)]:
         study.unlearner("Scrub", identified, 0, way, selection_score=0.5)
-    (variant,) = variants(collect(Path("runs"))[0])
-    assert sorted(map(len, variant.methods.values())) == [1, 1, 2]
+    (variant,) = compare(read_runs(Path("runs")).table, "paper")
+    assert sorted(counts(variant).values()) == [1, 1, 2]
     assert "Scrub (most=a number, turns=step)" in variant.methods
+
+
+def in_metrics(folder):
+    """Have a run say its config as `fit` does, in its results; its `config.yaml` then says nothing."""
+    import yaml
+
+    change(folder, config=yaml.safe_load((folder / "config.yaml").read_text()))
+    (folder / "config.yaml").write_text("{")
+
+
+def test_the_config_in_the_results_says_the_same_as_the_file():
+    study = Study(Path("runs"))
+    folders = [study.original(0), study.unlearner("CF", 0.5), study.unlearner("SSD", 0.5, 0, {"selection": 1.0})]
+    before = read_runs(Path("runs"))
+    assert before.table["settings"].notna().all()
+    for folder in folders:
+        in_metrics(folder)
+    after = read_runs(Path("runs"))
+    assert (after.skipped, before.skipped) == ([], [])
+    assert after.table["settings"].tolist() == before.table["settings"].tolist()
+    assert after.table["config"].tolist() == before.table["config"].tolist()
+    assert all("config" not in metrics for metrics in after.table["metrics"])
+
+
+def test_results_are_a_table_of_runs_with_hyperparameters_and_procedure():
+    study = Study(Path("runs"), unlearn_steps=70)
+    study.original(0)
+    study.unlearner("SSD", 0.3, 0, {"selection": 10.0, "fisher": "batch"}, acc_corr=0.25, acc_retain=0.9, changed=0.5)
+    Path("runs/notes.txt").write_text("mine")
+    table = results("runs")
+    assert table["method"].tolist() == ["Original", "SSD"]
+    ssd, original = table.iloc[1], table.iloc[0]
+    said = ("identified", "acc_corr", "hyperparameters.selection", "hyperparameters.fisher", "procedure.steps")
+    assert [ssd[name] for name in said] == [0.3, 0.25, 10.0, "batch", 300]
+    said = ("procedure.unlearn_steps", "network.width", "data.manipulation.size", "environment.torch", "manipulated")
+    assert [ssd[name] for name in said] == [70, 16, 36, "2.15.0", 36]
+    assert original[["identified", "changed", "hyperparameters.selection", "original"]].isna().all()
+    assert table["model_seed"].isna().tolist() == [True, False]
+    assert str(table["model_seed"].dtype) == str(table["deleted"].dtype) == "Int64"  # whole numbers stay whole
+    assert (Path("runs") / ssd["folder"] / "metrics.json").exists()
+    assert table.attrs["skipped"] == [("notes.txt", "no run: a file of something else")]
+    assert not {"metrics", "config", "settings"} & set(table)
+
+
+def test_results_of_nothing_are_refused_and_of_an_empty_folder_empty():
+    with pytest.raises(UserError, match="there is no runs folder nowhere"):
+        results("nowhere")
+    Path("runs").mkdir()
+    assert results("runs").empty
+
+
+def test_a_packed_run_keeps_its_importance_ratios(tmp_path):
+    from cmu_lightning.report.load import pack, pack_line
+
+    folder = Study(Path("runs")).unlearner("SSD", 1.0)
+    content = {"log10_edges": [0.0, 1.0], "counts": [3], "left_alone": 0, "selected": 1}
+    (folder / "importance_ratios.json").write_text(json.dumps(content))
+    runs = read_runs(Path("runs"))
+    assert pack(runs, Path("a.jsonl")) == 1
+    again = read_runs(Path("a.jsonl"))
+    name = str(folder.relative_to("runs"))
+    assert read_ratios(runs, name) == read_ratios(again, name) == content
+    assert again.table["settings"].tolist() == runs.table["settings"].tolist()
+    line = pack_line(folder, json.loads((folder / "metrics.json").read_text()))
+    assert (line["importance_ratios"], line["config"].startswith("seed_everything")) == (content, True)
+    Path("b.jsonl").write_text(json.dumps(line))
+    assert read_runs(Path("b.jsonl")).table["settings"].tolist() == runs.table["settings"].tolist()

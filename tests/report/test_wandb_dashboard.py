@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cmu_lightning.__main__ import main
-from cmu_lightning.dashboard.panels import SECTIONS
+from cmu_lightning.report.wandb_dashboard import SECTIONS
 from tests.helpers.run_files import SCRUB, records
 
 COMMAND = ("dashboard", "--entity", "team", "--project", "study", "--setting", "poison_digits")

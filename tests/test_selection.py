@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from cmu_lightning.report.comparing.select import (
+from cmu_lightning.selection import (
     RULES,
     destroyed,
     in_grid_order,
@@ -16,7 +16,6 @@ from cmu_lightning.report.comparing.select import (
     rem,
     scrub_r,
 )
-from cmu_lightning.report.reading.collect import Result
 from tests.helpers.synthetic_runs import GRIDS
 
 NAMES = ("acc_corr", "selection_score", "fit_identified", "fit_retain", "val_acc_matched")
@@ -120,7 +119,7 @@ def test_a_destroyed_model_is_one_with_half_of_the_originals_accuracy():
 
 
 def results(points):
-    return [Result(str(point), {"hyperparameters": point}, None) for point in points]
+    return [{"hyperparameters": point} for point in points]
 
 
 def test_of_the_papers_grid_39_points_differ():
@@ -129,13 +128,11 @@ def test_of_the_papers_grid_39_points_differ():
     assert len(grid) == 50
     kept = in_grid_order(results(grid))
     assert len(kept) == 39
-    products = [
-        run.metrics["hyperparameters"] for run in kept if run.metrics["hyperparameters"]["dampening_ratio"] >= 1
-    ]
+    products = [run["hyperparameters"] for run in kept if run["hyperparameters"]["dampening_ratio"] >= 1]
     assert len({round(own["selection"] * own["dampening_ratio"], 6) for own in products}) == len(products) == 19
 
 
 def test_grid_order_is_by_names_then_values():
     points = [{"b": b, "a": a} for b, a in product((10.0, 2, 1e3), (5, 0.1))]
-    ordered = [run.metrics["hyperparameters"] for run in in_grid_order(results(points))]
+    ordered = [run["hyperparameters"] for run in in_grid_order(results(points))]
     assert [(own["a"], own["b"]) for own in ordered] == [(0.1, 2), (0.1, 10), (0.1, 1e3), (5, 2), (5, 10), (5, 1e3)]

@@ -1,1 +1,0 @@
-"""Dashboards of Weights & Biases as code."""

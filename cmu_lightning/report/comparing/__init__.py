@@ -1,1 +1,0 @@
-"""Which runs belong together, which of them count, and what they come to."""

@@ -1,1 +1,0 @@
-"""Charts as plain data, and how they are drawn."""

@@ -1,1 +1,0 @@
-"""What there is: runs, their configs and what they measured."""

@@ -1,1 +1,0 @@
-"""Tables, and how they are written."""

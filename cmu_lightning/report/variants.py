@@ -1,0 +1,195 @@
+"""Which runs belong together: those of the same data and manipulation whose originals were made in the same way.
+
+A *variant* is a setting in one of the ways in which it was run.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from cmu_lightning.report.aggregate import DISCOVERY, OF_PAPER, Comparison
+from cmu_lightning.report.load import flat, rows_of, settings_of
+
+SAID_BY = {
+    "dataset": "data",
+    "model": "network",
+    "manipulation": "data.manipulation",
+    "manipulated": "data.manipulation",
+}
+"""What a `metrics.json` says, by what the config says more precisely."""
+
+SHARED = ("dataset", "model", "manipulation", "manipulated", "fingerprint")
+
+Key = tuple[tuple[str, Any], ...]
+
+
+def compare(runs: pd.DataFrame, rule: str) -> list[Comparison]:
+    """Return one comparison a variant, sorted by name; different data and different originals are never merged.
+
+    Args:
+        runs: The table of `load.Runs`.
+        rule: The rule by which hyperparameters are chosen.
+    """
+    shared = _shared(runs)
+    keys = [(setting, _key(about)) for setting, about in zip(runs["setting"], shared, strict=True)]
+    hashes = [(run.original_seed, run.manipulation_seed, _original_hash(run)) for run in rows_of(runs)]
+    groups = defaultdict(list)
+    for position, key in enumerate(keys):
+        groups[key].append(position)
+    by_setting: dict[str, list[list[int]]] = defaultdict(list)
+    for (setting, _), positions in groups.items():
+        by_setting[setting] += _apart(hashes, positions)
+    made = []
+    for setting, members in by_setting.items():
+        abouts = [dict(shared[positions[0]]) for positions in members]
+        alike = Counter(map(_key, abouts))
+        # Groups that nothing else tells apart are named by the hash of their original.
+        for about, positions in zip(abouts, members, strict=True):
+            if alike[_key(about)] > 1:
+                about["original"] = ", ".join([hashes[positions[0]][2], *filter(None, [about.get("original")])])
+        names = labels(setting, abouts, [*map(len, members)])
+        made += [
+            _comparison(name, about, runs.iloc[positions], rule)
+            for name, about, positions in zip(names, abouts, members, strict=True)
+        ]
+    return sorted(made, key=lambda each: each.name)
+
+
+def _comparison(name: str, about: dict[str, Any], group: pd.DataFrame, rule: str) -> Comparison:
+    is_original = group["identified"].isna()
+    runs = group[~is_original].copy()
+    ways = _ways(group)
+    runs["label"] = pd.Series([ways[folder] for folder in runs["folder"]], index=runs.index, dtype=object)
+    takes = [_takes_number(run) for run in rows_of(runs)]
+    runs["takes_number"] = pd.Series(takes, index=runs.index, dtype=bool)
+    # A discovery that takes a number of samples finds another fraction with each seed: they share their mean.
+    means = {label: round(fmean(own), 6) for label, own in runs.groupby("label")["identified"]}
+    runs["at"] = runs["identified"].where(~runs["takes_number"], runs["label"].map(means).astype(float))
+    return Comparison(name, about, group[is_original], runs, rule)
+
+
+def _takes_number(run: Any) -> bool:
+    """Return whether S_f is as large as its discovery was told; what part of S_m is in it, differs from seed to seed."""
+    own = settings_of(run)
+    return any(own.get(f"{DISCOVERY}.{name}", "None") != "None" for name in ("count", "fraction"))
+
+
+def _shared(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return for each run how its original was made and on what."""
+    originals = {run.hash: run for run in rows_of(runs) if pd.isna(run.identified)}
+    known: dict[tuple[Any, ...], dict[str, Any]] = {}
+    about = []
+    for run in rows_of(runs):
+        original = originals.get(_original_hash(run))
+        own = {name: run.metrics[name] for name in SHARED}
+        key = (original.folder if original is not None else run.folder, *own.values())
+        if key not in known:
+            known[key] = own | _made(run if original is None else original, original)
+        about.append(known[key])
+    return about
+
+
+def _made(source: Any, original: Any) -> dict[str, Any]:
+    """Return how an original was made, as far as a run's own config or the original's says."""
+    made = {"config": source.folder} if source.settings is None else dict(source.settings.steps)
+    made = {key: value for key, value in made.items() if not key.startswith(DISCOVERY)}
+    # Where S_m is drawn before the validation split, chance decides how much of what was asked for is in S_tr.
+    size = made.get("data.manipulation.size")
+    if made.get("data.val_labels") == "given" and str(size).isdecimal():
+        made = {"manipulated": int(str(size))} | made
+    if original is None:
+        return made | {"original": "not in the runs folder"}
+    return made | flat({"model": original.metrics["hyperparameters"]})
+
+
+def _original_hash(run: Any) -> str:
+    return str(run.hash if pd.isna(run.identified) else run.original)
+
+
+def _apart(hashes: list[tuple[int, int, str]], positions: list[int]) -> list[list[int]]:
+    """Return runs of one configuration in groups: of several originals with the same seeds nobody knows the right one.
+
+    Args:
+        hashes: The seeds of the original and of S_m, and the original's hash, of all runs.
+        positions: Which of them to part.
+    """
+    originals = defaultdict(set)
+    for position in positions:
+        originals[hashes[position][:2]].add(hashes[position][2])
+    parts: dict[str, list[int]] = defaultdict(list)
+    for position in positions:
+        several = len(originals[hashes[position][:2]]) > 1
+        parts[hashes[position][2] if several else ""].append(position)
+    return [parts[key] for key in sorted(parts)]
+
+
+def _ways(group: pd.DataFrame) -> dict[str, str]:
+    """Return by folder the method's name within the variant: a method that was run in several ways has several names."""
+    # Hyperparameters that are no numbers make another method of it, among which nothing is to be tuned.
+    named: dict[str, set[str]] = defaultdict(set)
+    for run in rows_of(group):
+        named[run.method] |= {key for key, value in run.metrics["hyperparameters"].items() if not _is_number(value)}
+    ways: dict[str, dict[Key, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for run in rows_of(group[group["identified"].notna()]):
+        tuned = run.metrics["hyperparameters"]
+        own: dict[str, Any] = settings_of(run) if run.settings else {"config": run.folder}
+        own = own | ({"content": run.metrics["content"]} if "content" in run.metrics else {})
+        own |= {key: _kind(value) for key, value in tuned.items() if key in named[run.method]}
+        ways[run.method][_key(own)].append(run.folder)
+    found: dict[str, str] = {}
+    for method, each in ways.items():
+        names = labels(method, [dict(key) for key in each], [*map(len, each.values())])
+        found |= {folder: name for name, folders in zip(names, each.values(), strict=True) for folder in folders}
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _kind(value: Any) -> str:
+    return "a number" if _is_number(value) else str(value)
+
+
+def _key(values: Mapping[str, Any]) -> Key:
+    return tuple(sorted(values.items(), key=lambda item: item[0]))
+
+
+def labels(name: str, ways: list[dict[str, Any]], runs: list[int]) -> list[str]:
+    """Return names for the ways in which something was run.
+
+    The most usual way has the plain name; the others add what differs from it. A way that draws S_f as the paper does is
+    more usual than any other; of equally usual ones it is the one that says least.
+
+    Args:
+        name: Name of what was run.
+        ways: Values by dotted names.
+        runs: How many runs there are of each.
+    """
+    usual = min(zip(ways, runs, strict=True), key=_unusual)[0]
+    differing = [[key for key in sorted({*usual, *way}) if usual.get(key) != way.get(key)] for way in ways]
+    short = [_note(way, _enough(way, keys)) for way, keys in zip(ways, differing, strict=True)]
+    alike = Counter(short)
+    notes = [
+        note if alike[note] == 1 else _note(way, keys) for note, way, keys in zip(short, ways, differing, strict=True)
+    ]
+    return [f"{name} ({note})" if note else name for note in notes]
+
+
+def _unusual(counted: tuple[dict[str, Any], int]) -> tuple[bool, int, int, list[str]]:
+    """Return a sort key, least for what gets the plain name; its last part makes the choice unique."""
+    way, runs = counted
+    return way.get(DISCOVERY) not in OF_PAPER, -runs, len(way), sorted(map(str, way.items()))
+
+
+def _enough(way: dict[str, Any], differing: list[str]) -> list[str]:
+    """Return the names that tell a way apart: the most precise, and what is there rather than what is not."""
+    precise = [key for key in differing if not any(other.startswith(SAID_BY.get(key, "-")) for other in differing)]
+    return [key for key in precise if key in way] or precise
+
+
+def _note(way: dict[str, Any], keys: list[str]) -> str:
+    return ", ".join(f"{key}={way.get(key)}" for key in keys)

@@ -31,7 +31,7 @@ def prepared(images: int):
 
 
 def in_the_graph(stage, batch):
-    """The same loss; autograd also goes through the teachers."""
+    """Return the same loss; autograd also goes through the teachers."""
     for teacher in stage.teachers:
         teacher.requires_grad_(True)
     good, bad = (teacher(batch.image) for teacher in stage.teachers)

@@ -71,7 +71,7 @@ def ours(stage: Original, data: TestAlone) -> tuple[float, float]:
 
 @torch.no_grad()
 def by_hand(network: torch.nn.Module, data: TestAlone) -> tuple[float, float]:
-    """The same of the loop."""
+    """Return the same accuracies by a plain loop."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device).eval()
     images, labels = data.test.images.to(device), data.test.labels.to(device)

@@ -42,7 +42,7 @@ def start(file: Path, runs: Path) -> subprocess.Popen:
 
 
 def workers(sweep: int) -> list[int]:
-    """Processes two generations below: the sweep starts a server, which forks workers."""
+    """Return the processes two generations below: the sweep starts a server, which forks workers."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -9,7 +9,7 @@ import torch
 
 
 def where() -> dict[str, Any]:
-    """The date, what it ran on, and how busy that was."""
+    """Return the date, the machine, and how busy it was."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {
         "date": str(date.today()),

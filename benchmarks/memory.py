@@ -31,7 +31,7 @@ class Random(CIFAR10DataModule):
         """Nothing."""
 
     def load(self) -> tuple[Split, Split | None, Split]:
-        """Filled in pieces, as files are read."""
+        """Return splits that are filled in pieces, as files are read."""
         train = self.room(self.images, 32, 32, 3)
         for start in range(0, self.images, CHUNK):
             count = min(CHUNK, self.images - start)

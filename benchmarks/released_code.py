@@ -101,7 +101,7 @@ def theirs(given: argparse.Namespace, source: types.SimpleNamespace, workers: in
 
 
 def released(repository: Path) -> types.SimpleNamespace:
-    """The modules of the authors' repository."""
+    """Return the modules of the authors' repository."""
     if not (repository / "src/methods.py").is_file():
         sys.exit(f"{repository} is no checkout of the released code: it has no src/methods.py")
     sys.path.insert(0, str(repository / "src"))

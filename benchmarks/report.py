@@ -2,9 +2,9 @@
 
     python -m benchmarks.report [--runs 5000] [--yaml]
 
-The runs are made up, in the paper's grids: 621 for each seed of a setting. Figures are timed by themselves, because they
-are drawn again only when their data have changed. With --yaml, runs say their config in `config.yaml` only, as those of
-earlier versions do.
+The runs are made up, in the paper's grids: 621 for each seed of a setting. Figures are timed by themselves, because
+they are drawn again only when their data have changed. With --yaml, runs say their config in `config.yaml` only, as
+those of earlier versions do.
 """
 
 import argparse

@@ -36,7 +36,7 @@ SIZES = {
 
 
 def grid() -> Iterator[tuple[str, str]]:
-    """The 39 of the paper's 50 points of SSD that differ."""
+    """Return the 39 of the paper's 50 points of SSD that differ."""
     seen = set()
     for selection in SELECTIONS:
         for ratio in ("0.1", "0.5", "1", "5", "10"):
@@ -60,7 +60,7 @@ def of_fraction(identified: str) -> Iterator[list[str]]:
 
 
 def of_setting(setting: str, seed: int, fractions: list[str], *more: str) -> Iterator[list[str]]:
-    """The original, then everything that starts from it."""
+    """Return the original, then everything that starts from it."""
     common = ["--config", f"{setting}.yaml", "--seed_everything", str(seed), *more]
     yield common
     for identified in fractions:
@@ -107,7 +107,7 @@ def budget(seconds: float) -> Iterator[None]:
 
 
 def read(results: Path) -> set[str]:
-    """What was asked for by the finished runs of a file; a cut line is no run."""
+    """Return what the finished runs of a file asked for; a cut line is no run."""
     done = set()
     for text in results.read_text().splitlines() if results.exists() else []:
         try:

@@ -57,7 +57,7 @@ class Case:
         return made
 
     def some(self, what, share):
-        """The first part of an evaluation."""
+        """Return the first part of an evaluation."""
         count = round(share * len(what.rows))
         first = {key: getattr(what, key)[:count] for key in ("rows", "stamped", "target", "domain")}
         return what._replace(images=what.images.to(DEVICE), **first)

@@ -23,7 +23,7 @@ WAYS = {
 
 
 def rate(setting: str, steps: int, arguments: tuple[str, ...]) -> float:
-    """Steps per second of one training."""
+    """Return the steps per second of one training."""
     with tempfile.TemporaryDirectory() as folder:
         length = ("--procedure.steps", str(steps), "--trainer.val_check_interval", str(10 * steps))
         quiet = ("--trainer.enable_progress_bar", "false", "--runs_dir", folder)

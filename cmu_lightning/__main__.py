@@ -16,7 +16,10 @@ LIGHT = {
     "predict": "cmu_lightning.deploy.predict",
     "export": "cmu_lightning.deploy.export",
 }
-"""Commands that start without torch, by the module whose `main` or named function runs them; LightningCLI runs `fit` and `test`."""
+"""Commands that start without torch, by the module whose `main` or named function runs them.
+
+LightningCLI runs `fit` and `test`.
+"""
 
 HELP = """usage: python -m cmu_lightning COMMAND ...
 

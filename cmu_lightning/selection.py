@@ -1,7 +1,7 @@
 """Selection rules: which run of a point counts when hyperparameters were searched.
 
-A rule takes the `metrics.json` of the point's runs, in grid order, and returns one of them, or None where
-nothing that it needs was measured. Except for `oracle`, no rule reads clean labels of affected samples. To add a rule, write a
+A rule takes the `metrics.json` of the point's runs, in grid order, and returns one of them, or None where nothing that
+it needs was measured. Except for `oracle`, no rule reads clean labels of affected samples. To add a rule, write a
 function and list it in `RULES`.
 """
 

@@ -81,7 +81,7 @@ class Comparison:
 
     @cached_property
     def points(self) -> pd.DataFrame:
-        """One row a point: `method`, `identified`, `seeds`, `takes_number`, `runs` (metrics in grid order), `original`."""
+        """Return one row a point: `method`, `identified`, `seeds`, `takes_number`, `runs` in grid order, `original`."""
         originals = {run.hash: run.metrics for run in rows_of(self.originals)}
         rows = []
         groups = self.runs.groupby(["label", "at", *SEEDS], dropna=False, sort=False)
@@ -105,8 +105,8 @@ class Comparison:
     def choose(self, rule: str) -> pd.DataFrame:
         """Return the run that a rule chooses for each point, where it can choose one: one row a point.
 
-        Beside the columns of `points`, a row has `folder`, `metrics`, all measurements, those in `DERIVED`, `regret` and
-        `destroyed` (None where nobody can tell).
+        Besides the columns of `points`, a row has `folder`, `metrics`, all measurements, those in `DERIVED`, `regret`
+        and `destroyed` (None where nobody can tell).
 
         Args:
             rule: Name of the rule.

@@ -69,7 +69,7 @@ def build(runs: Runs, rule: str) -> Report:
 
 
 def _spec(figure: Figure) -> dict[str, Any]:
-    """Return a figure's specification, which is Vega-Lite by construction; validating it would take most of the time."""
+    """Return a figure's specification; it is Vega-Lite by construction, and validating it would take too long."""
     spec: dict[str, Any] = figure.chart.to_dict(validate=False)
     return spec
 

@@ -226,9 +226,12 @@ def list_runs(arguments: Sequence[str]) -> int:
         for _, own in table.groupby(["setting", "method"], sort=False):
             # Hyperparameters that are the same for all runs of a method tell nothing apart.
             several = [
-                name for name in own if name.startswith("hyperparameters.") and len(own[name].map(str).unique()) > 1
+                name
+                for name in map(str, own.columns)
+                if name.startswith("hyperparameters.") and len(own[name].map(str).unique()) > 1
             ]
-            for run in own.astype(object).where(own.notna(), None).to_dict("records"):
+            records: Any = own.astype(object).where(own.notna(), None).to_dict("records")
+            for run in records:
                 tuned = ", ".join(f"{name.partition('.')[2]}={_cell(run, name)}" for name in several)
                 shown.add_row(*(escape(tuned if name == "tuned" else _cell(run, name)) for name in LISTED))
         Console().print(shown)

@@ -1,7 +1,8 @@
 """The figures: one function each, which returns Altair charts; `FIGURES` and `MAPS` list them.
 
 A chart has no title and no theme. The page, PNG, SVG and PDF are made from the same specification: titles, notes and
-colours of text are added where it is drawn. Its parameter `hidden` names methods that are not shown, which the page sets.
+colours of text are added where it is drawn. Its parameter `hidden`, which the page sets, names methods that are not
+shown.
 """
 
 from collections import Counter
@@ -421,8 +422,8 @@ def _regime_note(regimes: Regimes) -> str:
             "(RewoD at identified 1)."
         )
     said = [
-        "Recovery: (acc_corr - that of None) / (that of the oracle - that of None), of means over seeds; colours end at "
-        "0 and 1, numbers do not. Oracle: RewoD at identified 1."
+        "Recovery: (acc_corr - that of None) / (that of the oracle - that of None), of means over seeds; colours end "
+        "at 0 and 1, numbers do not. Oracle: RewoD at identified 1."
     ]
     if lacking := [row.name for row in regimes.rows if row.harm is None]:
         said.append(f"Left out, because there is no oracle or no original: {', '.join(lacking)}.")
@@ -471,15 +472,16 @@ def _look(methods: Sequence[str], levels: dict[str, Style] = LEVELS) -> dict[str
 def _finish(*layers: alt.Chart, **more: Any) -> alt.LayerChart:
     """Return layers as one chart of the usual size, with the parameter `hidden`."""
     # All at once, because each further call would copy the whole chart.
-    return alt.layer(*layers, width=WIDTH, height=HEIGHT, params=[HIDDEN.param], **more)
+    chart: alt.LayerChart = alt.layer(*layers, width=WIDTH, height=HEIGHT, params=[HIDDEN.param], **more)  # type: ignore[assignment]
+    return chart
 
 
 def _destroyed(comparison: Comparison) -> str:
     """Return a sentence on choices whose model is destroyed."""
     said = []
     for method, chosen in comparison.chosen.groupby("method"):
-        of = chosen.groupby("identified")["destroyed"].agg(["size", lambda marks: sum(mark is True for mark in marks)])
-        of.columns = pd.Index(["all", "broken"])
+        marks = (chosen["destroyed"] == True).groupby(chosen["identified"])  # noqa: E712  # None is not True
+        of = pd.DataFrame({"all": marks.size(), "broken": marks.sum()})
         named = [
             f"{at:g}" + f" ({broken} of {all_})" * (all_ > 1) for at, all_, broken in of.itertuples(name=None) if broken
         ]

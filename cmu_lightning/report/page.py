@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from html import escape
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,6 +60,8 @@ def page(sections: list[Section], maps: Maps, skipped: list[Skipped], source: Pa
     for number, section in enumerate(sections, 1):
         body.append(_section(section, number, count))
         count += len(section.specs)
+    # "<" within a script could end it.
+    data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     links = [(f"variant-{number}", section.comparison.name) for number, section in enumerate(sections, 1)]
     links += [("regimes", "Regime map")] * bool(maps.figures)
     return f"""<!DOCTYPE html>
@@ -82,7 +86,7 @@ def page(sections: list[Section], maps: Maps, skipped: list[Skipped], source: Pa
 <button id="theme" type="button">dark or light</button></div>
 <main>
 {"".join(body)}{_maps(maps, count)}{_skipped(skipped)}</main>
-<script id="data" type="application/json">{json.dumps(content, separators=(",", ":")).replace("<", chr(92) + "u003c")}</script>
+<script id="data" type="application/json">{data}</script>
 <script id="vega">
 {vega()}
 </script>
@@ -98,8 +102,8 @@ def _introduction(rule: str, skipped: list[Skipped], source: Path) -> str:
     things = "thing was" if len(skipped) == 1 else "things were"
     link = f'\n<a href="#skipped">{len(skipped)} {things} skipped.</a>' if skipped else ""
     return (
-        f"Runs in <code>{escape(str(source))}</code>; hyperparameters chosen by the rule <b>{rule}</b>{warning}; made by "
-        f"cmu_lightning {__version__}.{link}"
+        f"Runs in <code>{escape(str(source))}</code>; hyperparameters chosen by the rule <b>{rule}</b>{warning}; made "
+        f"by cmu_lightning {__version__}.{link}"
     )
 
 
@@ -214,7 +218,9 @@ def vega() -> str:
     """
     import vl_convert
 
-    versions = "-".join((vl_convert.get_vega_version(), vl_convert.get_vegalite_versions()[-1], vl_convert.__version__))
+    versions = "-".join(
+        (vl_convert.get_vega_version(), vl_convert.get_vegalite_versions()[-1], version("vl-convert-python"))
+    )
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cmu_lightning" / f"vega-{versions}.js"
     try:
         digest, _, script = cache.read_text().partition("\n")
@@ -223,9 +229,8 @@ def vega() -> str:
     except (OSError, ValueError):
         pass
     # "</script" within a script would end it.
-    script = str(vl_convert.javascript_bundle()).replace("</script", "<\\/script")
-    try:
+    bundle = str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub lacks the default
+    script = bundle.replace("</script", "<\\/script")
+    with suppress(OSError):  # a cache that cannot be written costs time, not the report
         write_atomically(cache, f"// {hashlib.sha256(script.encode()).hexdigest()}\n{script}")
-    except OSError:
-        pass  # a cache that cannot be written costs time, not the report
     return script

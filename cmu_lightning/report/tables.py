@@ -279,7 +279,8 @@ def retain_change(comparison: Comparison) -> Table:
         "Change of acc_retain (as Table 1)",
         "Percentage points against the original of the same seed: mean and standard deviation over the identified "
         "fractions of the means over seeds. None: acc_retain of the originals in percent, over seeds. Paper: "
-        f"{published()['source']}, {published()['retain_change']['where']}; only where network, steps and |S_m| are its.",
+        f"{published()['source']}, {published()['retain_change']['where']}; only where network, steps and |S_m| are "
+        "its.",
         ["method", "change", "fractions", "paper", DIFFERS],
         rows,
         digits=2,

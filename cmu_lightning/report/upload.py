@@ -1,6 +1,7 @@
 """A report on Weights & Biases: one run of job type `report` with a study's tables and figures.
 
-W&B itself draws no line for a method whose points are runs of their own; these are the report's own numbers and pictures.
+W&B itself draws no line for a method whose points are runs of their own; these are the report's own numbers and
+pictures.
 """
 
 import os

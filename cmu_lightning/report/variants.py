@@ -72,7 +72,7 @@ def _comparison(name: str, about: dict[str, Any], group: pd.DataFrame, rule: str
 
 
 def _takes_number(run: Any) -> bool:
-    """Return whether S_f is as large as its discovery was told; what part of S_m is in it, differs from seed to seed."""
+    """Return whether a discovery was told the size of S_f, so that the part of S_m in it differs between seeds."""
     own = settings_of(run)
     return any(own.get(f"{DISCOVERY}.{name}", "None") != "None" for name in ("count", "fraction"))
 
@@ -127,7 +127,7 @@ def _apart(hashes: list[tuple[int, int, str]], positions: list[int]) -> list[lis
 
 
 def _ways(group: pd.DataFrame) -> dict[str, str]:
-    """Return by folder the method's name within the variant: a method that was run in several ways has several names."""
+    """Return by folder the method's name within the variant; one that was run in several ways has several names."""
     # Hyperparameters that are no numbers make another method of it, among which nothing is to be tuned.
     named: dict[str, set[str]] = defaultdict(set)
     for run in rows_of(group):
@@ -161,8 +161,8 @@ def _key(values: Mapping[str, Any]) -> Key:
 def labels(name: str, ways: list[dict[str, Any]], runs: list[int]) -> list[str]:
     """Return names for the ways in which something was run.
 
-    The most usual way has the plain name; the others add what differs from it. A way that draws S_f as the paper does is
-    more usual than any other; of equally usual ones it is the one that says least.
+    The most usual way has the plain name; the others add what differs from it. A way that draws S_f as the paper does
+    is more usual than any other; of equally usual ones it is the one that says least.
 
     Args:
         name: Name of what was run.

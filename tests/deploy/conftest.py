@@ -1,3 +1,5 @@
+"""Fixtures of the tests of deploy."""
+
 import shutil
 from pathlib import Path
 
@@ -6,5 +8,5 @@ import pytest
 
 @pytest.fixture
 def copied(unlearned: Path, tmp_path: Path) -> Path:
-    """A copy of the runs folder with an original and a run of CF, which a test may change."""
+    """Copy the runs folder with an original and a run of CF, which a test may change."""
     return Path(shutil.copytree(unlearned, tmp_path / "runs"))

@@ -31,7 +31,8 @@ QUIET = (
 DRAWN = """
 const drawn = async () => {
   const root = document.documentElement;
-  while (root.dataset.theme && root.dataset.drawn !== root.dataset.theme) await new Promise((done) => setTimeout(done, 20));
+  const pause = () => new Promise((done) => setTimeout(done, 20));
+  while (root.dataset.theme && root.dataset.drawn !== root.dataset.theme) await pause();
 };
 """
 

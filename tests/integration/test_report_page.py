@@ -59,7 +59,10 @@ const said = (figure) => marks(figure).map((mark) => mark.getAttribute("aria-lab
 const shown = (method) => figures.map((figure) => {
   const { view } = views.get(figure);
   const items = [];
-  const walk = (item) => { if (item.datum?.method === method && item.bounds && item.mark?.marktype !== "group") items.push(item); (item.items ?? []).forEach(walk); };
+  const walk = (item) => {
+    if (item.datum?.method === method && item.bounds && item.mark?.marktype !== "group") items.push(item);
+    (item.items ?? []).forEach(walk);
+  };
   walk(view.scenegraph().root);
   return items.length > 0;
 });
@@ -84,7 +87,10 @@ await press("Scrub");
 const hover = async (figure, says) => {
   const { view } = views.get(figure);
   let found = null;
-  const walk = (item) => { if (typeof item.tooltip === "string" && item.tooltip.startsWith(says)) found = item; (item.items ?? []).forEach(walk); };
+  const walk = (item) => {
+    if (typeof item.tooltip === "string" && item.tooltip.startsWith(says)) found = item;
+    (item.items ?? []).forEach(walk);
+  };
   walk(view.scenegraph().root);
   const mark = [...figure.querySelectorAll(".role-mark *")].find((each) => each.__data__ === found);
   const at = { bubbles: true, clientX: 50, clientY: 50 };
@@ -167,7 +173,10 @@ MAP = """
 const map = document.querySelector("figure.map");
 const { view } = views.get(map);
 const cells = {};
-const walk = (item) => { if (item.mark?.marktype === "rect" && item.datum?.text) cells[item.datum.text.split(":")[0]] = item; (item.items ?? []).forEach(walk); };
+const walk = (item) => {
+  if (item.mark?.marktype === "rect" && item.datum?.text) cells[item.datum.text.split(":")[0]] = item;
+  (item.items ?? []).forEach(walk);
+};
 walk(view.scenegraph().root);
 outcome.words = [...map.querySelectorAll("text")].map((text) => text.textContent);
 const cell = (name) => cells[name];

@@ -387,7 +387,7 @@ def chunks(png):
 
 
 def test_long_titles_notes_and_names_stay_within_the_picture(tmp_path):
-    """Text is neither cut nor over the edge, which the width of the letters that the picture was laid out with tells."""
+    """Text is neither cut nor over the edge; the widths of the letters come from the picture's own font."""
     study = Study(tmp_path / "runs")
     study.original(0)
     names = ["Mine", *(f"Mine (way={'long ' * 12}{at})" for at in range(1, 10))]

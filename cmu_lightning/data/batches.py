@@ -135,6 +135,29 @@ class TrainingBatches:
         """
 
 
+class PairedBatches(TrainingBatches):
+    """A loader that gives a batch of the retain data, or of all of S_tr, and one of S_f in every step.
+
+    Args:
+        main: Batches that make up the epochs.
+        deleted: Batches of S_f, for as many steps.
+    """
+
+    def __init__(self, main: TrainingBatches, deleted: TrainingBatches) -> None:
+        super().__init__(
+            main.sources, [source for source, _ in main.steps], main.done, main.pixels, main.rank, main.world_size
+        )
+        self.deleted = deleted
+
+    def batch(self, step: int) -> tuple[Batch, Batch]:  # type: ignore[override]
+        """Return this process's slices of the two global batches.
+
+        Args:
+            step: Step of the stage, counted from 0.
+        """
+        return super().batch(step), self.deleted.batch(step)
+
+
 class FullPasses:
     """A loader of one step, whose batch is this object: a whole pass over S_f and one over the retain data.
 

@@ -220,3 +220,12 @@ class Batch(NamedTuple):
     deleted: Tensor
     train_index: Tensor
     total: int
+
+    def joined(self, other: "Batch") -> "Batch":
+        """Return this batch followed by another one.
+
+        Args:
+            other: A slice of another global batch on the same device.
+        """
+        fields = [torch.cat(pair) for pair in zip(self[:-1], other[:-1], strict=True)]
+        return Batch._make([*fields, self.total + other.total])

@@ -6,6 +6,7 @@ from cmu_lightning.unlearning.dampener import Dampener, Dampening
 from cmu_lightning.unlearning.distillation import DistillationUnlearner
 from cmu_lightning.unlearning.potion import Potion
 from cmu_lightning.unlearning.procedure import Procedure
+from cmu_lightning.unlearning.pure import PURE
 from cmu_lightning.unlearning.scrub import Scrub
 from cmu_lightning.unlearning.ssd import ASSD, LFSSD, SSD, TunedSSD
 from cmu_lightning.unlearning.stage import Stage, View
@@ -15,6 +16,7 @@ __all__ = [
     "ASSD",
     "CF",
     "LFSSD",
+    "PURE",
     "SSD",
     "BadT",
     "Dampener",

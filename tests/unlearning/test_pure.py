@@ -1,0 +1,154 @@
+"""PURE: its loss, its phases, what it leaves behind."""
+
+import csv
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from cmu_lightning.data.discoveries.positive_unlabelled import Look
+from cmu_lightning.unlearning import PURE, Procedure
+from cmu_lightning.unlearning.pure import given_or_else
+from tests.helpers.short_stages import LINEAR, CheckpointAfter, digits, equal_tensors, trainer, weights
+
+SHORT = Procedure(steps=24, unlearn_steps=8, batch_size=300, lr=0.05)
+
+
+def everything_else(labels, classes):
+    """log a of every class but the given one: all count alike."""
+    return torch.zeros(len(labels), classes).scatter(1, labels[:, None], -torch.inf)
+
+
+def test_loss_is_cross_entropy_where_the_label_is_believed():
+    logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    loss = given_or_else(logits, labels, torch.full((6,), 1e-7), everything_else(labels, 4))
+    torch.testing.assert_close(loss, cross_entropy(logits, labels, reduction="none"), rtol=1e-4, atol=1e-5)
+
+
+def test_loss_is_anything_but_the_label_where_it_is_not():
+    logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+    loss = given_or_else(logits, labels, torch.full((6,), 1 - 1e-6), everything_else(labels, 4))
+    given = logits.softmax(1).gather(1, labels[:, None]).squeeze(1)
+    torch.testing.assert_close(loss, -torch.log(1 - given), rtol=1e-3, atol=1e-4)
+
+
+def test_loss_and_gradient_against_the_formula():
+    logits = torch.randn(5, 3, dtype=torch.double, requires_grad=True)
+    labels, weight = torch.tensor([0, 1, 2, 0, 1]), torch.rand(5, dtype=torch.double)
+    alternatives = torch.rand(5, 3, dtype=torch.double).log().scatter(1, labels[:, None], -torch.inf)
+    loss = given_or_else(logits, labels, weight, alternatives)
+    p = logits.softmax(1)
+    chosen = p.gather(1, labels[:, None]).squeeze(1)
+    expected = -torch.log((1 - weight) * chosen + weight * (alternatives.exp() * p).sum(1))
+    torch.testing.assert_close(loss, expected)
+    (ours,) = torch.autograd.grad(loss.sum(), logits, retain_graph=True)
+    (theirs,) = torch.autograd.grad(expected.sum(), logits)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_sample_that_agrees_with_its_label_is_let_go():
+    """The gradient vanishes as the given label becomes certain, where -log(1 - p) would have its largest."""
+    labels, weight = torch.tensor([0]), torch.tensor([0.7])
+    sizes = []
+    for certain in (0.0, 8.0):
+        logits = torch.tensor([[certain, 0.0, 0.0]], requires_grad=True)
+        given_or_else(logits, labels, weight, everything_else(labels, 3)).sum().backward()
+        sizes.append(float(logits.grad.abs().sum()))
+    assert sizes[1] < sizes[0] / 50
+
+
+def test_two_phases_of_steps_and_their_rates(original, tmp_path):
+    stage = PURE(LINEAR, SHORT, original)
+    rates = []
+
+    class Rates(CheckpointAfter):
+        def on_train_batch_end(self, trainer, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    trainer(tmp_path, Rates("unused", 0)).fit(stage, datamodule=digits(0.5))
+    assert stage.global_step == stage.steps == 16
+    assert rates[:7] == pytest.approx([4 * SHORT.lr] * 7)
+    assert max(rates[8:]) <= SHORT.lr
+    assert rates[-1] == pytest.approx(0.0)
+
+
+def test_counts_what_it_spends(original, tmp_path):
+    """Two phases of 8 steps, of 300 samples but for the last batch of an epoch, and six passes over S_f's classes."""
+    stage, data = PURE(LINEAR, SHORT, original), digits(0.5)
+    trainer(tmp_path).fit(stage, datamodule=data)
+    labels, deleted = data.samples.given_labels, data.samples.deleted
+    looked_at = int(torch.isin(labels, labels[deleted]).sum())
+    assert stage.samples_forward - stage.samples_backward == 6 * looked_at
+    assert stage.weight is not None
+    assert int((stage.weight > 1e-5).sum()) <= looked_at
+
+
+@pytest.mark.parametrize("step", [5, 8, 11, 12])
+def test_resumes_bit_for_bit(original, tmp_path, step):
+    """Interrupted while looks are kept, at the end of a phase, and in the repair."""
+    whole = PURE(LINEAR, SHORT, original)
+    path = tmp_path / "middle.ckpt"
+    trainer(tmp_path, CheckpointAfter(path, step)).fit(whole, datamodule=digits(0.5))
+    assert weights(path)
+    resumed = PURE(LINEAR, SHORT, original)
+    trainer(tmp_path).fit(resumed, datamodule=digits(0.5), ckpt_path=str(path), weights_only=True)
+    assert equal_tensors(dict(whole.network.state_dict()), dict(resumed.network.state_dict()))
+    assert torch.equal(whole.probability, resumed.probability)
+    assert whole.samples_forward == resumed.samples_forward
+
+
+def test_a_finished_checkpoint_holds_no_looks(original, tmp_path):
+    run, path = trainer(tmp_path), tmp_path / "last.ckpt"
+    run.fit(PURE(LINEAR, SHORT, original), datamodule=digits(0.5))
+    run.save_checkpoint(path, weights_only=True)
+    assert "pure" not in torch.load(path, weights_only=True)["cmu_lightning"]
+
+
+def test_one_known_sample_works(original, tmp_path):
+    data = digits(1 / 36)
+    stage = PURE(LINEAR, SHORT, original)
+    trainer(tmp_path).fit(stage, datamodule=data)
+    assert int(data.samples.deleted.sum()) == 1
+    assert all(bool(values.isfinite().all()) for values in stage.network.state_dict().values())
+
+
+def test_suspects_name_every_training_sample(original, tmp_path):
+    data = digits(0.5)
+    stage = PURE(LINEAR, SHORT, original)
+    trainer(tmp_path).fit(stage, datamodule=data)
+    rows = list(csv.DictReader((tmp_path / "suspects.csv").read_text().splitlines()))
+    assert len(rows) == len(data.samples.given_labels)
+    probabilities = [float(row["probability"]) for row in rows]
+    assert probabilities == sorted(probabilities, reverse=True)
+    stored = torch.nonzero(~data.held).flatten()
+    flagged = set(stored[data.samples.deleted].tolist())
+    assert {int(row["index"]) for row in rows[: len(flagged)]} >= flagged or probabilities[len(flagged)] == 1
+    given = dict(zip(stored.tolist(), data.samples.given_labels.tolist(), strict=True))
+    for row in rows:
+        assert int(row["given_label"]) == given[int(row["index"])]
+        assert row["suggested_label"] != row["given_label"]
+
+
+def test_s_f_gets_its_share_of_the_loss(original, tmp_path):
+    """Where S_f cannot be told apart, its batch's mean loss has the weight `share`, and the main batch's the rest."""
+    stage, data = PURE(LINEAR, SHORT, original), digits(0.5)
+    seen = {}
+
+    class Tells(CheckpointAfter):
+        def on_train_batch_start(self, trainer, stage, batch, batch_idx):
+            if batch_idx == 12:
+                stage.share = 0.1
+
+        def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
+            if batch_idx == 12:
+                seen["factor"], seen["totals"] = stage.factor.clone(), [each.total for each in batch]
+
+    trainer(tmp_path, Tells("unused", 0)).fit(stage, datamodule=data)
+    main, known = seen["totals"]
+    total = main + known
+    assert float(seen["factor"][main:].sum()) / total == pytest.approx(0.1)
+    assert float(seen["factor"].sum()) / total == pytest.approx(1.0)
+
+
+def test_looks_are_plain_tensors():
+    assert set(Look(torch.zeros(1), torch.zeros(1), [1])._asdict()) == {"logits", "activations", "sizes"}

@@ -41,6 +41,8 @@ from cmu_lightning.data.manipulations import (
 from cmu_lightning.data.samples import Batch, Samples, Split
 from cmu_lightning.data.transforms import Pixels
 
+Ordered = OrderedDiscovery  # the name before 0.2
+
 __all__ = [
     "SIG",
     "ActivationClustering",
@@ -66,6 +68,7 @@ __all__ = [
     "LossRanking",
     "Manipulation",
     "OneWayConfusion",
+    "Ordered",
     "OrderedDiscovery",
     "PCAMDataModule",
     "Pixels",

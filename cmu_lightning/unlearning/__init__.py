@@ -12,6 +12,8 @@ from cmu_lightning.unlearning.ssd import ASSD, LFSSD, SSD, TunedSSD
 from cmu_lightning.unlearning.stage import Stage, View
 from cmu_lightning.unlearning.unlearner import Unlearner
 
+Distilling = DistillationUnlearner  # the name before 0.2
+
 __all__ = [
     "ASSD",
     "CF",
@@ -22,6 +24,7 @@ __all__ = [
     "Dampener",
     "Dampening",
     "DistillationUnlearner",
+    "Distilling",
     "Keep",
     "Original",
     "Potion",

@@ -112,7 +112,7 @@ def rehearsals():
         yield pytest.param(what, command, id=command, marks=marks)
 
 
-@pytest.mark.parametrize(("what", "command"), rehearsals())
+@pytest.mark.parametrize(("what", "command"), list(rehearsals()))
 def test_a_command_of_the_plan(monkeypatch, capsys, tmp_path, what, command):
     monkeypatch.setattr(CIFAR10DataModule, "prepare_data", lambda self: None)
     monkeypatch.setattr(CIFAR10DataModule, "load", small)

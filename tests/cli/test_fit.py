@@ -178,6 +178,7 @@ def test_seeds_are_resolved_recorded_and_honoured(tmp_path, fit):
     assert config["threads"] == torch.get_num_threads()
 
 
+@pytest.mark.slow
 def test_an_unfinished_original_is_resumed_whatever_s_f_it_was_begun_with(copied, fit):
     path = only_match(copied, "poison_digits/Original/*/metrics.json")
     stored = json.loads(path.read_text())
@@ -190,6 +191,7 @@ def test_an_unfinished_original_is_resumed_whatever_s_f_it_was_begun_with(copied
     assert again["environment"] == stored["environment"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ssd", "keep"])
 def test_clipped_originals_are_dampened_too(copied, fit, method):
     clipped = ("--trainer.gradient_clip_val", "0.1", "--runs_dir", str(copied))

@@ -41,6 +41,7 @@ def test_ctrl_c_before_a_command_has_begun(command, monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted: run the same command again to continue\n"
 
 
+@pytest.mark.slow
 def test_help_needs_no_torch():
     code = "import sys; from cmu_lightning.__main__ import main; main(['--help']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -92,6 +92,7 @@ def test_the_server_takes_them(server, capsys):
     assert all("acc_corr" in json.dumps(view) for view in stub.views)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "behaviour", [{"answers": "500"}, {"answers": "never"}, {"key": "f" * 40}, {"key": "abc"}], ids=str
 )

@@ -193,6 +193,7 @@ def few_points(points: list[Point]) -> list[Point]:
     return few
 
 
+@pytest.mark.slow  # a minute and a half of parsing
 def test_every_value_of_every_shipped_file_is_accepted() -> None:
     """Each option and value is parsed with each class that it belongs to; no point holds anything else."""
     points = read_points(*SHIPPED)

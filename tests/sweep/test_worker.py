@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from queue import SimpleQueue
 
 import pytest
@@ -30,7 +31,8 @@ def test_ctrl_c_waits_while_processes_are_started() -> None:
 
     def start() -> None:
         with worker._blocked_interrupts():
-            os.kill(os.getpid(), signal.SIGINT)
+            # To this thread: another one of a test runner would take a signal to the process.
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             started.append(True)
 
     with pytest.raises(KeyboardInterrupt):

@@ -160,6 +160,7 @@ def test_an_edited_checkpoint_is_another_original(runs, tmp_path):
     assert edited.folder == tmp_path / "edited.ckpt"
 
 
+@pytest.mark.slow
 def test_a_network_of_a_library_from_its_weights_to_an_export():
     """torchvision's ResNet-18, from a plain state dict."""
     torch.manual_seed(0)
@@ -197,6 +198,7 @@ class Net(nn.Sequential):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["net", "Net"])
 def test_a_network_in_the_current_folder(name):
     """In a process of its own, with BadT, which needs a second network."""

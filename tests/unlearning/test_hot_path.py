@@ -302,6 +302,7 @@ class Normed(nn.Module):
         return self.linear(self.norm(images.flatten(1)))
 
 
+@pytest.mark.slow
 def test_steps_alone_are_compiled(tmp_path):
     stage, run = Original(Normed, Procedure(steps=4, batch_size=399)), trainer(tmp_path)
     stage.compiles = True

@@ -482,6 +482,7 @@ def test_every_unlearner_is_among_them():
     assert {"CF", "RewoD", "BadT", "Scrub", "SSD", "LFSSD", "ASSD", "Potion"} <= {kind.__name__ for kind in UNLEARNERS}
 
 
+@pytest.mark.slow
 def test_a_compiled_network_trains_alike_under_the_same_keys(tmp_path):
     stages = [Original(LINEAR, SHORT), Original(LINEAR, SHORT)]
     stages[1].compiles = True

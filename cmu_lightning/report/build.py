@@ -15,7 +15,7 @@ from cmu_lightning.report.figures import Figure, figures, regime_map
 from cmu_lightning.report.load import Runs
 from cmu_lightning.report.page import Maps, Section, page
 from cmu_lightning.report.regimes import regimes
-from cmu_lightning.report.tables import Table
+from cmu_lightning.report.table import ENDINGS, Table, write
 from cmu_lightning.report.variants import compare
 
 
@@ -128,7 +128,7 @@ def _is_of_a_report(file: Path, within: Path) -> bool:
     if file.name.startswith(".") and file.name.endswith(".part"):
         return True  # of a report that was interrupted
     if within.parts[0] == "tables":
-        return len(within.parts) == 2 and file.stem in tables.NAMES and file.suffix[1:] in tables.ENDINGS
+        return len(within.parts) == 2 and file.stem in tables.NAMES and file.suffix[1:] in ENDINGS
     if within == Path("index.html"):
         return b"cmu_lightning" in file.read_bytes()
     return within.parts[0] == "figures" and is_figure(file)
@@ -142,9 +142,9 @@ def write_page_and_tables(report: Report, out: Path) -> None:
         out: Where it goes.
     """
     for made in report.tables:
-        tables.write(made, out / "tables")
+        write(made, out / "tables")
     for name in set(tables.NAMES) - {made.name for made in report.tables}:
-        for ending in tables.ENDINGS:
+        for ending in ENDINGS:
             (out / "tables" / f"{name}.{ending}").unlink(missing_ok=True)
     write_atomically(out / "index.html", report.text)
 

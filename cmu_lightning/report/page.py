@@ -16,7 +16,7 @@ from cmu_lightning.report.aggregate import Comparison, missing
 from cmu_lightning.report.appearance import LEVELS, THEMES, Style, style
 from cmu_lightning.report.figures import Figure
 from cmu_lightning.report.load import Skipped
-from cmu_lightning.report.tables import Table
+from cmu_lightning.report.table import Table
 
 LONG = 20
 """Tables of more rows are folded."""

@@ -11,7 +11,8 @@ from cmu_lightning.report.appearance import SEQUENCE
 from cmu_lightning.report.figures import regime_map
 from cmu_lightning.report.load import read_runs
 from cmu_lightning.report.regimes import REGULARITY, regimes
-from cmu_lightning.report.tables import as_csv, regime_table
+from cmu_lightning.report.table import as_csv
+from cmu_lightning.report.tables import regime_table
 from cmu_lightning.report.variants import compare
 from tests.helpers.synthetic_runs import Study
 

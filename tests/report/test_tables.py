@@ -10,11 +10,8 @@ import pytest
 
 from cmu_lightning.report.aggregate import Spread, area, falls_back, missing, smallest_fraction, spread
 from cmu_lightning.report.load import read_runs
+from cmu_lightning.report.table import DIFFERS, as_csv, as_latex, as_markdown, table
 from cmu_lightning.report.tables import (
-    DIFFERS,
-    as_csv,
-    as_latex,
-    as_markdown,
     chosen_runs,
     cost,
     curves,
@@ -23,7 +20,6 @@ from cmu_lightning.report.tables import (
     published,
     regrets,
     retain_change,
-    table,
 )
 from cmu_lightning.report.variants import compare
 from tests.helpers.synthetic_runs import Study

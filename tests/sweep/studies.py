@@ -60,7 +60,7 @@ def read_results(runs_dir: Path, method: str = "*") -> dict[str, dict[str, Any]]
     found = {}
     for path in sorted(runs_dir.glob(f"*/{method}/*/metrics.json")):
         found[path.parent.name] = json.loads(path.read_text())
-        for name in ("seconds", "environment", "dropped_checkpoint"):
+        for name in ("seconds", "environment", "config", "dropped_checkpoint"):
             found[path.parent.name].pop(name, None)
     return found
 

@@ -142,7 +142,7 @@ def test_two_agents_on_one_runs_folder_and_a_shipped_file_as_it_is(place):
     assert len(stored) == 3
     by_hash = {run.summary["hash"]: run.summary for run in begun}
     for metrics in stored:
-            assert {key: by_hash[metrics["hash"]][key] for key in published(metrics)} == published(metrics)
+        assert {key: by_hash[metrics["hash"]][key] for key in published(metrics)} == published(metrics)
     assert not list(place.runs.glob("*/*/*/csv/version_1"))
     assert place.stub.unknown == set()
 

@@ -107,24 +107,28 @@ def budget(seconds: float) -> Iterator[None]:
 
 
 def read(results: Path) -> set[str]:
-    """Return what the finished runs of a file asked for; a cut line is no run."""
+    """Return what the finished runs of a file asked for; a cut or damaged line is no run."""
+    from cmu_lightning.report.load import is_undamaged
+
     done = set()
     for text in results.read_text().splitlines() if results.exists() else []:
         try:
             run = json.loads(text)
         except ValueError:
             continue
-        if isinstance(run, dict) and "asked" in run and "failed" not in run:
+        if isinstance(run, dict) and "asked" in run and "failed" not in run and is_undamaged(run):
             done.add(run["asked"])
     return done
 
 
 def append(results: Path, run: dict) -> None:
     """Add one run, on a line of its own even after a cut one."""
+    from cmu_lightning.report.load import with_digest
+
     results.parent.mkdir(parents=True, exist_ok=True)
     cut = results.exists() and not results.read_text().endswith("\n")
     with results.open("a") as file:
-        file.write(("\n" if cut else "") + json.dumps(run) + "\n")
+        file.write(("\n" if cut else "") + json.dumps(with_digest(run)) + "\n")
 
 
 def fit(arguments: list[str], runs_dir: str) -> dict:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
+from cmu_lightning.console import say
 from cmu_lightning.data import CorruptedDataModule, Detector, Flagged, Unknown
 from cmu_lightning.data.validation import check_deletion_set
 from cmu_lightning.errors import UserError
@@ -17,7 +18,7 @@ from cmu_lightning.experiment.results import collect_metrics, describe_run
 from cmu_lightning.experiment.run import KEEP_WEIGHTS, ROWS, Run
 from cmu_lightning.files import write_json
 from cmu_lightning.unlearning import Stage, Unlearner
-from cmu_lightning.unlearning.checkpoint import read_checkpoint, save_whole
+from cmu_lightning.unlearning.checkpoint import is_damaged, read_checkpoint, save_whole
 from cmu_lightning.unlearning.scrub import Rewind
 from cmu_lightning.unlearning.stage import RECORD
 
@@ -76,7 +77,7 @@ class Job:
         if not self.run.folder.exists():
             held.callback(self._remove_empty_folder)
         # Resume, or begin: rows that an attempt logged before its first checkpoint would be logged twice.
-        resume = ckpt_path or (str(self.run.checkpoint) if self.run.checkpoint.exists() else None)
+        resume = ckpt_path or self._find_checkpoint()
         if resume is None:
             shutil.rmtree(self.run.folder / ROWS, ignore_errors=True)
         else:
@@ -89,6 +90,17 @@ class Job:
                     self._check_deletion_set()
                 original = find_or_train(self.original, self.config, self.data.deletion_arguments)
         return {"finished": False, "resume": resume, "original": original}
+
+    def _find_checkpoint(self) -> str | None:
+        """Return the run's last checkpoint; None, after what is damaged was removed, if training has to start."""
+        last, damaged = self.run.checkpoint, None
+        if last.is_file():
+            damaged = last if is_damaged(last) else Rewind.find_damaged(self.run.folder)
+        if damaged is not None:
+            say(f"{damaged} is damaged: this unfinished run is trained from the beginning")
+            Rewind.clean(self.run.folder)
+            last.unlink()
+        return str(last) if last.exists() else None
 
     def _remove_empty_folder(self) -> None:
         """Remove a folder in which nothing was measured; rows that were logged stay for early termination."""

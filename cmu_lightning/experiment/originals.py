@@ -16,7 +16,7 @@ from cmu_lightning.experiment.identity import digest, identity, warn_of_edited_s
 from cmu_lightning.experiment.run import ON_DEMAND, Run
 from cmu_lightning.files import locked
 from cmu_lightning.unlearning.baselines import Original
-from cmu_lightning.unlearning.checkpoint import read_original
+from cmu_lightning.unlearning.checkpoint import is_damaged, read_original
 from cmu_lightning.unlearning.networks import tensors_digest
 from cmu_lightning.unlearning.stage import RECORD
 
@@ -113,8 +113,9 @@ def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) ->
     # each. The run's own lock is held by the process that trains.
     asked = run.runs_dir / ".locks" / f"{run.hash}.asked.lock"
     with locked(asked, str(run.folder), "give another --runs_dir"):
-        if run.metrics is not None and not run.checkpoint.exists():
-            # Its weights were dropped and are needed: without results the run counts as unfinished.
+        if run.metrics is not None and (not run.checkpoint.exists() or is_damaged(run.checkpoint)):
+            # Its weights were dropped, or are no longer those that were trained, and are needed. Without results the
+            # run counts as unfinished, and training it starts from the beginning.
             with run.locked():
                 (run.folder / "metrics.json").unlink(missing_ok=True)
         if run.metrics is not None:

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,8 @@ def read_revision() -> str | None:
 def find_differences(now: dict[str, float], stored: dict[str, Any]) -> list[str]:
     """Return the names of measurements that are not the stored ones.
 
+    What is missing on one side differs, also from NaN, and NaN differs from every number.
+
     Args:
         now: Measurements.
         stored: Content of a `metrics.json`.
@@ -160,7 +163,14 @@ def find_differences(now: dict[str, float], stored: dict[str, Any]) -> list[str]
     ['val_acc']
     """
     names = [name for name in SHOWN if name in now or name in stored]
-    return [name for name in names if name not in now or name not in stored or abs(now[name] - stored[name]) > 1e-12]
+    return [name for name in names if name not in now or name not in stored or not _is_same(now[name], stored[name])]
+
+
+def _is_same(now: float, stored: Any) -> bool:
+    """Return whether a stored value is the measured one, up to the rounding of its text."""
+    if not isinstance(stored, int | float) or isnan(now) or isnan(stored):
+        return isinstance(stored, float) and isnan(now) and isnan(stored)
+    return now == stored or abs(now - stored) <= 1e-12
 
 
 def print_columns(title: str, columns: dict[str, dict[str, Any]]) -> None:
@@ -184,4 +194,4 @@ def print_columns(title: str, columns: dict[str, dict[str, Any]]) -> None:
 
 
 def _format_value(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from cmu_lightning.files import part_of
+from cmu_lightning.files import write_atomically
 from cmu_lightning.report.appearance import THEMES
 from cmu_lightning.report.figures import Figure
 
@@ -50,7 +50,6 @@ def draw(figure: Figure, spec: dict[str, Any], setting: str, path: Path, paper: 
         return False
     import vl_convert
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     svg = vl_convert.vegalite_to_svg(titled, config=theme)
     made = {
         "svg": svg.replace(">", f"><desc>{mark}</desc>", 1).encode(),
@@ -58,9 +57,7 @@ def draw(figure: Figure, spec: dict[str, Any], setting: str, path: Path, paper: 
         "pdf": vl_convert.svg_to_pdf(svg) + f"\n% {mark}\n".encode(),
     }
     for ending, content in made.items():
-        part = part_of(files[ending])
-        part.write_bytes(content)
-        part.replace(files[ending])
+        write_atomically(files[ending], content)
     return True
 
 

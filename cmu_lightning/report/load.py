@@ -1,9 +1,11 @@
 """Finished runs as a table: one row a run, from a runs folder or from a file of packed runs.
 
 A packed file holds a run a line: its `metrics.json`, in it `config` (the resolved config, as data or as the text of
-`config.yaml`), and `importance_ratios` where the run has left that file. Other keys of a line are ignored.
+`config.yaml`), and `importance_ratios` where the run has left that file. `digest` is of all else that the line holds:
+a damaged line is noticed by it, and lines of earlier versions lack it. Other keys of a line are ignored.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -253,10 +255,34 @@ def pack(runs: Runs, path: Path) -> int:
         lines.append(line | ({"importance_ratios": ratios} if isinstance(ratios, dict) else {}))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, "".join(f"{json.dumps(line, default=str)}\n" for line in lines))
+        write_atomically(path, "".join(f"{json.dumps(with_digest(line))}\n" for line in lines))
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): give another --pack") from error
     return len(lines)
+
+
+def with_digest(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of a packed file with a digest of all that it holds.
+
+    Args:
+        line: Result of `pack_line`, with any other keys.
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(line, default=str))
+    return plain | {"digest": _digest(plain)}
+
+
+def is_undamaged(line: dict[str, Any]) -> bool:
+    """Return whether a line is as it was written; one of an earlier version, without a digest, counts as such.
+
+    Args:
+        line: Line of a packed file.
+    """
+    return "digest" not in line or line["digest"] == _digest(line)
+
+
+def _digest(line: dict[str, Any]) -> str:
+    content = {key: value for key, value in line.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 Found = tuple[str, dict[str, Any], Any, Any]
@@ -335,6 +361,9 @@ def _read_line(text: str, before: Iterable[str]) -> Found | str:
         return "damaged: no whole JSON"
     if not isinstance(content, dict):
         return "foreign: no JSON object"
+    if not is_undamaged(content):
+        return "damaged: its digest does not agree"
+    content.pop("digest", None)
     if "failed" in content:
         return f"the run failed: {content['failed']}"
     named = [str(content.get(key, "")) for key in ("setting", "method", "seed", "hash")]

@@ -1,22 +1,35 @@
-"""Reading and writing checkpoints: safe, atomic, and with one sentence for whatever is wrong with a file."""
+"""Reading and writing checkpoints: safe, atomic, and with one sentence for whatever is wrong with a file.
 
+`torch.save` writes a ZIP archive that holds a CRC-32 of every record, of tensors and of plain data, but `torch.load`
+does not compare them: a flipped bit gives other weights and no error. Every reader here compares them first. The
+checksums are in the file itself, so they survive a copy, and files of earlier versions and of others have them too.
+"""
+
+import errno
+import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import load_file
 from torch import nn
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.files import part_of
+from cmu_lightning.files import write_atomically
 
 WRAPPERS = ("network.", "module.", "model.", "_orig_mod.")
 """Prefixes of every key that stages, DataParallel, other LightningModules and torch.compile add."""
 
 STATES = ("state_dict", "model_state_dict", "model")
 """Keys under which Lightning and common training loops keep a network's weights in a checkpoint."""
+
+
+class DamagedFile(UserError):
+    """A file of tensors whose bytes are not those that were written."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -28,28 +41,84 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: It is missing, damaged, or holds more than tensors and plain data.
     """
-    checkpoint = _load(path)
+    checkpoint = read_tensors(path)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{path} holds no state_dict: give the last.ckpt of a run")
     return checkpoint
 
 
-def _load(path: str | Path) -> Any:
-    """Return a file's tensors and plain data, on the CPU."""
+def read_tensors(path: str | Path) -> Any:
+    """Return the tensors and plain data of a file, on the CPU, if its content is what was written.
+
+    Args:
+        path: Path of a file of `torch.save`.
+
+    Raises:
+        DamagedFile: A checksum is not that of its record, or the file is cut off or no file of `torch.save`.
+        UserError: It is missing, cannot be opened, or holds more than tensors and plain data.
+    """
+    path = Path(path)
+    again = "; or delete it, and the same command makes it again or says how" if _is_of_run(path) else ""
+    # What is no archive, in torch's old format or cut off, has no checksums: only reading it shows whether it is whole.
+    has_sums = False
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            has_sums = is_zipfile(file)
+            if has_sums and not _sums_agree(file):
+                raise DamagedFile(f"{path} is damaged, its checksums do not agree: give another one{again}")
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"there is no checkpoint {path}: give the last.ckpt of a run, or a file of weights") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder, no checkpoint: give the file in it") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give another one, or make it readable") from error
     except pickle.UnpicklingError as error:
-        raise UserError(
+        raise (UserError if has_sums else DamagedFile)(
             f"{path} is refused, because it is damaged or holds more than plain weights: save the network's "
             "state_dict() with torch.save"
         ) from error
-    except IsADirectoryError as error:
-        raise UserError(f"{path} is a folder, no checkpoint: give the file in it") from error
     except Exception as error:  # damaged bytes make torch raise exceptions of many kinds
-        again = "; or delete it, and the same command makes it again or says how" if _is_of_run(Path(path)) else ""
-        raise UserError(f"{path} cannot be read as a checkpoint (is it whole?): give another one{again}") from error
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            raise
+        raise DamagedFile(f"{path} cannot be read as a checkpoint (is it whole?): give another one{again}") from error
+
+
+def is_damaged(path: Path) -> bool:
+    """Return whether a file that `save_tensors` or `save_whole` wrote does not hold what they wrote.
+
+    Args:
+        path: Path of a file that exists.
+
+    Raises:
+        UserError: The file cannot be opened, or holds what they never write.
+    """
+    try:
+        read_tensors(path)
+    except DamagedFile:
+        return True
+    return False
+
+
+def _sums_agree(file: BinaryIO) -> bool:
+    """Return whether the records of an archive have the sizes and the CRC-32 that it holds."""
+    try:
+        with ZipFile(file) as archive:
+            records = archive.infolist()
+            # torch can be told to write no checksums; all are 0 then.
+            if not any(record.CRC for record in records):
+                return True
+            # torch reads the one size of an uncompressed record, zipfile the other.
+            sizes = all(record.compress_type or record.file_size == record.compress_size for record in records)
+            return sizes and archive.testzip() is None
+    except Exception as error:  # damaged headers make zipfile raise exceptions of many kinds
+        # A damaged header can lead outside the file; other errors of the system are of the disk or the network.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise
+        return False
 
 
 def _is_of_run(path: Path) -> bool:
@@ -71,7 +140,7 @@ def read_original(path: str | Path) -> dict[str, Any]:
     """
     if str(path).endswith(".safetensors"):
         return {"state_dict": _safetensors(Path(path))}
-    content = _load(path)
+    content = read_tensors(path)
     if _is_state_dict(content):
         return {"state_dict": content}
     held = content if isinstance(content, dict) else {}
@@ -102,16 +171,36 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
         path: Path of the file.
         content: What `torch.save` writes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_of(path)
-    torch.save(content, part)
-    part.replace(path)
+    # By way of memory: torch's own writer gives a full disk as a RuntimeError, and names records after the file.
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
+class _AtomicCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints as all other files, on rank 0; an error is kept, so that all processes can raise it.
+
+    Lightning writes to a temporary file, too, but copies it where that is on another disk, and a copy can be cut off.
+    """
+
+    error: OSError | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Args:
+            checkpoint: Its content.
+            path: Path of the file.
+            storage_options: Not used.
+        """
+        try:
+            save_tensors(Path(path), checkpoint)
+        except OSError as error:
+            self.error = error
 
 
 def save_whole(trainer: Trainer, path: Path, weights_only: bool) -> None:
     """Write a trainer's checkpoint atomically.
-
-    Lightning writes to a temporary file, too, but copies it where that is on another disk, and a copy can be cut off.
 
     Args:
         trainer: Trainer with a stage; all its processes call this.
@@ -121,15 +210,15 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool) -> None:
     Raises:
         OSError: There is no room; an older checkpoint stays as it was.
     """
-    part = part_of(path)
+    strategy, writer = trainer.strategy, _AtomicCheckpoints()
+    before, strategy.checkpoint_io = strategy.checkpoint_io, writer
     try:
-        trainer.save_checkpoint(part, weights_only=weights_only)
-        if trainer.is_global_zero:
-            part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-    trainer.strategy.barrier()
+        trainer.save_checkpoint(path, weights_only=weights_only)
+    finally:
+        strategy.checkpoint_io = before
+    # Only rank 0 writes; where it fails, the others must not train on and wait for it.
+    if error := strategy.broadcast(writer.error):
+        raise error
 
 
 def load_network(network: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> nn.Module:

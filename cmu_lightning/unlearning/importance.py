@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cmu_lightning.data import Batch
+from cmu_lightning.errors import UserError
 from cmu_lightning.files import locked
-from cmu_lightning.unlearning.checkpoint import save_tensors
+from cmu_lightning.unlearning.checkpoint import read_tensors, save_tensors
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 """Maps logits (n, num_classes) and given labels (n,) to the value that is differentiated for each sample (n,)."""
@@ -154,14 +155,14 @@ class ImportanceFile:
 
     def read(self) -> dict[str, Any] | None:
         """Return the content, or None where the file is missing or damaged."""
-        try:
-            content: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-            if content.keys() == self.keys:
-                return content
-        except FileNotFoundError:
+        if not self.path.exists():
             return None
-        except Exception:  # damaged bytes make torch raise exceptions of many kinds
-            pass
+        try:
+            content = read_tensors(self.path)
+        except UserError:
+            content = None
+        if isinstance(content, dict) and content.keys() == self.keys:
+            return content
         rank_zero_warn(f"{self.path} is damaged and is made again")
         return None
 

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from cmu_lightning.data import Batch, CorruptedDataModule, evaluation
 from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import matched_accuracy
-from cmu_lightning.unlearning.checkpoint import save_tensors
+from cmu_lightning.unlearning.checkpoint import is_damaged, read_tensors, save_tensors
 from cmu_lightning.unlearning.distillation import DistillationUnlearner, divergence
 from cmu_lightning.unlearning.networks import evaluation_mode
 from cmu_lightning.unlearning.stage import View
@@ -207,6 +207,16 @@ class Rewind(Callback):
         return min(reversed(errors), key=lambda step: abs(errors[step] - reference))
 
     @classmethod
+    def find_damaged(cls, folder: Path) -> Path | None:
+        """Return a file of kept weights that is damaged; None if all are whole.
+
+        Args:
+            folder: Folder of an unfinished run.
+        """
+        kept = sorted((folder / cls.folder).glob("*.pt"))
+        return next((path for path in kept if is_damaged(path)), None)
+
+    @classmethod
     def clean(cls, folder: Path) -> None:
         """Remove the kept weights from a finished run.
 
@@ -224,7 +234,13 @@ class Rewind(Callback):
         return loader.ends_epoch(step) or step + 1 == len(loader)
 
     def _load(self, stage: "Unlearner", step: int) -> None:
-        stage.network.load_state_dict(torch.load(self._path(stage, step), map_location=stage.device, weights_only=True))
+        path = self._path(stage, step)
+        try:
+            weights = read_tensors(path)
+        except UserError as error:
+            again = f"delete {stage.place / 'last.ckpt'} and run the same command again, which trains from the start"
+            raise UserError(f"{path}, which rewinding needs, is missing or damaged: {again}") from error
+        stage.network.load_state_dict(weights)
 
     def _error_on_deleted(self, stage: "Unlearner", data: CorruptedDataModule, step: int) -> float:
         """Return the share of S_f that the weights of a step do not classify as labelled, and leave them loaded."""

@@ -15,15 +15,19 @@ import pytest
 import torch
 import yaml
 from lightning.fabric.strategies.launchers.subprocess_script import _basic_subprocess_cmd
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 import cmu_lightning
 from cmu_lightning.cli.fit import CLI, main
 from cmu_lightning.cli.options import normalize
+from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.execute import Job
 from cmu_lightning.experiment.ledger import is_finished
 from cmu_lightning.experiment.run import keep_weights
+from cmu_lightning.files import write_atomically
 from cmu_lightning.parsing import CONFIGS, find_configs
 from cmu_lightning.unlearning.checkpoint import save_whole
+from tests.helpers.damage import flip_bit
 from tests.helpers.networks import Linear
 from tests.helpers.run_files import numbers
 
@@ -361,31 +365,84 @@ def test_a_config_of_another_run_is_refused(copied, fit, capsys):
     assert "is of another run than the config" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_said_and_the_same_command_resumes(copied, fit, capsys, monkeypatch):
-    def full(trainer, path, weights_only):
-        Path(path).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+def write_on_full_disk(path, content):
+    """Write as `write_atomically` does where the disk is full before the content is on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", refuse_to_write)
+        write_atomically(path, content)
 
+
+def refuse_to_write(descriptor):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_said_and_the_same_command_resumes(copied, fit, capsys, monkeypatch):
     arguments = (*CF, "--runs_dir", str(copied))
     with monkeypatch.context() as patch:
-        patch.setattr("lightning.pytorch.Trainer.save_checkpoint", full)
+        patch.setattr("cmu_lightning.unlearning.checkpoint.write_atomically", write_on_full_disk)
         assert fit(*arguments) == 2
     assert "error: there is no room to write ([Errno 28]" in capsys.readouterr().err
     assert not list(copied.glob("poison_digits/CF/*/*ckpt*"))
+    assert not list(copied.glob("poison_digits/CF/*/.*"))
     assert fit(*arguments) == 0
     assert read_results(copied, "CF")["method"] == "CF"
 
 
-def test_an_older_checkpoint_outlives_a_full_disk(tmp_path):
-    def full(path, weights_only):
-        path.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("method", [("unlearn/ssd.yaml",), ("unlearn/scrub.yaml", "--model.rewind", "true")])
+def test_a_full_disk_is_said_in_importances_and_rewinding_too(copied, fit, capsys, monkeypatch, method):
+    command = ("--config", *method, "--data.identified", "0.5", "--runs_dir", str(copied))
+    with monkeypatch.context() as patch:
+        patch.setattr("cmu_lightning.unlearning.checkpoint.write_atomically", write_on_full_disk)
+        assert fit(*command) == 2
+    assert "error: there is no room to write ([Errno 28]" in capsys.readouterr().err
+    assert not list(copied.rglob("*.part"))
+    assert fit(*command) == 0
 
+
+def test_an_older_checkpoint_outlives_a_full_disk(tmp_path, monkeypatch):
+    def save_checkpoint(path, weights_only):
+        strategy.checkpoint_io.save_checkpoint({"state_dict": {}}, path)
+
+    before = TorchCheckpointIO()
+    strategy = SimpleNamespace(checkpoint_io=before, broadcast=lambda each: each)
     last = tmp_path / "last.ckpt"
     last.write_bytes(b"whole")
+    monkeypatch.setattr("cmu_lightning.unlearning.checkpoint.write_atomically", write_on_full_disk)
     with pytest.raises(OSError, match="No space"):
-        save_whole(SimpleNamespace(save_checkpoint=full, is_global_zero=True), last, weights_only=True)
+        save_whole(SimpleNamespace(save_checkpoint=save_checkpoint, strategy=strategy), last, weights_only=True)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("last.ckpt", b"whole")]
+    assert strategy.checkpoint_io is before
+
+
+def test_an_unfinished_run_whose_checkpoint_is_damaged_is_trained_from_the_beginning(copied, fit, capsys):
+    stored, weights = read_results(copied, "Original"), load_weights(copied)
+    only_match(copied, "poison_digits/Original/*/metrics.json").unlink()
+    path = only_match(copied, "poison_digits/Original/*/last.ckpt")
+    flip_bit(path)
+    assert fit("--ckpt_path", str(path), "--runs_dir", str(copied)) == 2
+    assert f"error: {path} is damaged" in capsys.readouterr().err
+    assert fit("--runs_dir", str(copied)) == 0
+    assert f"{path} is damaged: this unfinished run is trained from the beginning" in capsys.readouterr().err
+    assert numbers(read_results(copied, "Original")) == numbers(stored)
+    assert are_equal(load_weights(copied), weights)
+
+
+@pytest.mark.parametrize("how", ["test", "load", "--model.original"])
+def test_a_damaged_checkpoint_is_refused(copied, fit, capsys, how):
+    path = only_match(copied, "poison_digits/Original/*/last.ckpt")
+    flip_bit(path)
+    if how == "load":
+        with pytest.raises(UserError, match=r"last\.ckpt is damaged"):
+            cmu_lightning.load(path.parent)
+        return
+    if how == "test":
+        assert main(["test", "--config", str(path.parent / "config.yaml"), "--ckpt_path", str(path)]) == 2
+    else:
+        assert fit(*CF, how, str(path), "--runs_dir", str(copied)) == 2
+    said = capsys.readouterr().err
+    assert f"error: {path} is damaged, its checksums do not agree" in said
+    assert "delete it, and the same command makes it again" in said
+    assert not list(copied.glob("poison_digits/CF/*"))
 
 
 def test_a_run_that_diverged_is_no_result(copied, fit, capsys):

@@ -20,6 +20,7 @@ from cmu_lightning.deploy import export
 from cmu_lightning.deploy.export import largest_difference, write_onnx
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9, WideResNet
+from tests.helpers.damage import flip_bit
 from tests.helpers.finished import CodeOnLoading, assert_refused, run_folder
 
 FILES = ["README.md", "model.onnx", "model.safetensors"]
@@ -141,6 +142,12 @@ def test_the_card_names_a_destroyed_model_a_missing_comparison_and_a_lost_origin
     text = Path("mine/README.md").read_text()
     assert "numbers of the original were not found" in text
     assert "| `val_acc` | validation accuracy | 0.1000 |" in text
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_refused(copied, capsys):
+    run = run_folder(copied)
+    flip_bit(run / "last.ckpt")
+    assert_refused(["export", str(run), "--out", "mine"], r"last\.ckpt is damaged", capsys)
 
 
 def test_a_checkpoint_that_runs_code_is_refused(copied, capsys):

@@ -15,6 +15,7 @@ from cmu_lightning.data import DigitsDataModule
 from cmu_lightning.data.sampling import held_out
 from cmu_lightning.deploy.predict import find_images
 from cmu_lightning.errors import UserError
+from tests.helpers.damage import flip_bit
 from tests.helpers.finished import CodeOnLoading, assert_refused, run_folder
 from tests.helpers.networks import Linear
 
@@ -185,6 +186,11 @@ BROKEN = {
     "whose original is another": (
         lambda run: shutil.copy(run / "last.ckpt", run_folder(run.parents[2], "Original")),
         "weights of the original .* are gone",
+    ),
+    "with a flipped bit": (lambda run: flip_bit(run / "last.ckpt"), r"CF/\S*/last\.ckpt is damaged"),
+    "whose original has a flipped bit": (
+        lambda run: flip_bit(run_folder(run.parents[2], "Original") / "last.ckpt"),
+        r"Original/\S*/last\.ckpt is damaged",
     ),
     "whose original holds code": (lambda run: poison_weights(run_folder(run.parents[2], "Original")), "refused"),
 }

@@ -9,7 +9,7 @@ import pytest
 import cmu_lightning.unlearning
 from cmu_lightning import results
 from cmu_lightning.errors import UserError
-from cmu_lightning.report.load import WITHOUT_FINE_TUNING, read_ratios, read_runs, seeds_text
+from cmu_lightning.report.load import WITHOUT_FINE_TUNING, pack, read_ratios, read_runs, seeds_text
 from cmu_lightning.report.variants import compare, labels
 from cmu_lightning.unlearning import Unlearner
 from tests.helpers.synthetic_runs import Study
@@ -317,7 +317,7 @@ def test_results_of_nothing_are_refused_and_of_an_empty_folder_empty():
 
 
 def test_a_packed_run_keeps_its_importance_ratios(tmp_path):
-    from cmu_lightning.report.load import pack, pack_line
+    from cmu_lightning.report.load import pack_line
 
     folder = Study(Path("runs")).unlearner("SSD", 1.0)
     content = {"log10_edges": [0.0, 1.0], "counts": [3], "left_alone": 0, "selected": 1}
@@ -332,3 +332,20 @@ def test_a_packed_run_keeps_its_importance_ratios(tmp_path):
     assert (line["importance_ratios"], line["config"].startswith("seed_everything")) == (content, True)
     Path("b.jsonl").write_text(json.dumps(line))
     assert read_runs(Path("b.jsonl")).table["settings"].tolist() == runs.table["settings"].tolist()
+
+
+@pytest.mark.parametrize("digest", [True, False])
+def test_a_changed_digit_in_a_packed_file_is_noticed(digest):
+    Study(Path("runs")).unlearner("SSD", 1.0)
+    Study(Path("runs")).unlearner("SSD", 0.5)
+    pack(read_runs(Path("runs")), Path("a.jsonl"))
+    first, second = Path("a.jsonl").read_text().splitlines()
+    line = json.loads(first)
+    line["seconds"] += 1
+    if not digest:  # as files of earlier versions
+        del line["digest"]
+    Path("a.jsonl").write_text(f"{json.dumps(line)}\n{second}\n")
+    runs = read_runs(Path("a.jsonl"))
+    assert runs.skipped == ([("a.jsonl, line 1", "damaged: its digest does not agree")] if digest else [])
+    assert len(runs.table) == 2 - digest
+    assert all("digest" not in metrics for metrics in runs.table["metrics"])

@@ -12,6 +12,7 @@ import torch
 from cmu_lightning.data import DigitsDataModule
 from cmu_lightning.unlearning import LFSSD, SSD, Potion, Procedure
 from cmu_lightning.unlearning.importance import ImportanceFile
+from tests.helpers.damage import flip_bit
 from tests.helpers.networks import Linear
 from tests.helpers.short_stages import LINEAR, SHORT, fitted
 
@@ -161,6 +162,16 @@ def test_damaged_importances_are_made_again(tmp_path, original):
         fitted(tmp_path, SSD(LINEAR, SHORT, original))
     again = torch.load(path, weights_only=True)
     assert torch.equal(whole["deleted"], again["deleted"])
+
+
+def test_a_flipped_bit_in_importances_makes_them_again(tmp_path, original):
+    fitted(tmp_path, SSD(LINEAR, SHORT, original))
+    (path,) = (tmp_path / "importances").glob("*.pt")
+    whole = torch.load(path, weights_only=True)
+    flip_bit(path)
+    with pytest.warns(UserWarning, match="is damaged and is made again"):
+        fitted(tmp_path, SSD(LINEAR, SHORT, original))
+    assert torch.equal(whole["deleted"], torch.load(path, weights_only=True)["deleted"])
 
 
 def test_hostile_importances_run_nothing_and_are_made_again(tmp_path, original):

@@ -13,10 +13,14 @@ from torch.nn.functional import cross_entropy, kl_div
 from cmu_lightning.data import Batch, DigitsDataModule, Poison, Uniform, evaluation
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.callbacks import LastCheckpoint
+from cmu_lightning.experiment.execute import Job
+from cmu_lightning.experiment.run import Run
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import CF, Original, Procedure, Scrub
+from cmu_lightning.unlearning.checkpoint import save_tensors
 from cmu_lightning.unlearning.networks import build
 from cmu_lightning.unlearning.scrub import Rewind, alternation
+from tests.helpers.damage import flip_bit
 from tests.helpers.networks import Linear
 from tests.helpers.short_stages import LINEAR, SHORT, digits, equal_tensors, trainer, weights
 
@@ -208,6 +212,35 @@ def test_a_run_that_dies_anywhere_still_rewinds(tmp_path, original, monkeypatch,
     trainer(tmp_path).fit(rest, datamodule=digits(0.5), ckpt_path=last if last.exists() else None, weights_only=True)
     assert equal_tensors(dict(whole.network.state_dict()), dict(rest.network.state_dict()))
     assert rest.samples_forward == whole.samples_forward
+
+
+def test_damaged_weights_of_an_epoch_are_named(tmp_path, original, monkeypatch):
+    class Damages(Rewind):
+        def on_train_epoch_end(self, trainer, pl_module):
+            flip_bit(tmp_path / self.folder / "5.pt")
+            super().on_train_epoch_end(trainer, pl_module)
+
+    procedure = Procedure(steps=24, unlearn_steps=23, batch_size=300, lr=0.05)
+    stage = Scrub(LINEAR, procedure, original, lr=0.3, forget_steps=23, rewind=True)
+    monkeypatch.setattr(stage, "configure_callbacks", lambda: [Damages()])
+    expected = r"5\.pt, which rewinding needs, is missing or damaged: delete .*last\.ckpt and run the same command"
+    with pytest.raises(UserError, match=expected):
+        trainer(tmp_path).fit(stage, datamodule=digits(0.5))
+    assert Rewind.find_damaged(tmp_path) == tmp_path / Rewind.folder / "5.pt"
+
+
+@pytest.mark.parametrize("damages", [True, False])
+def test_a_run_whose_kept_weights_are_damaged_starts_from_the_beginning(tmp_path, capsys, damages):
+    run = Run.at(tmp_path, "poison_digits", "Scrub", 0, "0123456789")
+    epoch = run.folder / Rewind.folder / "5.pt"
+    for path in (run.checkpoint, epoch):
+        save_tensors(path, {"state_dict": {"weight": torch.zeros(1000)}})
+    if damages:
+        flip_bit(epoch)
+    found = Job(None, None, None, run, None, {})._find_checkpoint()
+    assert (found is None, run.checkpoint.exists(), epoch.exists()) == (damages, not damages, not damages)
+    said = f"{epoch} is damaged: this unfinished run is trained from the beginning\n" if damages else ""
+    assert capsys.readouterr().err == said
 
 
 def test_a_run_that_is_stopped_early_rewinds_among_its_epochs(tmp_path, original):

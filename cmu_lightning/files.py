@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 
+from cmu_lightning.console import PlainConsole
 from cmu_lightning.errors import UserError
 
 PART = ".part"
@@ -117,7 +117,7 @@ def locked(path: Path, description: str, hint: str) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            with Console(stderr=True).status(f"another process works on {description}; waiting for it"):
+            with PlainConsole(stderr=True).status(f"another process works on {description}; waiting for it"):
                 lock.acquire()
     except OSError as error:
         raise UserError(f"nothing can be written to {path.parent} ({error}): {hint}") from error

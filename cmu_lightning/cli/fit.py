@@ -25,7 +25,13 @@ from cmu_lightning.experiment.execute import Job
 from cmu_lightning.experiment.identity import digest, digest_sources, identity, warn_of_edited_sources
 from cmu_lightning.experiment.ledger import record_run
 from cmu_lightning.experiment.originals import original_at, original_of_config
-from cmu_lightning.experiment.results import find_differences, measure_discovery, print_columns
+from cmu_lightning.experiment.results import (
+    describe_sizes,
+    describe_source,
+    find_differences,
+    measure_discovery,
+    print_columns,
+)
 from cmu_lightning.experiment.run import ROWS, Run, choose_runs_dir, is_on_demand, read_metrics
 from cmu_lightning.experiment.wandb_logger import WandbLogger, report_refusal
 from cmu_lightning.experiment.wandb_publish import Publish, publish_results
@@ -117,6 +123,7 @@ class CLI(Options):
             WriteConfig(self.run.config, self.resolved),
             LastCheckpoint(self.run.checkpoint),
             LambdaCallback(on_fit_start=lambda *_: self._record()),
+            LambdaCallback(on_fit_start=lambda *_: say(describe_sizes(self.model))),
         ]
         if self.wandb is not None:
             callbacks.append(Publish(self.wandb, self.resolved, self.run, self.original))
@@ -137,6 +144,8 @@ class CLI(Options):
             ckpt_path: Checkpoint to resume; default the run's last one.
         """
         model.compiles = self.config[self.subcommand].compile
+        if self.run.metrics is None:
+            say(describe_source(datamodule))
         job = Job(self.trainer, model, datamodule, self.run, self.original, self.resolved)
         try:
             with one_silence(), self.wandb or nullcontext():

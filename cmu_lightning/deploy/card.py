@@ -13,12 +13,17 @@ from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.deploy.choice import CHOICE_FILE
 from cmu_lightning.deploy.export import OPSET, TOLERANCE
 from cmu_lightning.deploy.finished import FinishedRun
+from cmu_lightning.escaping import markdown, markdown_code
 from cmu_lightning.experiment.run import MEASURED
 from cmu_lightning.models.factory import NetworkFromFunction
 from cmu_lightning.selection import destroyed
 
 VERSIONS = ("python", "torch", "torchvision", "lightning", "torchmetrics")
 """Entries of a run's environment that the card names."""
+
+
+class Ready(str):
+    """Text that the template prints as it is, as it is Markdown or the Python of an example; all else is escaped."""
 
 
 def model_card(run: FinishedRun, data: CorruptedDataModule, difference: float | None) -> str:
@@ -39,7 +44,9 @@ def model_card(run: FinishedRun, data: CorruptedDataModule, difference: float | 
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=lambda value: value if isinstance(value, Ready) else markdown(value),
     )
+    templates.filters |= {"ready": Ready, "code": lambda value: Ready(markdown_code(value))}
     return templates.get_template("card.md.jinja").render(
         metrics=metrics,
         is_original=run.is_original,

@@ -171,8 +171,7 @@ class Outcome:
             cells = [f"{run.metrics[name]:.{1 if name == 'seconds' else 4}f}" for name in COLUMNS]
             table.add_row(run.name, *cells, self._note(run), style="bold" if run is self.chosen else "")
         for name, message in self.failures.items():
-            escaped = message.replace("[", "\\[")  # rich would take it for markup
-            table.add_row(name, *[""] * len(COLUMNS), f"failed: {escaped}")
+            table.add_row(name, *[""] * len(COLUMNS), f"failed: {message}")
         return table
 
     def _note(self, run: Candidate) -> str:

@@ -12,8 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from cmu_lightning.console import PlainConsole
 from cmu_lightning.deploy.finished import FinishedRun
 from cmu_lightning.deploy.output import refuse_foreign_files, replace_folder
 from cmu_lightning.errors import UserError, first_line
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     missing = next((name for name in PACKAGES if find_spec(name) is None), None)
     if missing:
         raise UserError(f"export needs {missing}: pip install 'cmu-lightning[export]'")
-    status = Console(stderr=True).status(f"exporting {given.run}")
+    status = PlainConsole(stderr=True).status(f"exporting {given.run}")
     try:
         with status, replace_folder(given.out) as folder:
             difference = _write(run, folder)
@@ -66,9 +65,9 @@ def main(arguments: Sequence[str]) -> int:
     checked = "not compared with the network because onnxruntime is not installed"
     if difference is not None:
         checked = f"its logits differ from the network's by at most {difference:.1e}"
-    console = Console(soft_wrap=True, highlight=False)
+    console = PlainConsole(soft_wrap=True, highlight=False)
     for name, description in zip(FILES, ("the model card", checked, "the weights"), strict=True):
-        console.print(f"{given.out / name}: {description}", markup=False)
+        console.print(f"{given.out / name}: {description}")
     return 0
 
 

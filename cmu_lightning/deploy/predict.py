@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
+from cmu_lightning.console import PlainConsole
 from cmu_lightning.deploy.finished import FinishedRun
 from cmu_lightning.deploy.output import refuse_folder
 from cmu_lightning.errors import UserError
+from cmu_lightning.escaping import csv_cell, csv_file_name
 from cmu_lightning.files import write_atomically
 from cmu_lightning.parsing import Parser, read_env
 
@@ -117,7 +118,7 @@ def _predict(run: FinishedRun, files: Sequence[Path] | None) -> list[Row]:
         run: Run to predict with; its original predicts the same samples.
         files: Images to classify; None for the run's own samples.
     """
-    with Console(stderr=True).status(f"reading {run.folder}"):
+    with PlainConsole(stderr=True).status(f"reading {run.folder}"):
         from cmu_lightning.experiment.restore import restore_data, restore_network
 
         before = restore_network(run.folder, run.original_checkpoint())
@@ -303,7 +304,9 @@ def as_csv(rows: list[Row]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    # A spreadsheet would calculate names that begin like a formula.
+    safe = dict.fromkeys(rows[0], csv_cell) | ({"name": csv_file_name} if "name" in rows[0] else {})
+    writer.writerows({column: safe[column](cell) for column, cell in row.items()} for row in rows)
     return text.getvalue()
 
 
@@ -313,6 +316,6 @@ def _show(rows: list[Row], out: Path) -> None:
     for split in dict.fromkeys(row.get("split", "images") for row in rows):
         changed = [row["changed"] == "true" for row in rows if row.get("split", "images") == split]
         table.add_row(str(split), f"{len(changed):,}", f"{sum(changed):,}", f"{sum(changed) / len(changed):.4f}")
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(str(out), soft_wrap=True, markup=False)

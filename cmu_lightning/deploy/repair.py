@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from rich.console import Console
-
+from cmu_lightning.console import PlainConsole
 from cmu_lightning.deploy.choice import CHOICE_FILE, Candidate, Outcome, choose, doubt, require_validation
 from cmu_lightning.deploy.output import refuse_folder, refuse_unwritable
 from cmu_lightning.errors import UserError
@@ -290,7 +289,7 @@ def _show(outcome: Outcome, out: Path) -> None:
         outcome: Result of the repair.
         out: File that it was written to.
     """
-    console = Console()
+    console = PlainConsole()
     console.print(outcome.as_table())
     folder = shlex.quote(str(outcome.chosen.folder))
     for line in (

@@ -4,7 +4,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import yaml
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.identity import digest, identity, warn_of_edited_sources
 from cmu_lightning.experiment.run import ON_DEMAND, Run
-from cmu_lightning.files import locked
+from cmu_lightning.files import locked, write_atomically
 from cmu_lightning.unlearning.baselines import Original
 from cmu_lightning.unlearning.checkpoint import is_damaged, read_original
 from cmu_lightning.unlearning.networks import tensors_digest
@@ -126,13 +125,21 @@ def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) ->
 
 
 def _train(run: Run, config: dict[str, Any]) -> None:
-    """Train an original in a process of its own, so that it is exactly what `fit` of its config leaves."""
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(config, file, sort_keys=False)
-        file.flush()
-        command = [sys.executable, "-m", "cmu_lightning", "fit", "--config", file.name]
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(OF_JOB)}
-        code = subprocess.run(command, env=environment | {ON_DEMAND: "1"}, check=False).returncode
+    """Train an original in a process of its own, so that it is exactly what `fit` of its config leaves.
+
+    The process ends with this one, whatever ends it. Its config lies beside the locks, under a name that the next
+    attempt uses again.
+    """
+    path = run.runs_dir / ".locks" / f"{run.hash}.yaml"
+    write_atomically(path, yaml.safe_dump(config, sort_keys=False))
+    command = [sys.executable, "-m", "cmu_lightning.experiment.on_demand", "fit", "--config", str(path)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(OF_JOB)}
+    try:
+        # Not `subprocess.run`, which would close the child's standard input at once.
+        with subprocess.Popen(command, env=environment | {ON_DEMAND: "1"}, stdin=subprocess.PIPE) as child:
+            code = child.wait()
+    finally:
+        path.unlink(missing_ok=True)
     if code == 2:
         raise SystemExit(2)
     if code:

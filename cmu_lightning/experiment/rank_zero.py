@@ -8,9 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import Trainer
-from rich.console import Console
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
+
+from cmu_lightning.console import PlainConsole
 
 INHERITED = "CMU_DECISION"
 """Environment variable by which processes that Lightning starts learn the decision."""
@@ -58,7 +59,7 @@ def _decide_by_store(environment: Any, decision: Callable[[], dict[str, Any]]) -
         store.set(key, json.dumps(decided))
         return decided
     # Poll: a blocking `get` would time out.
-    with Console(stderr=True).status("waiting for what rank 0 decides"):
+    with PlainConsole(stderr=True).status("waiting for what rank 0 decides"):
         while not store.check([key]):
             time.sleep(0.2)
     received: dict[str, Any] = json.loads(store.get(key))

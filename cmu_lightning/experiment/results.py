@@ -14,12 +14,13 @@ import torch
 import torchmetrics
 import torchvision
 from lightning.pytorch import Trainer
-from rich.console import Console
 from rich.table import Table
 
+from cmu_lightning.console import PlainConsole
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.experiment.identity import digest_sources
 from cmu_lightning.experiment.run import MEASURED, OF_DISCOVERY, Run
+from cmu_lightning.unlearning.ssd import TunedSSD
 from cmu_lightning.unlearning.stage import Stage
 
 SHOWN = MEASURED | OF_DISCOVERY
@@ -70,6 +71,30 @@ def describe_run(
     }
 
 
+def describe_source(data: CorruptedDataModule) -> str:
+    """Return what is about to be loaded, before it is.
+
+    Args:
+        data: Data of a run.
+    """
+    return f"loading {data.dataset}" + (f" from {data.root}" if data.root.exists() else "")
+
+
+def describe_sizes(stage: Stage) -> str:
+    """Return how many samples there are of each kind.
+
+    Args:
+        stage: Stage whose data have been set up.
+    """
+    samples, validation = stage.data.samples, len(stage.data.validation.given_labels)
+    sizes = [f"|S_tr| = {len(samples.given_labels):,}"]
+    if samples.manipulated.any():
+        sizes.append(f"|S_m| = {int(samples.manipulated.sum()):,} manipulated")
+    if stage.unlearns:
+        sizes.append(f"|S_f| = {int(samples.deleted.sum()):,} identified")
+    return f"{', '.join(sizes)}; {validation:,} validation samples"
+
+
 def collect_metrics(stage: Stage, description: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """Return the content of `metrics.json`.
 
@@ -82,6 +107,7 @@ def collect_metrics(stage: Stage, description: dict[str, Any], config: dict[str,
     return {
         **description,
         **stage.results,
+        **({"chosen": stage.chosen} if isinstance(stage, TunedSSD) and stage.chosen else {}),
         "seconds": stage.seconds,
         "samples_forward": stage.samples_forward,
         "samples_backward": stage.samples_backward,
@@ -182,15 +208,20 @@ def print_columns(title: str, columns: dict[str, dict[str, Any]]) -> None:
     """
     table = Table()
     table.add_column("")
+    table.add_column("name", no_wrap=True)
     for heading in columns:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, label in SHOWN.items():
         if any(name in column for column in columns.values()):
             cells = [_format_value(column[name]) if name in column else "" for column in columns.values()]
-            table.add_row(label, *cells)
-    console = Console()
-    console.print(title, soft_wrap=True, markup=False, highlight=False)  # a path in one line can be copied
+            table.add_row(label.removesuffix(f" ({name})"), name, *cells)
+    console = PlainConsole()
+    console.print(title, soft_wrap=True, highlight=False)  # a path in one line can be copied
     console.print(table)
+    for heading, column in columns.items():
+        if chosen := column.get("chosen"):
+            values = ", ".join(f"{name}={value:g}" for name, value in chosen.items())
+            console.print(f"{heading} has chosen {values}", soft_wrap=True, highlight=False)
 
 
 def _format_value(value: float) -> str:

@@ -3,12 +3,12 @@
 import os
 import shutil
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Self
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.fabric.loggers.logger import _DummyExperiment, rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger as LightningWandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -18,11 +18,14 @@ from cmu_lightning.experiment.run import Run
 from cmu_lightning.experiment.wandb_settings import (
     SPELLINGS,
     Mode,
+    check_environment,
+    check_options,
     destination,
     end_client,
     has_key,
     in_sweep,
     note_silence,
+    temporary_folder,
     was_silent,
 )
 
@@ -39,7 +42,8 @@ PATIENCE = 600.0
 class WandbLogger(LightningWandbLogger):
     """A logger that asks for no key, waits for a server only briefly, and continues offline where there is none.
 
-    In a trial of a sweep a missing server is an error: the sweep would learn nothing.
+    Whatever W&B's client does later, the run goes on without it: `attempt` is the only way to the client. In a trial of
+    a sweep a missing server is an error, at the end of the run if not before: the sweep would learn nothing.
 
     Args:
         run: Run whose results are logged.
@@ -50,6 +54,9 @@ class WandbLogger(LightningWandbLogger):
         tags: To filter by.
         mode: Default WANDB_MODE, else online if there is a key (WANDB_API_KEY, or netrc by `wandb login`).
         log_model: Whether last.ckpt is uploaded as an artifact, if it stays.
+
+    Raises:
+        UserError: W&B's client would refuse an option or an environment variable.
     """
 
     begun: ClassVar[int] = 0
@@ -66,8 +73,13 @@ class WandbLogger(LightningWandbLogger):
         mode: Mode | None = None,
         log_model: bool = False,
     ) -> None:
+        check_environment()
+        check_options(
+            {f"wandb.group={group}": {"run_group": group}}
+            | {f"wandb.tags={tag}": {"run_tags": [tag]} for tag in tags or []}
+        )
         super().__init__(
-            name=f"{run.method}/{run.folder.name}",
+            name=run_name(run.method, None, run.folder.name.partition("-")[0]),
             save_dir=os.environ.get("WANDB_DIR") or run.folder,
             **destination(entity, project),
         )
@@ -84,6 +96,8 @@ class WandbLogger(LightningWandbLogger):
         self.uploads_model = log_model
         self.stopped = False
         """Whether W&B asked the run to stop, as early termination does."""
+        self.failure: str | None = None
+        """Why W&B's client is not used any more; None while it is."""
 
     @property
     @rank_zero_experiment
@@ -93,9 +107,59 @@ class WandbLogger(LightningWandbLogger):
         Raises:
             UserError: This is a trial of a sweep and the server does not answer.
         """
-        if self._experiment is None:
+        if self._experiment is None and self.failure is None:
             self._begin()
-        return self._experiment
+        return _DummyExperiment() if self.failure is not None else self._experiment
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        """Do something by the client; if that fails, use the client no more in this run.
+
+        Args:
+            action: What is done. It may use `experiment`.
+
+        Raises:
+            UserError: This is a trial of a sweep and the server does not answer.
+        """
+        if self.failure is not None:
+            return
+        try:
+            action()
+        except UserError:
+            raise
+        except Exception as error:  # the client raises anything when its service is gone or the server sends nonsense
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Continue without the client, and say so."""
+        if self.failure is not None:
+            return
+        import wandb
+        from wandb.sdk.lib.module import unset_globals
+
+        self.failure = first_line(error) or type(error).__name__
+        dead: Any = self._experiment
+        self._experiment = None
+        # Its end gives standard output back, if nothing else; a new run must not take it for its own.
+        with suppress(Exception):
+            dead.finish(exit_code=1)
+        if wandb.run is dead:
+            unset_globals()  # type: ignore[no-untyped-call]
+        end_client()
+        if not in_sweep():
+            say(
+                f"W&B's client has failed ({self.failure}): this run continues without it; run the same command again "
+                "after its end to log its results"
+            )
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Log numbers.
+
+        Args:
+            metrics: Numbers by their names.
+            step: Step that they are of.
+        """
+        self.attempt(lambda: super(WandbLogger, self).log_metrics(metrics, step))
 
     def _begin(self) -> None:
         """Begin the W&B run online; where that fails, offline."""
@@ -103,7 +167,6 @@ class WandbLogger(LightningWandbLogger):
 
         WandbLogger.begun += 1
         place = Path(self._wandb_init["dir"])
-        place.mkdir(parents=True, exist_ok=True)
         self._wandb_init["settings"] = wandb.Settings(
             init_timeout=SECONDS_OF_TRIAL if in_sweep() else SECONDS_TO_BEGIN,
             finish_timeout=PATIENCE if in_sweep() or self.uploads_model else SECONDS_TO_END,
@@ -115,8 +178,9 @@ class WandbLogger(LightningWandbLogger):
             self._wandb_init["mode"] = "offline"
         before, begin = set(place.glob("wandb/run-*")), time.monotonic()
         try:
+            place.mkdir(parents=True, exist_ok=True)
             _ = super().experiment
-        except (wandb.Error, OSError) as error:  # OSError: timeouts
+        except Exception as error:  # of W&B's own; timeouts; and anything where the server's answer is nonsense
             reason = f"W&B cannot be reached ({first_line(error)})"
             end_client()
             # Remove what the failed attempt left, but not from a folder that other runs may share.
@@ -130,7 +194,10 @@ class WandbLogger(LightningWandbLogger):
             note_silence()
             say(f"{reason} after {time.monotonic() - begin:.0f} s: this run is logged offline, for `wandb sync` later")
             self._wandb_init["mode"] = "offline"
-            _ = super().experiment
+            try:
+                _ = super().experiment
+            except Exception as again:
+                self._give_up(again)
 
     def _stop(self) -> None:
         """Interrupt the training; W&B's client calls this in a thread of its own."""
@@ -156,9 +223,15 @@ class WandbLogger(LightningWandbLogger):
         Args:
             config: Values by their names.
         """
-        own = self.experiment.config
-        taken = {key.replace(".init_args", "") for key in own.keys()}  # noqa: SIM118 (it is no dict)
-        own.update({key: value for key, value in config.items() if key not in taken})
+
+        def update() -> None:
+            own = self.experiment.config
+            taken = {key.replace(".init_args", "") for key in own.keys()}  # noqa: SIM118 (it is no dict)
+            own.update({key: value for key, value in config.items() if key not in taken})
+            if config.get("identified") is not None:
+                self.experiment.name = run_name(config["method"], config["identified"], config["seed"])
+
+        self.attempt(update)
 
     def finalize(self, status: str) -> None:
         """End the W&B run if training failed; after a success results are still to come.
@@ -184,6 +257,12 @@ class WandbLogger(LightningWandbLogger):
         Raises:
             UserError: This is a trial of a sweep that did not fail, and the server did not take its results.
         """
+        if self.failure is not None and in_sweep() and code == 0:
+            reason, self.failure = self.failure, None
+            raise UserError(
+                f"W&B's client has failed ({reason}) and did not take the results of this trial; they are in "
+                f"{self.save_dir}: start the agent again, and the trial logs them"
+            )
         if self._experiment is None:
             return
         experiment, self._experiment, begin = self._experiment, None, time.monotonic()
@@ -196,8 +275,25 @@ class WandbLogger(LightningWandbLogger):
                     f"W&B did not take the results of this trial within {time.monotonic() - begin:.0f} s; they are in "
                     f"{self.save_dir}: start the agent again, and the trial logs them"
                 ) from error
+        except Exception as error:
+            self._give_up(error)
+            self.finish(code)
         if (waited := time.monotonic() - begin) > SECONDS_TO_END:
             say(f"W&B: the end of this run took {waited:.0f} s; what was not sent is in {self.save_dir}/wandb")
+
+
+def run_name(method: str, identified: float | None, seed: int | str) -> str:
+    """Return the name by which W&B lists a run.
+
+    Args:
+        method: Class name of the stage.
+        identified: Fraction of S_m; None where there is none, or it is not known yet.
+        seed: Seed of the run.
+
+    >>> run_name("SSD", 0.1, 0)
+    'SSD 0.1 seed 0'
+    """
+    return " ".join([method, *([] if identified is None else [f"{identified:g}"]), f"seed {seed}"])
 
 
 def report_refusal(reason: str) -> None:
@@ -214,8 +310,8 @@ def report_refusal(reason: str) -> None:
         return
     import wandb
 
-    with TemporaryDirectory() as place, suppress(wandb.Error, OSError):
+    with temporary_folder() as place, suppress(Exception):
         settings = wandb.Settings(init_timeout=SECONDS_OF_TRIAL, finish_timeout=SECONDS_OF_TRIAL)
-        run = wandb.init(dir=place, settings=settings)
+        run = wandb.init(dir=str(place), settings=settings)
         run.summary["refused"] = reason
         run.finish(exit_code=2)

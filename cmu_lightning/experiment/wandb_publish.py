@@ -1,6 +1,7 @@
 """What a run shows on Weights & Biases: its config, results, files and pictures."""
 
 import json
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from cmu_lightning.experiment.wandb_logger import WandbLogger
 from cmu_lightning.experiment.wandb_settings import in_sweep
 from cmu_lightning.unlearning.stage import Stage
 
-NO_IDENTITY = {*MEASURED, *COST, "environment", "config", "dropped_checkpoint"}
+NO_IDENTITY = {*MEASURED, *COST, "environment", "config", "chosen", "dropped_checkpoint"}
 """What of a `metrics.json` is no part of W&B's config; the config itself is logged by dotted names."""
 
 
@@ -44,8 +45,8 @@ class Publish(Callback):
             stage: Any = pl_module
             description = describe_run(stage, stage.data, self.config, self.run, self.original)
             # The description comes last: an original that was given by its path has a seed of its own.
-            self.logger.describe(dotted_names(self.config) | flatten_description(description))
-            log_manipulated_images(self.logger, stage)
+            self.logger.describe(logged_config(self.config, description))
+            self.logger.attempt(lambda: log_manipulated_images(self.logger, stage))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Take SIGTERM in a trial for W&B's request to stop, which an agent hands on in this way; it is no failure.
@@ -77,9 +78,14 @@ def publish_results(logger: WandbLogger, config: dict[str, Any], run: Run) -> No
         run: Run that has finished.
     """
     metrics = run.metrics or {}
-    experiment = logger.experiment
     description = {key: value for key, value in metrics.items() if key not in NO_IDENTITY}
-    logger.describe(dotted_names(config) | flatten_description(description))
+    logger.describe(logged_config(config, description))
+    logger.attempt(lambda: _send_results(logger, run, metrics))
+
+
+def _send_results(logger: WandbLogger, run: Run, metrics: dict[str, Any]) -> None:
+    """Send numbers, files, the histogram, and weights where they are asked for."""
+    experiment = logger.experiment
     log_ratios(logger, run.folder / "importance_ratios.json")
     experiment.summary.update({key: value for key, value in metrics.items() if key != "config"})
     for name in ("config.yaml", "metrics.json"):
@@ -112,6 +118,19 @@ def upload_weights(logger: WandbLogger, run: Run, metrics: dict[str, Any]) -> No
         if in_sweep():
             raise UserError(f"W&B does not take the weights of this trial ({reason}): start it again") from error
         say(f"W&B does not take the weights ({reason}): they stay in {run.checkpoint}")
+
+
+def logged_config(config: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
+    """Return what W&B's config of a run holds: the resolved config without the Trainer's defaults, and what it is.
+
+    Args:
+        config: Resolved config, as plain data.
+        description: Result of `describe_run`.
+    """
+    defaults = {name: each.default for name, each in signature(Trainer.__init__).parameters.items()}
+    given = {name: value for name, value in config.get("trainer", {}).items() if value != defaults.get(name)}
+    rest = {name: value for name, value in config.items() if name != "trainer"}
+    return dotted_names(rest | ({"trainer": given} if given else {})) | flatten_description(description)
 
 
 def flatten_description(description: dict[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,17 @@
 
 import netrc
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Literal
 
 from cmu_lightning.console import say
-from cmu_lightning.errors import UserError
+from cmu_lightning.errors import UserError, first_line
 from cmu_lightning.experiment.run import is_on_demand
 
 Mode = Literal["online", "offline", "disabled"]
@@ -20,6 +21,12 @@ SPELLINGS: dict[str, Mode] = {
     **{"offline": "offline", "dryrun": "offline", "disabled": "disabled"},
 }
 """Values of WANDB_MODE, and the modes that they mean."""
+
+FOLDERS = ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR")
+"""Environment variables that name folders in which W&B's client writes."""
+
+TEMPORARY = "cmu_lightning-"
+"""Beginning of the names of temporary folders; the number of their process follows."""
 
 SILENCE = "CMU_WANDB_SILENCE"
 """Environment variable: path of a file that is touched when the server did not answer."""
@@ -40,11 +47,83 @@ def destination(entity: str | None, project: str | None) -> dict[str, Any]:
     Args:
         entity: User or team; default WANDB_ENTITY, else None, which leaves it to the server.
         project: Project; default WANDB_PROJECT, else cmu_lightning.
+
+    Raises:
+        UserError: W&B's client refuses one of them.
     """
-    return {
+    place = {
         "entity": entity or os.environ.get("WANDB_ENTITY") or None,
         "project": project or os.environ.get("WANDB_PROJECT") or "cmu_lightning",
     }
+    check_options({f"the {name} {value}": {name: value} for name, value in place.items()})
+    for name, value in place.items():
+        # The client takes these, and its paths and addresses then lead elsewhere.
+        if value is not None and (not value.isprintable() or "/" in value or value != value.strip()):
+            raise UserError(
+                f"the {name} {value!r} cannot be used for W&B: give its name only, as in the address of a run"
+            )
+    return place
+
+
+def check_options(options: dict[str, dict[str, Any]]) -> None:
+    """Refuse what W&B's client would refuse once a run begins.
+
+    Args:
+        options: Settings of the client by the words that name an option and its value in a message.
+
+    Raises:
+        UserError: The client refuses one of them.
+    """
+    import wandb
+
+    for said, settings in options.items():
+        with _refusing(said):
+            wandb.Settings(**settings)
+
+
+def check_environment() -> None:
+    """Refuse environment variables that W&B's client would refuse once a run begins, each by its name.
+
+    Raises:
+        UserError: The client refuses a variable, or a folder cannot be made.
+    """
+    import wandb
+
+    for name in sorted(variable for variable in os.environ if variable.startswith("WANDB_") and os.environ[variable]):
+        value = os.environ[name]
+        is_secret = any(word in name for word in ("KEY", "TOKEN", "PASSWORD", "SECRET", "HEADERS", "PROXY"))
+        if "KEY" in name and not (value.isprintable() and " " not in value):
+            raise UserError(f"{name} holds a blank or an end of line: set it to the key only")
+        with _refusing(name if is_secret else f"{name}={value}"):
+            wandb.Settings().update_from_env_vars({name: value})
+        if name in FOLDERS:
+            _check_folder(name, Path(value))
+
+
+@contextmanager
+def _refusing(said: str) -> Iterator[None]:
+    """Turn the client's exceptions for a value that it refuses into one sentence."""
+    import wandb
+
+    try:
+        yield
+    except (ValueError, TypeError, wandb.Error) as error:
+        details: Any = getattr(error, "errors", None)  # of pydantic; its own text has several lines
+        reason = details()[0]["msg"] if callable(details) else first_line(error)
+        raise UserError(
+            f"{said} cannot be used for W&B ({reason.removeprefix('Value error, ').rstrip('.')}): change it"
+        ) from None
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    """Refuse a folder that cannot be made or written to; nothing is made."""
+    try:
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        is_writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+    except OSError:  # such as a name that is too long
+        is_writable = False
+    if not is_writable:
+        raise UserError(f"{name}={folder} is no folder that can be written to: give another one, or unset it")
 
 
 def choose_mode(asked: Mode | None) -> Mode | None:
@@ -102,12 +181,34 @@ def one_silence() -> Iterator[None]:
     if SILENCE in os.environ:
         yield
         return
-    with TemporaryDirectory() as folder:
-        os.environ[SILENCE] = f"{folder}/silence"
+    with temporary_folder() as folder:
+        os.environ[SILENCE] = str(folder / "silence")
         try:
             yield
         finally:
             os.environ.pop(SILENCE, None)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder for this process; those of processes that were killed before they removed theirs are removed."""
+    for left in Path(gettempdir()).glob(f"{TEMPORARY}*-*"):
+        owner = left.name.removeprefix(TEMPORARY).partition("-")[0]
+        if owner.isdecimal() and not _is_running(int(owner)):
+            shutil.rmtree(left, ignore_errors=True)
+    with TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def _is_running(process: int) -> bool:
+    """Return whether there is a process of this number, anybody's."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def note_silence() -> None:
@@ -133,6 +234,10 @@ def end_client() -> None:
     """
     import wandb
 
-    ending = threading.Thread(target=wandb.teardown, daemon=True)
+    def tear_down() -> None:
+        with suppress(Exception):  # of a service that was killed
+            wandb.teardown()
+
+    ending = threading.Thread(target=tear_down, daemon=True)
     ending.start()
     ending.join(SECONDS_TO_TEAR_DOWN)

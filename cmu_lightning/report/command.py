@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 
+from cmu_lightning.console import PlainConsole
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.selection import RULES
@@ -70,7 +68,12 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(list(arguments))
     read_env()
     check_paths(given.runs_dir, given.out)
-    report = _read_and_write(Console(), given)
+    if given.wandb:
+        from cmu_lightning.experiment.wandb_settings import check_environment, destination
+
+        check_environment()
+        destination(given.entity, given.project)
+    report = _read_and_write(PlainConsole(), given)
     if given.wandb:
         from cmu_lightning.report.upload import upload
 
@@ -132,7 +135,7 @@ def filtered(runs: "Runs", settings: Sequence[str]) -> "Runs":
     return replace(runs, table=table[table["setting"].isin(settings)]) if settings else runs
 
 
-def _read_and_write(console: Console, given: Namespace) -> "Report":
+def _read_and_write(console: PlainConsole, given: Namespace) -> "Report":
     """Read runs, write the report, and say what was done."""
     out: Path = given.out
     with console.status(f"reading {given.runs_dir}"):
@@ -158,7 +161,7 @@ def _read_and_write(console: Console, given: Namespace) -> "Report":
             report,
             out,
             given.style == "paper",
-            lambda todo: track(todo, "drawing", console=console, transient=True),
+            lambda todo: console.track(todo, "drawing", len(todo)),
         )
     except OSError as error:
         raise UserError(f"the report cannot be written to {out} ({error}): give another --out") from error
@@ -169,13 +172,13 @@ def _read_and_write(console: Console, given: Namespace) -> "Report":
     return report
 
 
-def _name(console: Console, skipped: "list[Skipped]", everywhere: bool = True) -> None:
+def _name(console: PlainConsole, skipped: "list[Skipped]", everywhere: bool = True) -> None:
     """Say what was skipped; what is not on the screen is in the report, if there is one."""
     if not skipped:
         return
     shown = Table("path", "reason", title=f"skipped: {len(skipped)}", title_justify="left")
     for each in skipped[:SHOWN]:
-        shown.add_row(*map(escape, each))
+        shown.add_row(*each)
     console.print(shown)
     if len(skipped) > SHOWN:
         console.print(f"and {len(skipped) - SHOWN} more" + ", all of them in the report" * everywhere)
@@ -206,9 +209,10 @@ def list_runs(arguments: Sequence[str]) -> int:
     """
     given = list_parser().parse_args(list(arguments))
     read_env()
-    console = Console(soft_wrap=True)
+    console = PlainConsole(soft_wrap=True)
     source = given.runs_dir or Path(os.environ.get("CMU_RUNS_DIR", "runs"))
     from cmu_lightning.report.load import results
+    from cmu_lightning.report.table import without_formulas
 
     table = results(source)
     skipped = table.attrs["skipped"]
@@ -217,7 +221,7 @@ def list_runs(arguments: Sequence[str]) -> int:
     if given.csv is not None:
         try:
             given.csv.parent.mkdir(parents=True, exist_ok=True)
-            table.to_csv(given.csv, index=False)
+            without_formulas(table).to_csv(given.csv, index=False)
         except OSError as error:
             raise UserError(f"{given.csv} cannot be written ({error.strerror}): give another --csv") from error
         console.print(f"{len(table):,} runs and {len(table.columns)} columns in {given.csv}")
@@ -233,8 +237,8 @@ def list_runs(arguments: Sequence[str]) -> int:
             records: Any = own.astype(object).where(own.notna(), None).to_dict("records")
             for run in records:
                 tuned = ", ".join(f"{name.partition('.')[2]}={_cell(run, name)}" for name in several)
-                shown.add_row(*(escape(tuned if name == "tuned" else _cell(run, name)) for name in LISTED))
-        Console().print(shown)
+                shown.add_row(*(tuned if name == "tuned" else _cell(run, name) for name in LISTED))
+        PlainConsole().print(shown)
         console.print(f"{len(table):,} runs; --csv FILE writes all {len(table.columns)} columns")
     if skipped:
         console.print(f"{len(skipped):,} things were skipped, which report names")
@@ -243,10 +247,10 @@ def list_runs(arguments: Sequence[str]) -> int:
 
 def _cell(run: dict[str, Any], column: str) -> str:
     """Return a value of a run as a person reads it."""
-    from cmu_lightning.report.load import seeds_text
+    from cmu_lightning.report.load import SEEDS, seeds_text
 
     if column == "seeds":
-        return seeds_text(run)
+        return seeds_text(dict.fromkeys(SEEDS) | run)  # where all runs are originals, some seeds are no column
     value = run.get(column)
     if isinstance(value, float):
         return f"{value:.3f}" if column in ("acc_corr", "acc_retain", "val_acc") else f"{value:,.4g}"

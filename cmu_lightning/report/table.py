@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from cmu_lightning.escaping import csv_cell, markdown
 from cmu_lightning.files import write_atomically
 from cmu_lightning.report.aggregate import Spread
 
@@ -129,7 +130,22 @@ def as_csv(made: Table) -> str:
     Args:
         made: The table.
     """
-    return str(made.flat().to_csv(index=False, lineterminator="\n"))
+    return str(without_formulas(made.flat()).to_csv(index=False, lineterminator="\n"))
+
+
+def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame to be written as CSV, none of whose names a spreadsheet would calculate.
+
+    Args:
+        frame: Columns of numbers keep their types.
+    """
+    columns = {
+        csv_cell(str(heading)): cells
+        if pd.api.types.is_numeric_dtype(cells)
+        else pd.Series([csv_cell(cell) for cell in cells], index=cells.index, dtype=object)
+        for heading, cells in frame.items()
+    }
+    return pd.DataFrame(columns, index=frame.index)
 
 
 def as_markdown(made: Table) -> str:
@@ -140,8 +156,8 @@ def as_markdown(made: Table) -> str:
     """
     frame, numbers = made.shown()
     sides = ["---:" if number else "---" for number in numbers]
-    lines = [[str(heading) for heading in frame], sides, *frame.to_numpy().tolist()]
-    body = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    head, *rows = [[markdown(cell) for cell in line] for line in ([*frame], *frame.to_numpy().tolist())]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in (head, sides, *rows))
     return f"**{made.title}**\n\n{body}\n\n{made.caption}\n"
 
 

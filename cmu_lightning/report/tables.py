@@ -298,7 +298,7 @@ def chosen_runs(comparison: Comparison) -> Table:
     rows = []
     for run in comparison.chosen.to_dict("records"):
         metrics = run["metrics"]
-        tuned = ", ".join(f"{name}={value}" for name, value in sorted(metrics["hyperparameters"].items()))
+        tuned = ", ".join(f"{name}={value}" for name, value in sorted(_tuned(metrics).items()))
         where = [run["method"], f"{run['identified']:g}", run["seeds"], tuned, len(run["runs"])]
         lost = None if pd.isna(run["regret"]) else run["regret"]
         rows.append([*where, *(metrics.get(name) for name in names), lost, run["destroyed"], run["folder"]])
@@ -310,6 +310,11 @@ def chosen_runs(comparison: Comparison) -> Table:
         rows,
         rule=comparison.rule,
     )
+
+
+def _tuned(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return a run's hyperparameters, with those that it has chosen itself."""
+    return {**metrics["hyperparameters"], **metrics.get("chosen", {})}
 
 
 def gaps(comparison: Comparison) -> Table:

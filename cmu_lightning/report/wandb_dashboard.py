@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from cmu_lightning.console import PlainConsole
 from cmu_lightning.errors import UserError, first_line
 from cmu_lightning.experiment.run import COST, CURVES
+from cmu_lightning.experiment.wandb_settings import destination
 from cmu_lightning.parsing import Parser, read_env
 
 if TYPE_CHECKING:
@@ -191,6 +191,7 @@ def main(arguments: Sequence[str]) -> int:
         import wandb_workspaces  # noqa: F401
     except ModuleNotFoundError as error:
         raise UserError(f"dashboards need {error.name}: pip install 'cmu-lightning[dashboards]'") from error
+    destination(given.entity, given.project)  # refuses what is no name
     made = [make(given.entity, given.project, given.setting) for make in (workspace, report)]
     if given.json:
         specs = dict(zip(("workspace", "report"), (json.loads(as_json(each)) for each in made), strict=True))
@@ -211,6 +212,6 @@ def _save(made: list[Any]) -> None:
     try:
         for each in made:
             each.save()
-            Console(soft_wrap=True).print(each.url, markup=False)
+            PlainConsole(soft_wrap=True).print(each.url)
     except (wandb.Error, OSError, ValueError) as error:
         raise UserError(f"W&B did not take the dashboard ({first_line(error)}): is it reachable?") from error

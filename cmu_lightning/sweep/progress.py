@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as TimeLeftColumn
 from rich.table import Table
 
+from cmu_lightning.console import PlainConsole
 from cmu_lightning.sweep.queue import FAILED, Failure
 
 PERIOD_OF_LINES = 60.0
@@ -34,7 +34,7 @@ class SweepProgress(Progress):
             TextColumn("passed,"),
             TimeLeftColumn(),
             TextColumn("left"),
-            console=Console(stderr=True),
+            console=PlainConsole(stderr=True),
             speed_estimate_period=PERIOD_OF_ESTIMATE,
         )
         self.failed = 0
@@ -79,4 +79,4 @@ def show_failures(failures: Sequence[Failure]) -> None:
     table.add_column("why", overflow="fold")
     for failure in failures:
         table.add_row(str(failure.point), failure.reason)
-    Console(stderr=True).print(table)
+    PlainConsole(stderr=True).print(table)

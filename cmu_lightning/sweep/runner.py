@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from cmu_lightning.console import PlainConsole
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.run import KEEP_WEIGHTS
 from cmu_lightning.sweep.points import Point
@@ -138,7 +137,7 @@ def guard(work: Callable[[], int], runs_dir: Path) -> int:
     try:
         return work()
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: the same command continues where this one stopped")
+        PlainConsole(stderr=True).print("interrupted: the same command continues where this one stopped")
         return INTERRUPTED
     except OSError as error:
         raise UserError(f"runs cannot be written to {runs_dir} ({error}): give another --runs_dir") from error

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from rich import get_console
+from rich.markup import escape
 
 from cmu_lightning.console import time_left
 
@@ -48,7 +49,7 @@ class StageProgress(RichProgressBar):
         if not self.is_enabled or self.progress is None:
             yield from parts
             return
-        bar = self._add_task(total, description)
+        bar = self._add_task(total, escape(description))
         try:
             for part in parts:
                 yield part

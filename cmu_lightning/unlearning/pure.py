@@ -17,6 +17,7 @@ from cmu_lightning.data.discoveries.looks import look
 from cmu_lightning.data.discoveries.positive_unlabelled import Look, suspect
 from cmu_lightning.data.evaluation import Evaluation, of_samples
 from cmu_lightning.data.sampling import derive_seed
+from cmu_lightning.escaping import csv_file_name
 from cmu_lightning.files import write_atomically
 from cmu_lightning.unlearning.stage import RECORD, View
 from cmu_lightning.unlearning.unlearner import Unlearner
@@ -193,7 +194,7 @@ class PURE(Unlearner):
             name = stored[row] if data.names is None else data.names[stored[row]]
             suspicious = probability[row] > 0
             written = f"{probability[row]:.4f}", int(suggested[row]) if suspicious else ""
-            writer.writerow([name, int(labels[row]), *written])
+            writer.writerow([csv_file_name(name), int(labels[row]), *written])
         return text.getvalue()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

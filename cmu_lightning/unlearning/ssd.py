@@ -17,6 +17,7 @@ from cmu_lightning.metrics import selection_score
 from cmu_lightning.unlearning.dampener import Dampener, Dampening
 from cmu_lightning.unlearning.importance import informative, squared_norm
 from cmu_lightning.unlearning.progress import track_parts
+from cmu_lightning.unlearning.stage import RECORD
 
 
 def select_and_dampen(deleted: Tensor, retain: Tensor, selection: float, dampening: float) -> Dampening:
@@ -154,6 +155,11 @@ class TunedSSD(Dampener):
     dampening_ratios: ClassVar[tuple[float, ...]] = (0.1, 0.5, 1, 5, 10)
     """Strengths of the dampening, as multiples of a threshold."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.chosen: dict[str, float] = {}
+        """`selection` and `dampening_ratio` of the best point, once it is known."""
+
     def setup(self, stage: str) -> None:
         """Check that there are validation samples to choose by.
 
@@ -174,7 +180,18 @@ class TunedSSD(Dampener):
         tried = [self._score(deleted, retain, *point) for point in shown]
         best = max(tried, key=lambda point: point["selection_score"])
         self.summary["grid"] = tried
+        self.chosen = {name: best[name] for name in ("selection", "dampening_ratio")}
         return select_and_dampen(deleted, retain, best["selection"], best["dampening_ratio"] * best["selection"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the chosen point, as a run may be measured by another process than chose it."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[RECORD]["chosen"] = self.chosen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the chosen point."""
+        super().on_load_checkpoint(checkpoint)
+        self.chosen = checkpoint[RECORD].get("chosen", {})
 
     @classmethod
     def points(cls) -> Iterator[tuple[float, float]]:

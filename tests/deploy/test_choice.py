@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
+from cmu_lightning.console import PlainConsole
 from cmu_lightning.deploy.choice import Candidate, Outcome, choose, doubt, is_destroyed, require_validation
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import PACKAGE
@@ -142,7 +142,7 @@ def test_an_outcome_as_json_and_as_a_table():
         "changed": 0.0,
         "selection_score": 0.45,
     }
-    console = Console(width=100)
+    console = PlainConsole(width=100)
     with console.capture() as capture:
         console.print(outcome.as_table())
     lines = capture.get().splitlines()

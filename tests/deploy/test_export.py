@@ -150,6 +150,25 @@ def test_a_checkpoint_with_a_flipped_bit_is_refused(copied, capsys):
     assert_refused(["export", str(run), "--out", "mine"], r"last\.ckpt is damaged", capsys)
 
 
+@pytest.mark.usefixtures("same_onnx")
+def test_names_in_the_card_stay_names(copied):
+    """Neither HTML nor a link, no other column, line or code span."""
+    run, odd = run_folder(copied), "<img src=x>|\n# `x` ![a](b)"
+    stored = json.loads((run / "metrics.json").read_text())
+    odd_values = {"method": odd, "dataset": odd, "hyperparameters": {odd: odd}, "manipulation": odd}
+    odd_values["environment"] = stored["environment"] | {"device": odd}
+    (run / "metrics.json").write_text(json.dumps(stored | odd_values))
+    assert main(["export", str(run), "--out", "mine"]) == 0
+    text = Path("mine/README.md").read_text()
+    shown, code = "&lt;img src=x>\\| # `x` ![a]\\(b)", "<img src=x>\\| # `x` ![a](b)"
+    assert f"| method | {shown} |" in text
+    assert f"| hyperparameters | `` {code}={code} `` |" in text
+    assert f"| manipulation | `` {code}(" in text
+    assert f"on {shown} |" in text
+    assert "\n# `x`" not in text
+    assert "<img" not in text.replace(code, "")
+
+
 def test_a_checkpoint_that_runs_code_is_refused(copied, capsys):
     run = run_folder(copied)
     torch.save({"state_dict": CodeOnLoading()}, run / "last.ckpt")

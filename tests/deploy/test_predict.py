@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from cmu_lightning.__main__ import main
 from cmu_lightning.data import DigitsDataModule
 from cmu_lightning.data.sampling import held_out
-from cmu_lightning.deploy.predict import find_images
+from cmu_lightning.deploy.predict import as_csv, find_images
 from cmu_lightning.errors import UserError
 from tests.helpers.damage import flip_bit
 from tests.helpers.finished import CodeOnLoading, assert_refused, run_folder
@@ -237,3 +237,14 @@ def test_names_that_no_table_can_hold_are_refused_before_anything_is_classified(
     Path(name).touch()
     with pytest.raises(UserError, match="cannot be written to a CSV file: rename the image"):
         find_images([Path()])
+
+
+def test_names_that_a_spreadsheet_would_calculate():
+    rows = [
+        {"name": "-1+1.png", "before": 3, "before_probability": "0.5", "before_class": "=cmd|' /C calc'!A0"},
+        {"name": "cat.png", "before": -3, "before_probability": "-0.5", "before_class": "cat"},
+    ]
+    assert list(csv.reader(as_csv(rows).splitlines()))[1:] == [
+        ["./-1+1.png", "3", "0.5", "'=cmd|' /C calc'!A0"],
+        ["cat.png", "-3", "-0.5", "cat"],
+    ]

@@ -34,3 +34,30 @@ def fail_at_once(monkeypatch: pytest.MonkeyPatch) -> FailingClient:
 
     monkeypatch.setattr(wandb, "init", init)
     return client
+
+
+def fail_in_mid_run(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[str]:
+    """Let a run begin, and fail whenever it is used afterwards, as one whose service was killed.
+
+    Args:
+        monkeypatch: Undoes it after the test.
+        error: What is raised.
+
+    Returns:
+        What was called and failed, in this order; filled while the run is used.
+    """
+    begin, calls = wandb.init, []
+
+    def init(**given: Any) -> wandb.Run:
+        run = begin(**given | {"mode": "disabled"})
+        for name in ("log", "save", "log_artifact", "finish"):
+
+            def broken(*arguments: Any, called: str = name, **more: Any) -> None:
+                calls.append(called)
+                raise error
+
+            monkeypatch.setattr(run, name, broken)
+        return run
+
+    monkeypatch.setattr(wandb, "init", init)
+    return calls

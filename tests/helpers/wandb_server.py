@@ -41,7 +41,7 @@ class Stub:
     """A server on a free port, which runs in a thread of its own from the start.
 
     Args:
-        answers: `well`, `never` (it accepts and is silent) or `500`.
+        answers: `well`, `never` (it accepts and is silent), `500` or `nonsense`; it can be changed in mid-run.
         stops: Whether runs are told to stop after they have logged, as early termination does.
         dies: Whether it falls silent after a run has begun.
 
@@ -293,6 +293,12 @@ class Handler(BaseHTTPRequestHandler):
         if stub.closing.is_set() or stub.answers == "never":
             stub.closing.wait(300)
             self.close_connection = True
+            return True
+        if stub.answers == "nonsense":
+            self.send_response(200)
+            self.send_header("Content-Length", "6")
+            self.end_headers()
+            self.wfile.write(b"<html>")
             return True
         if stub.answers == "500":
             self.reply({"error": "broken"}, 500)

@@ -43,6 +43,9 @@ def test_an_offline_run_holds_what_the_run_folder_holds(place, fit):
     assert config["model.class_path"] == "Scrub"
     assert (config["data.identified"], config["model.distill"], config["seed_everything"]) == (0.5, 0.5, 0)
     assert not any("init_args" in key or key.startswith("wandb") for key in config)
+    assert about["display_name"] == "Scrub 0.5 seed 0"
+    assert config["trainer.accelerator"] == "cpu"  # which was asked for; defaults of the Trainer are left out
+    assert not {"trainer.deterministic", "trainer.plugins", "trainer.max_time"} & set(config)
     logged = {key for row in history for key in row}
     assert {"train_loss", "learning_rate", "forget_loss", "retain_loss", "val_acc", "selection_score"} <= logged
     for name in ("acc_corr", "acc_retain", "acc_unidentified"):

@@ -21,6 +21,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.experiment import wandb_logger, wandb_settings
 from cmu_lightning.experiment.wandb_settings import end_client
 from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.unlearning import CF as CF_
 from cmu_lightning.unlearning import Original
 from tests.helpers.run_files import CF, folder, metrics, numbers, published
 from tests.helpers.wandb_server import Stub
@@ -33,6 +34,7 @@ CASES = {
     "a short key": ({"key": "abc"}, (), "cannot be reached"),
     "no answer": ({"answers": "never"}, (), "cannot be reached"),
     "errors": ({"answers": "500"}, (), "cannot be reached"),
+    "nonsense": ({"answers": "nonsense"}, (), "cannot be reached"),
     "death in mid-run": ({"dies": True}, (), "the end of this run took"),
 }
 
@@ -54,6 +56,56 @@ def test_without_a_good_server_training_ends_with_the_same_numbers(case, place, 
     said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("W&B")]
     assert len(said) == 1
     assert re.search(says, said[0]), said
+    assert list(folder(place, "CF").rglob("*.wandb"))
+
+
+def services() -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "wandb-core" in line]
+
+
+@pytest.mark.parametrize("trial", [False, True])
+def test_a_service_that_is_killed_in_mid_run_does_not_end_the_run(trial, place, fit, server, alone, monkeypatch, capfd):
+    """The next run of this process has a service again, and logs the results."""
+    stub, loss = server(), CF_.loss
+    if trial:
+        monkeypatch.setenv("WANDB_SWEEP_ID", "abc")
+
+    def killing(self, batch):
+        if self.global_step == 5:
+            for service in services():
+                os.kill(service, signal.SIGKILL)
+            monkeypatch.setattr(CF_, "loss", loss)
+        return loss(self, batch)
+
+    monkeypatch.setattr(CF_, "loss", killing)
+    assert fit(*CF, "--runs_dir", str(place)) == (2 if trial else 0)
+    assert numbers(metrics(place, "CF")) == alone
+    said = [line for line in capfd.readouterr().err.splitlines() if "W&B's client has failed" in line]
+    assert len(said) == 1
+    print("this is still shown")
+    assert "this is still shown" in capfd.readouterr().out
+    assert fit(*CF, "--runs_dir", str(place)) == 0
+    run = [*stub.runs.values()][-1]
+    assert run.exitcode == 0
+    stored = metrics(place, "CF")
+    assert {key: run.summary[key] for key in published(stored)} == published(stored)
+
+
+def test_nonsense_from_the_server_in_mid_run_does_not_end_the_run(place, fit, server, alone, monkeypatch, capfd):
+    stub, loss = server(), CF_.loss
+    monkeypatch.setattr(wandb_logger, "SECONDS_TO_END", 2.0)
+
+    def talking(self, batch):
+        if self.global_step == 5:
+            stub.answers = "nonsense"
+        return loss(self, batch)
+
+    monkeypatch.setattr(CF_, "loss", talking)
+    begin = time.monotonic()
+    assert fit(*CF, "--runs_dir", str(place)) == 0
+    assert time.monotonic() - begin < 30
+    assert numbers(metrics(place, "CF")) == alone
     assert list(folder(place, "CF").rglob("*.wandb"))
 
 
@@ -197,8 +249,7 @@ def test_a_service_that_does_not_end_is_not_waited_for(place, server, monkeypatc
     server()
     monkeypatch.setattr(wandb_settings, "SECONDS_TO_TEAR_DOWN", 1.0)
     wandb.Api()
-    listed = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-    (service,) = [int(line.split()[0]) for line in listed.stdout.splitlines() if "wandb-core" in line]
+    (service,) = services()
     os.kill(service, signal.SIGSTOP)
     try:
         begin = time.monotonic()

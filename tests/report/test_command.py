@@ -264,6 +264,19 @@ def test_runs_are_listed(made, capsys, monkeypatch):
     assert rows[7]["procedure.unlearn_steps"] == "100"
 
 
+def test_names_that_mean_something_elsewhere_are_listed_as_names(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    Study(tmp_path / "r[old]", setting="=1+1").original(0)
+    Study(tmp_path / "r[old]", setting="[b]").original(0)
+    assert main(["list", str(tmp_path / "r[old]")]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines() if "Original" in line} == {"=1+1", "[b]"}
+    assert main(["list", str(tmp_path / "r[old]"), "--csv", "[a].csv"]) == 0
+    assert "columns in [a].csv" in capsys.readouterr().out
+    rows = list(csv.DictReader(io.StringIO(Path("[a].csv").read_text())))
+    assert {row["setting"] for row in rows} == {"'=1+1", "[b]"}
+    assert {row["seed"] for row in rows} == {"0"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -337,6 +337,23 @@ def test_a_table_in_three_formats():
     assert "p|q & 0.123 $\\pm$ 0.500 & 1 \\\\" in latex
 
 
+ODD = table(
+    "t", "", "", ["@x", "y"], [["=1+1", -0.5], ["<img src=x>|\n![a](b)", None], ["-0.5", Spread(-1.5, None, 1)]]
+)
+
+
+def test_names_that_mean_something_in_a_table_stay_names():
+    assert [line[:2] for line in csv.reader(io.StringIO(as_csv(ODD)))] == [
+        ["'@x", "y mean"],
+        ["'=1+1", "-0.5"],
+        ["<img src=x>|\n![a](b)", ""],
+        ["-0.5", "-1.5"],
+    ]
+    lines = as_markdown(ODD).splitlines()
+    assert lines[2].startswith("| @x |")
+    assert lines[5] == "| &lt;img src=x>\\| ![a]\\(b) | – |"
+
+
 def test_every_table_that_a_rule_made_names_it(study):
     for rule in ("paper", "oracle"):
         for made in (retain_change, measures, cost, curves, chosen_runs):

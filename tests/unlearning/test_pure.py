@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from cmu_lightning.data import Flagged
 from cmu_lightning.data.discoveries.positive_unlabelled import Look
 from cmu_lightning.unlearning import PURE, Procedure
 from cmu_lightning.unlearning.pure import given_or_else
@@ -127,6 +128,17 @@ def test_suspects_name_every_training_sample(original, tmp_path):
     for row in rows:
         assert int(row["given_label"]) == given[int(row["index"])]
         assert row["suggested_label"] != row["given_label"]
+
+
+def test_suspects_whose_names_begin_like_a_formula_are_read_back(original, tmp_path):
+    """A spreadsheet calculates none of them, and they are still the paths of the same files."""
+    data, stage = digits(0.5), PURE(LINEAR, SHORT, original)
+    trainer(tmp_path).fit(stage, datamodule=data)
+    data.names = [f"{'=+-@'[number % 4]}{number}.png" for number in range(len(data.held))]
+    path = tmp_path / "list.csv"
+    path.write_text(stage._as_csv(torch.zeros(len(stage.rows), 10)))
+    assert {row["name"][:2] for row in csv.DictReader(path.read_text().splitlines())} == {"./"}
+    assert torch.equal(Flagged(str(path)).flagged(len(data.held), data.names), ~data.held)
 
 
 def test_s_f_gets_its_share_of_the_loss(original, tmp_path):

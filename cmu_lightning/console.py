@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 from lightning_utilities.core.rank_zero import rank_zero_only
@@ -86,6 +87,16 @@ def say(line: str) -> None:
     """
     if getattr(rank_zero_only, "rank", 0) == 0:  # set by Lightning; without it there is one process
         PlainConsole(stderr=True, soft_wrap=True, highlight=False).print(line)
+
+
+@cache
+def say_once(line: str) -> None:
+    """Print one line on stderr, on rank 0 only, the first time that this process is asked to.
+
+    Args:
+        line: Text without markup.
+    """
+    say(line)
 
 
 def bar(parts: Iterable[T], description: str, total: int) -> Iterable[T]:

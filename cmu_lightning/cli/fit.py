@@ -94,7 +94,7 @@ class CLI(Options):
         deletion, content = self.datamodule.deletion_arguments, self.datamodule.content()
         self.original: Run | None = None
         if isinstance(self.model, Unlearner) and self.model.original:
-            self.original = original_at(self.model.original, runs_dir)
+            self.original = original_at(self.model.original, runs_dir, self.model.original_key)
         elif isinstance(self.model, Unlearner):
             self.original = original_of_config(self.resolved, deletion, runs_dir, content)
         original = self.original.hash if self.original else None

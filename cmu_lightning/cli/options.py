@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import torch
 import yaml
-from jsonargparse import DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import nn
 
@@ -404,11 +404,46 @@ def precision(accelerator: Any) -> str:
     return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
 
 
+def _drop_defaults_that_are_code(network: Any) -> None:
+    """Remove, in place, the arguments of a function whose values are classes or functions, if they are its defaults.
+
+    torchvision's transformers have such ones, as `norm_layer=partial(LayerNorm, eps=1e-6)`. The function takes them by
+    itself; a config, which holds plain values, cannot hand them on.
+
+    Args:
+        network: Parsed `network` that names a function.
+
+    Raises:
+        UserError: One of them is not the default.
+    """
+    arguments = vars(network.get("init_args") or Namespace())  # type: ignore[no-untyped-call]
+    code = {name: value for name, value in arguments.items() if isinstance(value, Namespace) or callable(value)}
+    if not code:
+        return
+    plain = {name: value for name, value in arguments.items() if name not in code}
+    parser = ArgumentParser(**STRICT)
+    parser.add_argument("--network", type=Callable[[], nn.Module])
+    try:
+        parsed = parser.parse_object({"network": {"class_path": network.class_path, "init_args": plain}})
+    except ArgumentError:  # it has no defaults
+        parsed = Namespace(network=Namespace(init_args=Namespace()))  # type: ignore[no-untyped-call]
+    defaults = vars(parsed.network.init_args)
+    for name, value in code.items():
+        if value != defaults.get(name):
+            raise UserError(
+                f"network.{name} is a class or a function, which no config of a function hands on: write a function of "
+                "your own that makes the network, and name that as network"
+            )
+        del network.init_args[name]
+
+
 def _wrap_network_function(config: Any, as_plain_data: Callable[[], dict[str, Any]]) -> None:
     """Replace a function that makes networks by a class: the parser would call the function, and only once."""
     network = config.network
     if not isinstance(network, Namespace) or isclass(resolve_name(network.class_path)):
         return
+    for part in (config, config.model.init_args):
+        _drop_defaults_that_are_code(part.network)
     given = as_plain_data()["network"]
     arguments = given.get("init_args", {}) | given.get("dict_kwargs", {})
     path = f"{NetworkFromFunction.__module__}.{NetworkFromFunction.__name__}"

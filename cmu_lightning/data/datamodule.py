@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cmu_lightning.data import evaluation, memmap, validation_split
 from cmu_lightning.data.batches import EvaluationBatches, Source, TrainingBatches
 from cmu_lightning.data.deletion_set import fraction_found, identify, number_found
-from cmu_lightning.data.discoveries import Detector, Discovery, Inspection
+from cmu_lightning.data.discoveries import Detector, Discovery, Flagged, Inspection
 from cmu_lightning.data.evaluation import Evaluation
 from cmu_lightning.data.manipulations import Manipulation, Unknown
 from cmu_lightning.data.memmap import Images
@@ -79,8 +79,12 @@ class CorruptedDataModule(LightningDataModule):
     """Names of the classes, if they have any."""
     kept: ClassVar[dict[Any, Read] | None] = None
     """The data set that was read last, in a process that runs one stage after the other; None keeps nothing."""
-    irrelevant_to_reading: ClassVar[frozenset[str]] = DRAWN | {"manipulation", "stage_loaders", "compares_deleted"}
+    irrelevant_to_reading: ClassVar[frozenset[str]] = DRAWN | {
+        *("manipulation", "stage_loaders", "compares_deleted", "contiguous")
+    }
     """Attributes that `load` does not look at."""
+    contiguous: bool = False
+    """Whether the network takes images only as (n, C, H, W) in memory, not channels last; set for each network."""
 
     fingerprint: int
     """Checksum of the data as stored; set by `setup`, as the following are."""
@@ -238,6 +242,8 @@ class CorruptedDataModule(LightningDataModule):
         check_channels(self, {"mean": self.mean, "std": self.std}, train.images.shape[-1])
         check_domains(self.manipulation, test.labels)
         flagged = self.discovery.flagged(len(train.labels), self.names) if self.discovery else None
+        if isinstance(self.discovery, Flagged):
+            self.discovery.check_corrections(self.num_classes, self.classes)
         # 1. Validation samples: of a split of their own, or held out of training.
         self.held, chosen = self._choose_validation(train, validation, flagged)
         self.validated = torch.nonzero(chosen).flatten()
@@ -321,7 +327,7 @@ class CorruptedDataModule(LightningDataModule):
             device: Device of the input; default the device that runs the network.
         """
         running = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        return Pixels(self.mean, self.std, self.manipulation, device or running)
+        return Pixels(self.mean, self.std, self.manipulation, device or running, self.contiguous)
 
     def training_source(self, mask: Tensor, batch_size: int, seed: int, augment: bool = True) -> Source:
         """Return the samples under a mask, in epochs of global batches.

@@ -74,6 +74,7 @@ class Pixels:
         std: Standard deviation of each channel.
         manipulation: Stamps images.
         device: Device of the arithmetic and of the result.
+        contiguous: Whether the result is laid out as (n, C, H, W) in memory; default channels last, which is faster.
     """
 
     def __init__(
@@ -82,11 +83,13 @@ class Pixels:
         std: tuple[float, ...],
         manipulation: Manipulation,
         device: torch.device,
+        contiguous: bool = False,
     ) -> None:
         self.mean = torch.tensor(mean, device=device)
         self.std = torch.tensor(std, device=device)
         self.manipulation = manipulation
         self.device = device
+        self.contiguous = contiguous
 
     def __call__(self, images: Tensor, stamped: Tensor, number: Tensor | None = None) -> Tensor:
         """Stamp some images and normalise all.
@@ -97,7 +100,7 @@ class Pixels:
             number: `manipulation_index` of training samples, shape (n,); None stamps all as unseen images.
 
         Returns:
-            Shape (n, C, H, W), float32, channels last in memory.
+            Shape (n, C, H, W), float32, channels last in memory unless `contiguous`.
         """
         pixels = to_device(images, self.device).float().div_(255)
         picture = pixels.permute(0, 3, 1, 2)
@@ -111,7 +114,8 @@ class Pixels:
         count, height, width, channels = pixels.shape
         lines = pixels.view(count * height, width * channels)
         lines.sub_(self.mean.repeat(width)).div_(self.std.repeat(width))
-        return picture
+        # A copy: images of one channel are laid out in both ways at once, and convolutions take them as channels last.
+        return picture.clone(memory_format=torch.contiguous_format) if self.contiguous else picture
 
     def _stamped(self, images: Tensor, number: Tensor | None) -> Tensor:
         adversary = self.manipulation

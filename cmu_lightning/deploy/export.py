@@ -93,8 +93,10 @@ def _write(run: FinishedRun, folder: Path) -> float | None:
     """
     from cmu_lightning.deploy.card import model_card
     from cmu_lightning.experiment.restore import restore_data, restore_network
+    from cmu_lightning.unlearning.networks import check_outputs
 
     network, data = restore_network(run.folder), restore_data(run.folder)
+    check_outputs(network, data)  # settles how images lie in memory
     images = sample_inputs(data)
     write_weights(network, folder / "model.safetensors")
     write_onnx(network, images, folder / "model.onnx")

@@ -89,9 +89,10 @@ class FinishedRun:
 
         if self.is_original:
             return self.folder / "last.ckpt"
+        key = self.config["model"]["init_args"].get("original_key")
         # A file may have been replaced since, so its content decides and not its name.
         for path in self._original_paths():
-            if path.is_file() and original_at(str(path), self.runs_dir).hash == self.metrics["original"]:
+            if path.is_file() and original_at(str(path), self.runs_dir, key).hash == self.metrics["original"]:
                 return path
         raise UserError(self._original_is_gone())
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
 
-from cmu_lightning.console import PlainConsole
+from cmu_lightning.console import PlainConsole, say
 from cmu_lightning.deploy.finished import FinishedRun
 from cmu_lightning.deploy.output import refuse_folder
 from cmu_lightning.errors import UserError
@@ -51,6 +51,10 @@ def main(arguments: Sequence[str]) -> int:
     files = None if given.images is None else find_images(given.images)
     refuse_folder(given.out, "CSV")
     rows = _predict(run, files)
+    if files is not None and files.left_out:
+        from cmu_lightning.data.datasets.image_files import describe
+
+        say(f"passed over: {describe(files.left_out)}")
     try:
         write_atomically(given.out, as_csv(rows))
     except OSError as error:
@@ -76,7 +80,15 @@ def _parser() -> Parser:
     return parser
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
+class Found(NamedTuple):
+    """Image files to classify: all of them, those given by their own names, and by the reason what is left out."""
+
+    files: list[Path]
+    named: frozenset[Path]
+    left_out: dict[str, list[str]]
+
+
+def find_images(paths: Sequence[Path]) -> Found:
     """Return image files as they are given, and all images in the folders among them.
 
     Args:
@@ -85,21 +97,36 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: A path does not exist, a folder holds no images, or a name cannot be written to a CSV file.
     """
-    from PIL import Image
-
-    found: list[Path] = []
-    suffixes = Image.registered_extensions()
     for path in paths:
         if not path.exists():
             raise UserError(f"there is no image {path}: give image files, or a folder of them")
-        inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in suffixes and file.is_file()]
-        if path.is_dir() and not inside:
+    from PIL import Image
+
+    from cmu_lightning.data.datasets import image_files
+
+    found = Found([], frozenset(path for path in paths if not path.is_dir()), {})
+    suffixes = Image.registered_extensions()
+    for path in paths:
+        inside = sorted(map(Path, image_files.find_images(path, suffixes, found.left_out))) if path.is_dir() else [path]
+        if not inside:
             raise UserError(f"{path} holds no images: give image files, or a folder of them")
-        found += inside if path.is_dir() else [path]
-    for path in found:
+        found.files.extend(inside)
+    for path in found.files:
         if "\r" in str(path) or not _is_utf8(str(path)):
             raise UserError(f"the name of {str(path)!r} cannot be written to a CSV file: rename the image")
     return found
+
+
+def _is_image(path: Path) -> bool:
+    """Return whether a file can be decoded as an image, of whatever kind."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception:  # PIL raises many types, depending on the bytes
+        return False
+    return True
 
 
 def _is_utf8(name: str) -> bool:
@@ -111,7 +138,7 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _predict(run: FinishedRun, files: Sequence[Path] | None) -> list[Row]:
+def _predict(run: FinishedRun, files: Found | None) -> list[Row]:
     """Return the rows of the file.
 
     Args:
@@ -121,7 +148,9 @@ def _predict(run: FinishedRun, files: Sequence[Path] | None) -> list[Row]:
     with PlainConsole(stderr=True).status(f"reading {run.folder}"):
         from cmu_lightning.experiment.restore import restore_data, restore_network
 
-        before = restore_network(run.folder, run.original_checkpoint())
+        own = run.config["model"].get("init_args", {})
+        where = own.get("original_key"), own.get("original_prefix")
+        before = restore_network(run.folder, run.original_checkpoint(), *where)
         classifier = Classifier(before, restore_network(run.folder), restore_data(run.folder))
     return list(_rows_of_data(classifier, run.is_original) if files is None else _rows_of_files(classifier, files))
 
@@ -145,6 +174,10 @@ class Classifier:
     def __init__(self, before: "nn.Module", after: "nn.Module", data: "CorruptedDataModule") -> None:
         import torch
 
+        from cmu_lightning.unlearning.networks import check_outputs
+
+        for network in (before, after):
+            check_outputs(network, data)  # settles how images lie in memory
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.networks = [network.to(device) for network in (before, after)]
         self.data = data
@@ -169,28 +202,49 @@ class Classifier:
         batches = EvaluationBatches(evaluation, self.pixels, rank=0, world_size=1)
         return self._classify((batch.image for batch in batches), len(batches))
 
-    def classify_files(self, files: Sequence[Path]) -> list[Predictions]:
-        """Return the predictions before and after on image files, to which no trigger is added.
+    def classify_files(self, found: Found) -> tuple[list[Path], list[Predictions]]:
+        """Return the files that are images, and the predictions before and after on them; no trigger is added.
 
         Args:
-            files: Images to classify.
+            found: Images to classify; those of a folder that cannot be decoded are left out.
 
         Raises:
-            UserError: An image cannot be read, or its size is not that of the data.
+            UserError: An image given by its own name cannot be read, all are left out, or the size of one is not that
+                of the data.
         """
         from cmu_lightning.data.batches import evaluation_size
 
         # Files are read batch by batch, so that any number of them fits into memory.
+        files, kept = found.files, list[Path]()
         size = evaluation_size(self.data.samples.images)
         parts = [files[start : start + size] for start in range(0, len(files), size)]
-        return self._classify((self._read(part) for part in parts), len(parts))
+        batches = (batch for part in parts if len(batch := self._read(part, found, kept)))
+        predictions = self._classify(batches, len(parts))
+        return kept, predictions
 
-    def _read(self, files: Sequence[Path]) -> "Tensor":
-        """Return images as the networks take them, shape (n, C, H, W), normalised."""
+    def _read(self, files: Sequence[Path], found: Found, kept: list[Path]) -> "Tensor":
+        """Return images as the networks take them, shape (n, C, H, W), normalised.
+
+        Args:
+            files: Images to read.
+            found: All of them; its `left_out` gets those that cannot be decoded.
+            kept: Gets the others.
+        """
         import torch
 
-        images = torch.stack([torch.from_numpy(self._decode(file)) for file in files])
-        return self.pixels(images, torch.zeros(len(images), dtype=torch.bool))
+        images = []
+        for file in files:
+            try:
+                images.append(torch.from_numpy(self._decode(file)))
+            except UserError:
+                if file in found.named or _is_image(file):
+                    raise
+                found.left_out.setdefault("damaged", []).append(str(file))
+            else:
+                kept.append(file)
+        if not images:
+            return torch.empty(0)
+        return self.pixels(torch.stack(images), torch.zeros(len(images), dtype=torch.bool))
 
     def _decode(self, file: Path) -> "np.ndarray":
         """Return an image as those of the data are stored, shape (H, W, C), uint8."""
@@ -222,6 +276,8 @@ class Classifier:
                     probabilities = logits.float().softmax(dim=1).gather(1, classes)
                     # Predictions are small; on the CPU they take no memory of the GPU.
                     predictions.append(Predictions(classes.flatten().cpu(), probabilities.flatten().cpu()))
+        if not parts[0]:
+            raise UserError("none of the images can be decoded: give others to --images")
         return [Predictions(*(torch.cat(field) for field in zip(*each, strict=True))) for each in parts]
 
 
@@ -264,14 +320,15 @@ def _rows_of_samples(
         yield row | _class_names(row, classifier.data.classes)
 
 
-def _rows_of_files(classifier: Classifier, files: Sequence[Path]) -> Iterator[Row]:
+def _rows_of_files(classifier: Classifier, found: Found) -> Iterator[Row]:
     """Yield one row for each image file.
 
     Args:
         classifier: Networks before and after.
-        files: Images to classify.
+        found: Images to classify.
     """
-    for file, predicted in zip(files, _compare(*classifier.classify_files(files)), strict=True):
+    files, predictions = classifier.classify_files(found)
+    for file, predicted in zip(files, _compare(*predictions), strict=True):
         yield {"name": str(file), **predicted} | _class_names(predicted, classifier.data.classes)
 
 

@@ -38,7 +38,14 @@ STUDY: dict[str, dict[str, tuple[float, ...]]] = {
 ORIGINAL = ("--model.original", "--model.init_args.original")
 FILES = (*ORIGINAL, "--data.discovery.path", "--data.discovery.init_args.path")
 """Options whose values are files that have to exist."""
-MODEL_OPTIONS = (*ORIGINAL, "--model.seed", "--model.init_args.seed")
+MODEL_OPTIONS = (
+    *ORIGINAL,
+    *(
+        f"--model.{nested}{name}"
+        for nested in ("", "init_args.")
+        for name in ("seed", "original_prefix", "original_key")
+    ),
+)
 """Options of the model that a user may give; the study sets all others."""
 
 

@@ -36,6 +36,10 @@ NAMES_IN_HASHES = {"NetworkFromFunction": "Made"}
 OPTIONAL = ("discovery", "resize", "classes")
 """Arguments of data that the first configs do not have; None is the same as left out."""
 
+OPTIONAL_OF_DISCOVERY = ("threshold",)
+OPTIONAL_OF_MODEL = ("original_prefix", "original_key")
+"""Likewise of a discovery and of an unlearner."""
+
 INSTALLED = [
     PACKAGE.resolve(),
     *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
@@ -73,6 +77,8 @@ def identity(
     arguments = data["init_args"]
     for key in ("root", "memory_map", *(key for key in OPTIONAL if arguments.get(key) is None)):
         arguments.pop(key, None)
+    discovery = arguments.get("discovery")
+    _drop_absent(discovery.get("init_args", {}) if isinstance(discovery, dict) else {}, OPTIONAL_OF_DISCOVERY)
     for name, value in (content or {}).items():
         _replace_path(data, name.split("."), value)
     if original is None:
@@ -85,6 +91,7 @@ def identity(
     # Stage: the original is known by its hash.
     model = deepcopy(config["model"])
     model.get("init_args", {}).pop("original", None)
+    _drop_absent(model.get("init_args", {}), OPTIONAL_OF_MODEL)
     named = {
         "setting": config["setting"],
         "data": data,
@@ -96,6 +103,13 @@ def identity(
     }
     plain: dict[str, Any] = _unify_names(named)
     return plain
+
+
+def _drop_absent(arguments: dict[str, Any], optional: tuple[str, ...]) -> None:
+    """Remove, in place, optional arguments that are None."""
+    for key in optional:
+        if arguments.get(key) is None:
+            arguments.pop(key, None)
 
 
 def _trainer_identity(trainer: dict[str, Any]) -> dict[str, Any]:

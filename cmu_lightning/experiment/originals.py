@@ -73,7 +73,7 @@ def original_of_config(
     return Run.at(runs_dir, config["setting"], Original.__name__, config["original_seed"], digest(named))
 
 
-def original_at(path: str, runs_dir: Path) -> Run:
+def original_at(path: str, runs_dir: Path, key: str | None = None) -> Run:
     """Return the run that a checkpoint belongs to.
 
     A checkpoint of somebody else's, or one whose weights were edited, is a run of its own: its folder is the file, and
@@ -82,11 +82,12 @@ def original_at(path: str, runs_dir: Path) -> Run:
     Args:
         path: Path of the checkpoint.
         runs_dir: Runs folder.
+        key: Where the weights are in it, if that is not found by itself.
 
     Raises:
         UserError: The file is no checkpoint.
     """
-    held = read_original(path)
+    held = read_original(path, key)
     record = held.get(RECORD, {})
     if "weights" in record and record["weights"] != tensors_digest(held["state_dict"]):
         record = {}

@@ -15,19 +15,23 @@ from cmu_lightning.models.factory import NetworkFromFunction
 from cmu_lightning.unlearning.checkpoint import load_network, read_checkpoint, read_original
 
 
-def restore_network(folder: Path, checkpoint: Path | None = None) -> nn.Module:
+def restore_network(
+    folder: Path, checkpoint: Path | None = None, key: str | None = None, prefix: str | None = None
+) -> nn.Module:
     """Return the network of a run, in evaluation mode.
 
     Args:
         folder: Folder of the run.
         checkpoint: Weights to load, such as the original's; default the run's own.
+        key: Where the weights are in the checkpoint, if that is not found by itself.
+        prefix: What their keys begin with, likewise.
 
     Raises:
         UserError: The folder is not a run's, or the weights are not this network's.
     """
     network: nn.Module = _find_maker(folder, "network", Callable[[], nn.Module])()()
     path = checkpoint or folder / "last.ckpt"
-    return load_network(network, read_original(path), path).eval()
+    return load_network(network, read_original(path, key), path, prefix).eval()
 
 
 def restore_data(folder: Path) -> CorruptedDataModule:

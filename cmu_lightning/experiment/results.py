@@ -18,7 +18,7 @@ from rich.table import Table
 
 from cmu_lightning.console import PlainConsole
 from cmu_lightning.data import CorruptedDataModule
-from cmu_lightning.experiment.identity import digest_sources
+from cmu_lightning.experiment.identity import OPTIONAL_OF_MODEL, digest_sources
 from cmu_lightning.experiment.run import MEASURED, OF_DISCOVERY, Run
 from cmu_lightning.unlearning.ssd import TunedSSD
 from cmu_lightning.unlearning.stage import Stage
@@ -39,6 +39,7 @@ def describe_run(
         original: Run that the stage starts from; None for an original.
     """
     own = dict(config["model"].get("init_args", {}))
+    not_tuned = ("seed", "original", *OPTIONAL_OF_MODEL)
     manipulated = int(data.samples.manipulated.sum())
     counts: dict[str, Any] = {"manipulated": manipulated} if manipulated else {}
     # The accuracy of always predicting the most frequent class; `repair` measures what is destroyed against it.
@@ -65,7 +66,7 @@ def describe_run(
         **of_unlearner,
         "seed": config["seed_everything"],
         **seeds,
-        "hyperparameters": {key: value for key, value in own.items() if key not in ("seed", "original")},
+        "hyperparameters": {key: value for key, value in own.items() if key not in not_tuned},
         "hash": run.hash,
         "fingerprint": data.fingerprint,
     }

@@ -22,8 +22,12 @@ JSON_FILE = "${args_json_file}"
 DELETION = re.compile(r"--data\.(init_args\.)?(identified|seed|discovery)(\.|$)")
 """Options that say how S_f comes about, on which no original depends."""
 NO_HYPERPARAMETER = (
-    *("--model", "--model.class_path", "--model.seed", "--model.original"),
-    *("--model.init_args.seed", "--model.init_args.original"),
+    *("--model", "--model.class_path"),
+    *(
+        f"--model.{nested}{name}"
+        for nested in ("", "init_args.")
+        for name in ("seed", "original", "original_prefix", "original_key")
+    ),
 )
 """Options of the model that a search does not tune."""
 

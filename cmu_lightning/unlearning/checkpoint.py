@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import load_file
 from torch import nn
 
+from cmu_lightning.console import say_once
 from cmu_lightning.errors import UserError
 from cmu_lightning.files import write_atomically
 
@@ -25,7 +26,10 @@ WRAPPERS = ("network.", "module.", "model.", "_orig_mod.")
 """Prefixes of every key that stages, DataParallel, other LightningModules and torch.compile add."""
 
 STATES = ("state_dict", "model_state_dict", "model")
-"""Keys under which Lightning and common training loops keep a network's weights in a checkpoint."""
+"""Keys under which Lightning and common training loops keep a network's weights, beside which others may be."""
+
+GIVE_KEY = "say where its weights are by --model.original_key"
+GIVE_PREFIX = "say what their keys begin with by --model.original_prefix"
 
 
 class DamagedFile(UserError):
@@ -126,28 +130,44 @@ def _is_of_run(path: Path) -> bool:
     return path.name == "last.ckpt" and (path.parent / "config.yaml").exists()
 
 
-def read_original(path: str | Path) -> dict[str, Any]:
+def read_original(path: str | Path, key: str | None = None) -> dict[str, Any]:
     """Return the checkpoint that an unlearner starts from.
 
     Args:
         path: Path of a checkpoint, of a plain state dict, or of a `.safetensors` file.
+        key: Where the state dict is in the checkpoint; `a.b` is b in a. Default: where it is usually, or the only one.
 
     Returns:
         A checkpoint; of files that hold nothing but weights, one with only a `state_dict`.
 
     Raises:
-        UserError: It is missing, damaged, or holds no weights.
+        UserError: It is missing, damaged, or holds no weights, or those of several networks.
     """
-    if str(path).endswith(".safetensors"):
-        return {"state_dict": _safetensors(Path(path))}
-    content = read_tensors(path)
-    if _is_state_dict(content):
+    content = _safetensors(Path(path)) if str(path).endswith(".safetensors") else read_tensors(path)
+    if _is_state_dict(content) and key is None:
         return {"state_dict": content}
     held = content if isinstance(content, dict) else {}
-    for name in STATES:
-        if _is_state_dict(held.get(name)):
-            return held | {"state_dict": held[name]}
-    raise UserError(f"{path} holds no state_dict: save the network's state_dict() with torch.save")
+    found = {str(name): state for name, state in held.items() if _is_state_dict(state)}
+    if key is not None:
+        state = _at_key(held, key)
+        if not _is_state_dict(state):
+            there = f"they are at {', '.join(sorted(found))}" if found else "give that of a state_dict"
+            raise UserError(f"{path} holds no weights at --model.original_key {key}: {there}")
+        return held | {"state_dict": state}
+    usual = [name for name in STATES if name in found] or list(found)
+    if not usual:
+        raise UserError(f"{path} holds no state_dict: save the network's state_dict() with torch.save, or {GIVE_KEY}")
+    if len(usual) > 1 and usual[0] not in STATES:
+        raise UserError(f"{path} holds several networks, {', '.join(sorted(usual))}: {GIVE_KEY}")
+    return held | {"state_dict": found[usual[0]]}
+
+
+def _at_key(held: Any, key: str) -> Any:
+    """Return what a checkpoint holds at a key, whose parts may be separated by dots; None if there is nothing."""
+    if not isinstance(held, dict) or key in held:
+        return held.get(key) if isinstance(held, dict) else None
+    first, _, rest = key.partition(".")
+    return _at_key(held.get(first), rest) if rest else None
 
 
 def _is_state_dict(content: Any) -> bool:
@@ -221,38 +241,78 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool) -> None:
         raise error
 
 
-def load_network(network: nn.Module, checkpoint: dict[str, Any], path: str | Path) -> nn.Module:
+def load_network(
+    network: nn.Module, checkpoint: dict[str, Any], path: str | Path, prefix: str | None = None
+) -> nn.Module:
     """Load a checkpoint's weights into a network and return it.
 
     Args:
         network: Network that gets the weights.
         checkpoint: Checkpoint with a `state_dict`.
         path: Path of the checkpoint, for messages.
+        prefix: What the keys of the network's weights begin with; default what is found.
 
     Raises:
-        UserError: The weights are of another architecture.
+        UserError: The weights are of another architecture, or it cannot be said which ones are the network's.
     """
     own = network.state_dict()
-    weights = _unwrapped(checkpoint["state_dict"], own)
+    weights = _unwrapped(checkpoint["state_dict"], own, path, prefix)
+    # A file none of whose keys are the network's own may just name them in another way.
+    hint = "" if own.keys() & weights.keys() or prefix else f"; if it is the same, {GIVE_PREFIX}"
     for key in [*own, *weights]:
         here, there = (tuple(state[key].shape) if key in state else "absent" for state in (own, weights))
         if here != there:
             raise UserError(
-                f"{path} is of another architecture: {key} is {there} there and {here} in {type(network).__name__}"
+                f"{path} is of another architecture: {key} is {there} there and {here} in "
+                f"{type(network).__name__}{hint}"
             )
     network.load_state_dict(weights)
     return network
 
 
-def _unwrapped(weights: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return weights without the prefixes that wrappers add to every key, until the keys are the network's own."""
-    # A stage may keep buffers beside its network; they are no weights of it.
-    if weights.keys() > {f"network.{key}" for key in own}:
-        weights = {key: value for key, value in weights.items() if key.startswith("network.")}
-    # Wrappers nest, so prefixes are removed one by one, and only those that all keys have.
-    while weights and weights.keys() != own.keys():
-        prefix = next((each for each in WRAPPERS if all(key.startswith(each) for key in weights)), None)
-        if prefix is None:
+def _unwrapped(weights: dict[str, Any], own: dict[str, Any], path: str | Path, prefix: str | None) -> dict[str, Any]:
+    """Return the network's weights among those of a file, without what wrappers put in front of their keys.
+
+    Args:
+        weights: State dict of the file.
+        own: State dict of the network.
+        path: Path of the file, for messages.
+        prefix: What the keys begin with; None finds the one prefix whose keys are exactly the network's.
+
+    Raises:
+        UserError: No key begins with the prefix, or several prefixes are possible.
+    """
+    if prefix is not None:
+        begin = prefix.removesuffix(".") + "."
+        weights, whole = {key: value for key, value in weights.items() if key.startswith(begin)}, weights
+        if not weights:
+            first = ", ".join(sorted({f"{key.partition('.')[0]}." for key in whole}))
+            raise UserError(f"no key of {path} begins with {begin} but with {first}: change --model.original_prefix")
+        weights = {key.removeprefix(begin): value for key, value in weights.items()}
+    if weights.keys() == own.keys():
+        return weights
+    found = _prefixes(weights, own)
+    if "network." in found:  # a stage of this project may keep other networks and buffers beside its own
+        found = ["network."]
+    if len(found) > 1:
+        raise UserError(f"{path} holds several such networks, {', '.join(found)}: {GIVE_PREFIX}")
+    if found:
+        others = [key for key in weights if not key.startswith(found[0])]
+        if others and found != ["network."]:
+            shown = ", ".join(others[:3] + ["..."] * (len(others) > 3))
+            say_once(f"of {path} the weights under {found[0]} are taken, and {len(others)} others left out ({shown})")
+        return {key.removeprefix(found[0]): value for key, value in weights.items() if key.startswith(found[0])}
+    # No prefix fits. Known ones are removed all the same, so that the first difference in the architecture is said.
+    while weights:
+        known = next((each for each in WRAPPERS if all(key.startswith(each) for key in weights)), None)
+        if known is None:
             break
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+        weights = {key.removeprefix(known): value for key, value in weights.items()}
     return weights
+
+
+def _prefixes(weights: dict[str, Any], own: dict[str, Any]) -> list[str]:
+    """Return the prefixes, such as `model.`, under which there are exactly the network's own keys."""
+    first = next(iter(own), "")
+    ends = [key.removesuffix(first) for key in weights if first and key.endswith(f".{first}")]
+    return [each for each in ends if {key for key in weights if key.startswith(each)} == {each + key for key in own}]

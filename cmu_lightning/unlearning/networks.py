@@ -3,14 +3,22 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from cmu_lightning.console import say_once
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
+
+VIEW = "view size is not compatible"
+"""What torch says where a tensor cannot be viewed in another shape without a copy."""
+
+SEEN = 8
+"""Number of images by which outputs are told from probabilities."""
 
 
 def build(network: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -74,6 +82,9 @@ def tensors_digest(tensors: dict[str, torch.Tensor]) -> str:
 def check_outputs(network: nn.Module, data: CorruptedDataModule) -> torch.Tensor:
     """Return the logits of one training image, shape (1, num_classes), computed on the CPU.
 
+    Images are channels last in memory. A network that views them or the outputs of a convolution in another shape does
+    not take those; for such a one the data module is set to give contiguous images.
+
     Args:
         network: Network on the CPU.
         data: Data module after its set-up.
@@ -83,8 +94,7 @@ def check_outputs(network: nn.Module, data: CorruptedDataModule) -> torch.Tensor
     """
     image = _images(data, 1)
     try:
-        with torch.no_grad(), evaluation_mode(network):
-            outputs = network(image)
+        outputs = _first_outputs(network, data)
     except Exception as error:  # a user's network may raise anything
         raise UserError(
             f"{type(network).__name__} does not take images of shape {tuple(image.shape[1:])} ({error}): change network"
@@ -99,6 +109,24 @@ def check_outputs(network: nn.Module, data: CorruptedDataModule) -> torch.Tensor
             f"{type(network).__name__} gives outputs of shape {shape[1:]} for the {data.num_classes} classes "
             f"of {data.dataset}: make network of so many classes"
         )
+    return outputs
+
+
+def _first_outputs(network: nn.Module, data: CorruptedDataModule) -> Any:
+    """Return what the network gives for one image, channels last if it takes that and contiguous otherwise."""
+    data.contiguous = False
+    try:
+        return _logits(network, _images(data, 1))
+    except RuntimeError as error:
+        if VIEW not in str(error):
+            raise
+    data.contiguous = True
+    try:
+        outputs = _logits(network, _images(data, 1))
+    except Exception:
+        data.contiguous = False
+        raise
+    say_once(f"{type(network).__name__} views images in another shape, so it gets them contiguous, not channels last")
     return outputs
 
 
@@ -124,6 +152,7 @@ def check_function(make: Callable[[], nn.Module], network: nn.Module, data: Corr
         raise UserError(
             f"{name} gives other logits for an image alone than in a batch: have its batch norm track running stats"
         )
+    warn_of_probabilities(network, data)
     # A second network, of another seed, with the same weights.
     another = build(make, 1)
     if {*map(id, network.parameters())} & {*map(id, another.parameters())}:
@@ -136,6 +165,35 @@ def check_function(make: Callable[[], nn.Module], network: nn.Module, data: Corr
             f"another {name} with the same weights gives other logits: have what it draws in its state_dict, as a "
             "persistent buffer, or drawn by a fixed seed"
         )
+
+
+def warn_of_probabilities(network: nn.Module, data: CorruptedDataModule) -> None:
+    """Say that a network ends in softmax or sigmoid, which the loss applies to its outputs once more.
+
+    Outputs are probabilities if they are from 0 to 1 and differ, and those of an image sum to 1, or stay from 0 to 1
+    however large the pixels are.
+
+    Args:
+        network: Network on the CPU.
+        data: Data module after its set-up.
+    """
+    images = _images(data, SEEN)
+    outputs = _logits(network, images)
+    if not _from_0_to_1(outputs):
+        return
+    sums_to_one = bool(torch.allclose(outputs.sum(1), torch.ones(len(outputs), dtype=outputs.dtype), atol=1e-4))
+    extremes = torch.cat([outputs, *(_logits(network, factor * images) for factor in (-1e3, -30.0, 30.0, 1e3))])
+    is_sigmoid = _from_0_to_1(extremes) and float(extremes.max() - extremes.min()) > 0.5
+    if sums_to_one or is_sigmoid:
+        name = "softmax" if sums_to_one else "sigmoid"
+        say_once(
+            f"{type(network).__name__} gives probabilities, as if it ended in {name}, and not logits, which the losses "
+            f"turn into probabilities themselves: it learns slowly and forgets badly; leave out its {name}"
+        )
+
+
+def _from_0_to_1(outputs: torch.Tensor) -> bool:
+    return bool(((outputs >= 0) & (outputs <= 1)).all())
 
 
 def _images(data: CorruptedDataModule, count: int) -> torch.Tensor:

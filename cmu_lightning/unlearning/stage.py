@@ -23,6 +23,7 @@ from cmu_lightning.unlearning.networks import (
     build,
     channels_last,
     check_function,
+    check_outputs,
     is_finite,
     refuse_untrainable,
     share_batch_norm,
@@ -92,6 +93,10 @@ class Stage(LightningModule):
         """Folder of the run, if the command line made one."""
         self.compiles = False
         """Whether torch compiles the network for the steps; keys of checkpoints stay as they are."""
+        self.is_checked = False
+        """Whether the network is known to take the data's images as they are laid out."""
+        self.contiguous = False
+        """Whether that is (n, C, H, W) in memory, where channels last does not work."""
         self.samples_forward = 0
         self.samples_backward = 0
         self.seconds_before = 0.0
@@ -157,9 +162,12 @@ class Stage(LightningModule):
         self.data.serve(self, depends_on_deleted=self.unlearns)
         trainer = self.trainer
         if stage != "fit":
+            if not self.is_checked:
+                check_outputs(self.network.cpu(), self.data)  # settles how images lie in memory
             return
         check_trainer(trainer, self)
         check_function(self.make_network, self.network, self.data)
+        self.is_checked, self.contiguous = True, self.data.contiguous
         self.prepare()
         if trainer.world_size > 1 and self.trains:
             self.network = share_batch_norm(self.network, trainer.strategy.root_device)
@@ -168,12 +176,12 @@ class Stage(LightningModule):
             self.network.compile(dynamic=False)
 
     def lay_out(self, network: nn.Module) -> None:
-        """Use channels last on GPUs, the memory layout of the images, so that no step has to convert weights.
+        """Use channels last on GPUs, where images are so laid out, so that no step has to convert weights.
 
         Args:
             network: Network to change in place.
         """
-        if self.trainer.strategy.root_device.type == "cuda":
+        if self.trainer.strategy.root_device.type == "cuda" and not self.contiguous:
             channels_last(network)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -12,7 +12,7 @@ from cmu_lightning.data.evaluation import Evaluation
 from cmu_lightning.data.validation import check_deletion_set
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.checkpoint import load_network, read_original
-from cmu_lightning.unlearning.networks import check_outputs, is_finite
+from cmu_lightning.unlearning.networks import check_outputs, is_finite, warn_of_probabilities
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.stage import RECORD, Stage
 
@@ -28,6 +28,9 @@ class Unlearner(Stage):
         original: The original's weights: a run's `last.ckpt`, another checkpoint with a `state_dict`, a plain state
             dict, or a `.safetensors` file; left out, the command line finds the setting's original or trains it.
         seed: Seed of everything random in this method; S_m and S_f have seeds of their own.
+        original_prefix: What the keys of the original's weights begin with, such as `student`, in a file that holds
+            several networks or other parts; default what is found.
+        original_key: Key of the original's weights in its file, `a.b` for one within another; default what is found.
 
     Example:
         >>> from functools import partial
@@ -47,9 +50,11 @@ class Unlearner(Stage):
         procedure: Procedure,
         original: str | None = None,
         seed: int | None = None,
+        original_prefix: str | None = None,
+        original_key: str | None = None,
     ) -> None:
         super().__init__(network, procedure, seed)
-        self.original = original
+        self.original, self.original_prefix, self.original_key = original, original_prefix, original_key
 
     def prepare(self) -> None:
         """Load the original, have a detector look at it, start from it, and keep what it predicts on S_f.
@@ -89,11 +94,11 @@ class Unlearner(Stage):
         data, path = self.data, self.original
         if path is None:
             raise UserError(f"{type(self).__name__} needs the checkpoint of an original: give it as `original`")
-        checkpoint = read_original(path)
+        checkpoint = read_original(path, self.original_key)
         record = checkpoint.get(RECORD)
         if record and "optimizer_states" in checkpoint and checkpoint["global_step"] < record.get("steps", math.inf):
             raise UserError(f"{path} is of an unfinished run: let it finish, then use it as the original")
-        original = load_network(self.make_network(), checkpoint, path)
+        original = load_network(self.make_network(), checkpoint, path, self.original_prefix)
         if not is_finite(original):
             raise UserError(f"the original {path} has weights that are not finite: give one that did not diverge")
         # A run of this project says which data it was trained on; weights from elsewhere do not.
@@ -102,6 +107,7 @@ class Unlearner(Stage):
         if difference:
             raise UserError(f"the original {path} was trained on {difference}: use an original of this setting")
         check_outputs(original, data)
+        warn_of_probabilities(original, data)
         return original.eval()
 
     def classes(self, network: nn.Module, evaluation: Evaluation) -> Tensor:

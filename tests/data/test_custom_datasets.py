@@ -1,6 +1,7 @@
 """A user's own images, in folders and in arrays."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
+from cmu_lightning.console import say_once
 from cmu_lightning.data import FolderDataModule, Poison, TensorDataModule, Unknown
 from cmu_lightning.data.batches import evaluation_size
 from cmu_lightning.data.datasets import arrays as array_module
@@ -135,6 +137,71 @@ def test_what_is_wrong_with_a_folder(case):
     with pytest.raises(UserError, match=says) as error:
         FolderDataModule(Unknown(), "mine", **arguments).setup()
     assert str(error.value).count("\n") == 0
+
+
+def litter():
+    """Put next to the images what is none; return the line that says so."""
+    for name in (
+        "cat/.ipynb_checkpoints/a-checkpoint.png",
+        ".ipynb_checkpoints/1.png",
+        "cat/._a.png",
+        "cat/animated.gif",
+    ):
+        draw(f"mine/train/{name}")
+    draw("mine/train/loose.png")
+    Path("mine/train/dog/notes.TXT").write_text("x")
+    Path("mine/train/dog/gone.png").symlink_to("nowhere.png")
+    Path("mine/train/dog/self.png").symlink_to("self.png")
+    Path("mine/train/dog/deep/up").symlink_to("..")
+    os.mkfifo("mine/train/dog/pipe.png")
+    return (
+        "of the files in mine are left out: hidden: 3 (mine/train/.ipynb_checkpoints/, "
+        "mine/train/cat/.ipynb_checkpoints/, mine/train/cat/._a.png); in no class folder: 1 (mine/train/loose.png); "
+        "other formats: 2 (mine/train/cat/animated.gif, mine/train/dog/notes.TXT); links in a circle: 1 "
+        "(mine/train/dog/deep/up/); broken links: 2 (mine/train/dog/gone.png, mine/train/dog/self.png); no files: 1 "
+        "(mine/train/dog/pipe.png)"
+    )
+
+
+def test_what_is_no_image_is_left_out_and_said_once(capsys):
+    folder(splits=("train", "val"))
+    plain = FolderDataModule(Unknown(), "mine")
+    plain.setup()
+    digest, names = plain.content(), plain.names
+    assert capsys.readouterr().err == ""
+    expected = litter()
+    Path("mine/val/.ipynb_checkpoints").mkdir()
+    say_once.cache_clear()
+    for _ in range(2):
+        data = FolderDataModule(Unknown(), "mine", classes=["dog", "cat"])
+        data.setup()
+        assert data.names == names
+        assert FolderDataModule(Unknown(), "mine").content() == digest
+    assert (
+        capsys.readouterr().err
+        == expected.replace("hidden: 3", "hidden: 4").replace("._a.png)", "._a.png, ...)") + "\n"
+    )
+
+
+def test_a_class_of_which_all_is_left_out():
+    folder()
+    draw("mine/train/bird/1.gif")
+    with pytest.raises(UserError, match=r"bird has no image \(left out: other formats: 1 \(mine/train/bird/1.gif\)\)"):
+        FolderDataModule(Unknown(), "mine")
+
+
+def test_a_folder_that_cannot_be_read(monkeypatch):
+    folder()
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"the folder mine/train/dog/deep cannot be read \(Permission denied\)"):
+        FolderDataModule(Unknown(), "mine")
 
 
 def test_another_folder_has_another_digest_wherever_it_lies():

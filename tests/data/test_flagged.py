@@ -1,5 +1,6 @@
 """S_f from a list, and data of which nobody knows what was done to them."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -50,6 +51,153 @@ def test_accents_are_the_same_however_they_are_written():
 
 def test_indices_are_preferred_where_samples_have_no_names():
     assert write("index,name\n3,cat/1.png\n", "list.csv").flagged(4, None).tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "expected"),
+    [
+        ("name;score\ncat/1.png;0,9\n", "list.csv", [1]),
+        ("score\tname\n0.9\tcat/1.png\n", "list.tsv", [1]),
+        ("sep=;\r\nindex;score\r\n2;1\r\n", "list.csv", [2]),
+        ("name|x\ndog/2.png|\n", "list.csv", [3]),
+        ("\n\nindex;x\n2.0;1\n0.000;1\n", "list.csv", [0, 2]),
+        ("3.0\n1\n", "list.txt", [1, 3]),
+        ("\"cat/a b.png\"\n'dog/1.png'\n", "list.txt", [0, 2]),
+        ('"score"; "name"\n1; "cat/a b.png"\n', "list.csv", [0]),
+        ("\ufeffname\ncat/1.png\n".encode("utf-16-le"), "list.csv", [1]),
+        ("name\tscore\r\ncat/1.png\t1\r\n".encode("utf-16"), "list.csv", [1]),
+        ("name\ncat/1.png\n".encode("utf-8-sig"), "list.csv", [1]),
+        ("name;note\ncat/1.png;\xe9\n".encode("latin-1"), "list.csv", [1]),
+    ],
+)
+def test_lists_of_other_programs(text, name, expected):
+    assert torch.nonzero(write(text, name).flagged(4, NAMES)).flatten().tolist() == expected
+
+
+def test_an_eight_bit_list_names_files_with_accents():
+    assert write("name\ncat/\xe9.png\n".encode("latin-1")).flagged(2, ["cat/a.png", "cat/\xe9.png"]).tolist() == [0, 1]
+
+
+CLEANLAB = "is_label_issue,label_score,given_label,predicted_label\n"
+FRAME = [*("False,0.9,0,0", "True,0.2,0,1", "False,0.4,1,1", "true,0.1,1,0")]
+
+
+def frame(rows=FRAME, header=CLEANLAB):
+    return header + "".join(f"{row}\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "threshold", "expected"),
+    [
+        (frame(), None, [1, 3]),
+        (frame(), 0.15, [3]),
+        (frame(), 0.5, [1, 2, 3]),
+        (frame(f"{3 - row},{cells}" for row, cells in enumerate(FRAME)).replace("is_l", ",is_l", 1), None, [0, 2]),
+        (
+            frame(f"{3 - row},{cells}" for row, cells in enumerate(FRAME)).replace("is_l", "Unnamed: 0,is_l", 1),
+            None,
+            [0, 2],
+        ),
+        (
+            frame(f"{NAMES[row]},{cells}" for row, cells in enumerate(FRAME)).replace("is_l", "name,is_l", 1),
+            None,
+            [1, 3],
+        ),
+        (frame(FRAME).replace(",", ";").replace("0.", "0,"), 0.15, [3]),
+        ("index,is_label_issue\n2,yes\n0,no\n1,1\n3,0\n", None, [1, 2]),
+        ("index,is_label_issue,is_outlier_issue\n2,1,0\n0,0,1\n", None, [2]),
+        ("index,is_issue\n2,TRUE\n0,FALSE\n", None, [2]),
+        ("index,label_quality\n2,0.3\n0,0.31\n", 0.31, [2]),
+        ("name,given_label,probability,suggested_label\ncat/1.png,0,0.9,1\ndog/1.png,1,0.2,\n", 0.5, [1]),
+    ],
+)
+def test_of_a_frame_of_label_issues_true_rows_are_flagged(text, threshold, expected):
+    write(text, "list.csv")
+    assert torch.nonzero(Flagged("list.csv", threshold).flagged(4, NAMES)).flatten().tolist() == expected
+
+
+ASCENDING = [f"{row > 3},{row / 10},0,0" for row in range(12)]
+
+WRONG_FRAMES = {
+    "a score alone": ("index,label_quality\n1,0.3\n", None, 4, "give discovery.threshold, below which"),
+    "suspects": ("index,probability,suggested_label\n1,0.3,\n", None, 4, "threshold, above which a sample is flagged"),
+    "a threshold for nothing": (
+        "index,x\n1,0.3\n",
+        0.5,
+        4,
+        "threshold=0.5 is of a column label_quality or label_score",
+    ),
+    "a threshold for plain text": ("1\n2\n", 0.5, 4, "threshold=0.5 is of a column"),
+    "no verdict": ("index,is_label_issue\n1,True\n2,\n", None, 4, "line 3 has '' as is_label_issue, which is neither"),
+    "several": ("index,is_dark_issue,is_odd_issue\n1,1,0\n", None, 4, "several verdicts, is_dark_issue, is_odd_issue"),
+    "no score": ("index,label_score\n1,low\n", 0.5, 4, "line 2 has 'low' as label_score, which is no number"),
+    "NaN as a score": ("index,label_score\n1,nan\n", 0.5, 4, "line 2 has 'nan' as label_score"),
+    "rows are missing": (
+        frame(FRAME[:3]),
+        None,
+        4,
+        "no column called name or index, and 3 rows for 4 training samples",
+    ),
+    "rows are sorted": (frame(ASCENDING), None, 12, "rows are sorted by label_score"),
+    "rows are sorted downwards": (frame(ASCENDING[::-1]), None, 12, "rows are sorted by label_score"),
+    "no issue": (frame(["False,1,0,0"] * 4), None, 4, "list.csv flags nothing"),
+    "only issues": (frame(["True,1,0,0"] * 4), None, 4, "flags all 4 training samples"),
+    "twice": ("index,is_issue\n1,1\n1,0\n", None, 4, "line 3 names 1 again, as line 2 did"),
+    "an unknown sample that is no issue": ("index,is_issue\n1,1\n7,0\n", None, 4, "line 3 has index 7"),
+    "zeros": (b"\x00\x01\x02", None, 4, "is not text"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_FRAMES)
+def test_what_is_wrong_with_a_frame(case):
+    text, threshold, total, says = WRONG_FRAMES[case]
+    write(text, "list.csv")
+    with pytest.raises(UserError, match=re.escape(says)) as error:
+        Flagged("list.csv", threshold).flagged(total, None)
+    assert str(error.value).count("\n") == 0
+
+
+def test_a_threshold_is_a_number():
+    with pytest.raises(UserError, match="threshold=nan is no number"):
+        Flagged("list.csv", float("nan"))
+
+
+def corrected(labels, classes=None, num_classes=3):
+    """Return the corrections of a list with one label a sample."""
+    rows = "".join(f"{sample},{sample == 0},{label}\n" for sample, label in enumerate(labels))
+    discovery = write(f"index,is_issue,corrected_label\n{rows}", "list.csv")
+    discovery.flagged(len(labels) + 1, None)
+    discovery.check_corrections(num_classes, classes)
+    return discovery.corrected
+
+
+def test_corrected_labels_are_kept_in_the_order_of_the_samples():
+    assert corrected(["2", "", "0.0"]).tolist() == [2, -1, 0, -1]
+    assert corrected(["dog", "", "cat"], ["dog", "cat"], 2).tolist() == [0, -1, 1, -1]
+    assert corrected(["1", "", "0"], ["dog", "cat"], 2).tolist() == [1, -1, 0, -1]
+    assert corrected(["1", "2"], ["2", "1"], 2).tolist() == [1, 0, -1]  # names before numbers
+    assert corrected(["", ""]) is None
+    for wrong in (["3"], ["-1"], ["1.5"], ["bird"], ["0", "dog"]):
+        line = 1 + len(wrong)
+        with pytest.raises(
+            UserError, match=rf"line {line} has '{wrong[-1]}' as corrected_label, .* from 0 to 2, or all"
+        ):
+            corrected(wrong, ["dog", "cat", "cow"])
+
+
+def test_corrected_labels_are_checked_with_the_data():
+    data = digits(Poison(size=36), write("index,corrected_label\n3,7\n9,2\n", "list.csv"), val_size=0)
+    assert torch.nonzero(data.samples.deleted).flatten().tolist() == [3, 9]
+    assert data.discovery.corrected[[3, 9, 4]].tolist() == [7, 2, -1]
+    with pytest.raises(UserError, match="line 2 has '10' as corrected_label"):
+        digits(Poison(size=36), write("index,corrected_label\n3,10\n", "list.csv"), val_size=0)
+
+
+def test_the_digest_of_a_list_is_of_its_text():
+    text = "name\ncat/1.png\n"
+    digest = {"path": hashlib.sha256(text.encode()).hexdigest()}
+    for written in (text, text.replace("\n", "\r\n"), "\ufeff" + text, text.encode("utf-16")):
+        assert write(written).content() == digest
 
 
 LONG = [f"dog/{number}.png" for number in range(10_000)]

@@ -130,6 +130,29 @@ def test_image_files(unlearned):
     assert_predicted(rows, "after", run, images)
 
 
+def test_what_is_no_image_in_a_folder_is_passed_over(unlearned, capsys):
+    write_images(Path("mine"))
+    for name in ("notes.txt", "text.png", ".ipynb_checkpoints/1.png"):
+        Path("mine", name).parent.mkdir(exist_ok=True)
+        Path("mine", name).write_text("no image")
+    Path("mine/half.png").write_bytes(Path("mine/0.png").read_bytes()[:60])
+    Path("mine/gone.png").symlink_to("nowhere.png")
+    run = str(run_folder(unlearned))
+    assert main(["predict", run, "--images", "mine"]) == 0
+    assert [row["name"] for row in read_rows()] == [f"mine/{at}.png" for at in range(5)]
+    passed = capsys.readouterr().err.strip()
+    assert passed == (
+        "passed over: hidden: 1 (mine/.ipynb_checkpoints/); broken links: 1 (mine/gone.png); other formats: 1 "
+        "(mine/notes.txt); damaged: 2 (mine/half.png, mine/text.png)"
+    )
+    for name in ("gone", *range(5)):
+        Path(f"mine/{name}.png").unlink()
+    assert_refused(["predict", run, "--images", "mine", "--out", "o.csv"], "none of the images can be decoded", capsys)
+    Image.new("L", (13, 12)).save("mine/large.png")
+    assert_refused(["predict", run, "--images", "mine", "--out", "o.csv"], "large.png has 13x12 pixels", capsys)
+    assert not Path("o.csv").exists()
+
+
 def test_the_original_that_was_given(copied, small, tmp_path):
     elsewhere = tmp_path / "mine.ckpt"
     shutil.move(run_folder(copied, "Original") / "last.ckpt", elsewhere)

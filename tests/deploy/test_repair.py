@@ -374,6 +374,12 @@ def test_every_overlay_of_the_study_exists_and_the_original_comes_first(monkeypa
     assert "rewod" not in WHOLE_STUDY
 
 
+def test_where_the_weights_of_the_original_are_chooses_no_method():
+    where = ["--model.original_key", "net", "--model.original_prefix", "student"]
+    for point in repair.study_points(["--config", "own_images.yaml", *where], Path("runs")):
+        assert set(where) <= set(point.arguments)
+
+
 def test_where_nothing_can_be_written_nothing_is_run(tmp_path, capsys):
     Path("file").write_text("")
     for out in ("file/x.json", str(tmp_path)):

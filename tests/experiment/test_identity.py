@@ -72,3 +72,17 @@ def test_arguments_that_the_first_configs_lack_do_not_change_their_hashes():
         **folder_data(root="x", resize=None, classes=None, discovery=None)
     )
     assert len({run_hash(**folder_data(**own)) for own in ({}, {"resize": 8}, {"classes": ["b", "a"]})}) == 3
+
+
+def test_later_arguments_of_lists_and_unlearners_do_not_change_hashes():
+    def flagged(**own: Any) -> dict[str, Any]:
+        discovery = {"class_path": "cmu_lightning.data.Flagged", "init_args": {"path": "list.csv", **own}}
+        return folder_data(root="x", discovery=discovery)
+
+    def unlearner(**own: Any) -> dict[str, Any]:
+        return {"model": {"class_path": "cmu_lightning.unlearning.CF", "init_args": {"seed": 0, **own}}}
+
+    assert run_hash(**flagged()) == run_hash(**flagged(threshold=None)) != run_hash(**flagged(threshold=0.5))
+    assert run_hash(**unlearner()) == run_hash(**unlearner(original_prefix=None, original_key=None))
+    several = ({}, {"original_prefix": "net"}, {"original_key": "net"})
+    assert len({run_hash(**unlearner(**own)) for own in several}) == 3

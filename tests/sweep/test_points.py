@@ -73,8 +73,8 @@ def test_hyperparameters_are_numbers_of_the_model() -> None:
     assert len({point.group for point in read_points(path)}) == 2
 
 
-@pytest.mark.parametrize("name", ["model.seed", "model.init_args.seed"])
-def test_a_seed_is_no_hyperparameter(name: str) -> None:
+@pytest.mark.parametrize("name", ["model.seed", "model.init_args.seed", "model.original_prefix"])
+def test_what_is_of_the_original_or_a_seed_is_no_hyperparameter(name: str) -> None:
     path = write_sweep({"model.class_path": {"value": "CF"}, name: {"values": [0, 1, 2]}})
     assert len({point.group for point in read_points(path)}) == 3
 

@@ -16,6 +16,8 @@ from torchvision.models import resnet18
 
 import cmu_lightning
 from cmu_lightning.__main__ import main
+from cmu_lightning.cli.fit import CLI
+from cmu_lightning.cli.fit import main as fit_command
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.originals import original_at
 from cmu_lightning.models.factory import NetworkFromFunction
@@ -45,9 +47,11 @@ WRITTEN = {
     "a checkpoint": lambda weights: torch.save({"state_dict": weights, "epoch": 3, "optimizer_states": [{}]}, "own.pt"),
     "a loop's own checkpoint": lambda weights: torch.save({"model_state_dict": weights, "epoch": 3}, "own.pt"),
     "another loop's": lambda weights: torch.save({"model": weights, "optimizer": {"state": {}}}, "own.pt"),
+    "pytorch-cifar's": lambda weights: torch.save({"net": weights, "acc": 93.1, "epoch": 3}, "own.pt"),
+    "yet another loop's": lambda weights: torch.save({"model_state": weights, "optimizer": {"state": {}}}, "own.pt"),
     "safetensors": lambda weights: save_file(weights, "own.safetensors"),
 }
-PREFIXES = ["", "module.", "model.", "module.model.", "_orig_mod."]
+PREFIXES = ["", "module.", "model.", "module.model.", "_orig_mod.", "net.", "model._orig_mod.", "encoder.q."]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
@@ -64,6 +68,78 @@ def test_what_a_stage_keeps_beside_its_network_is_left_out():
     theirs = Linear(4, 2)
     kept = {"mean": torch.zeros(1), **{f"network.{key}": value for key, value in theirs.state_dict().items()}}
     assert same(load_network(Linear(4, 2), {"state_dict": kept}, "own.pt"), theirs)
+
+
+def prefixed(**networks):
+    """Return one state dict of several networks, each under its prefix."""
+    return {f"{name}.{key}": value for name, each in networks.items() for key, value in each.state_dict().items()}
+
+
+def test_a_lightning_module_with_a_loss_that_has_weights(capsys):
+    theirs = Linear(4, 2)
+    kept = {"criterion.weight": torch.ones(2), **prefixed(model=theirs), "metric.total": torch.zeros(1)}
+    torch.save({"state_dict": kept, "hyper_parameters": {"lr": 0.1}}, "own.pt")
+    assert same(load_network(Linear(4, 2), read_original("own.pt"), "own.pt"), theirs)
+    said = "the weights under model. are taken, and 2 others left out (criterion.weight, metric.total)"
+    assert said in capsys.readouterr().err
+
+
+def test_one_of_several_networks_by_its_prefix():
+    student, teacher = Linear(4, 2), Linear(4, 2)
+    torch.save({"state_dict": prefixed(student=student, teacher=teacher)}, "own.pt")
+    held = read_original("own.pt")
+    with pytest.raises(UserError, match=r"several such networks, student\., teacher\.: .* by --model.original_prefix"):
+        load_network(Linear(4, 2), held, "own.pt")
+    for prefix in ("teacher", "teacher."):
+        assert same(load_network(Linear(4, 2), held, "own.pt", prefix), teacher)
+    with pytest.raises(UserError, match=r"no key of own.pt begins with ema. but with student., teacher.: change"):
+        load_network(Linear(4, 2), held, "own.pt", "ema")
+
+
+def test_a_part_of_a_larger_network_is_no_network():
+    torch.save(
+        {f"model.{key}": value for key, value in {**Linear(4, 2).state_dict(), "5.weight": torch.ones(2)}.items()},
+        "own.pt",
+    )
+    with pytest.raises(UserError, match=r"own.pt is of another architecture: 5.weight is \(2,\) there and absent in"):
+        load_network(Linear(4, 2), read_original("own.pt"), "own.pt")
+
+
+def test_one_of_several_networks_by_its_key():
+    one, other = Linear(4, 2), Linear(4, 2)
+    torch.save({"G": one.state_dict(), "D": other.state_dict(), "more": {"ema": one.state_dict()}}, "own.pt")
+    with pytest.raises(UserError, match=r"own.pt holds several networks, D, G: say where .* by --model.original_key"):
+        read_original("own.pt")
+    for key, expected in (("D", other), ("G", one), ("more.ema", one)):
+        assert same(load_network(Linear(4, 2), read_original("own.pt", key), "own.pt"), expected)
+    for key in ("E", "more", "G.1.weight", "more.ema.1"):
+        with pytest.raises(UserError, match=rf"holds no weights at --model.original_key {key}: they are at D, G"):
+            read_original("own.pt", key)
+    torch.save({"deep": {"er": one.state_dict()}}, "deep.pt")
+    with pytest.raises(
+        UserError, match=r"holds no state_dict: .*, or say where its weights are by --model.original_key"
+    ):
+        read_original("deep.pt")
+
+
+def test_weights_of_other_names_are_said_to_be_so():
+    torch.save({f"a.{key}.b": value for key, value in Linear(4, 2).state_dict().items()}, "own.pt")
+    with pytest.raises(
+        UserError, match=r"1.weight is absent there .*; if it is the same, say .* by --model.original_prefix"
+    ):
+        load_network(Linear(4, 2), read_original("own.pt"), "own.pt")
+
+
+def test_where_the_weights_are_from_the_command_line(fit):
+    """`predict` finds them, too; they are no hyperparameters."""
+    torch.save({"ckpt": {"net": prefixed(student=Linear(144, 10), teacher=Linear(144, 10))}}, "own.pt")
+    own = ("--config", "unlearn/keep.yaml", "--data.identified", "0.5", "--model.original", "own.pt")
+    where = ("--model.original_key", "ckpt.net", "--model.original_prefix", "student")
+    assert fit(*own, *where, "--runs_dir", "runs") == 0
+    (run,) = Path("runs/poison_digits/Keep").iterdir()
+    assert json.loads((run / "metrics.json").read_text())["hyperparameters"] == {}
+    assert main(["predict", str(run), "--out", "out.csv"]) == 0
+    assert ",true" not in Path("out.csv").read_text()
 
 
 def test_a_prefix_of_some_keys_stays():
@@ -145,6 +221,36 @@ def test_arguments_that_a_function_hands_on(fit, tmp_path, monkeypatch, capsys):
     assert fit(*few, "--network.dict_kwargs.num_classes", "10") == 0
     (run,) = Path("runs/poison_digits/Original").iterdir()
     assert cmu_lightning.load(run)[1].out_features == 10
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "swin_t"])
+def test_defaults_that_are_classes_or_partials_stay_with_the_function(name, monkeypatch):
+    """torchvision's transformers by name: nothing that is no plain data reaches the config."""
+
+    class Parsed(CLI):
+        def instantiate_classes(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Parsed, "before_instantiate_classes", lambda cli: resolved.append(resolve(cli)))
+    resolved = []
+
+    def resolve(cli):
+        CLI.before_instantiate_classes(cli)
+        return cli.config["fit"].network.init_args
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_command(["fit", "--config", "poison_cifar10.yaml", "--network", f"torchvision.models.{name}"], Parsed)
+    (found,) = resolved
+    assert found.function == f"torchvision.models.{name}"
+    assert json.loads(json.dumps(found.arguments)) == found.arguments
+    assert not {"downsample_layer"} & found.arguments.keys()
+    assert name == "swin_t" or "norm_layer" not in found.arguments
+
+
+def test_a_class_for_a_function_is_refused(capsys):
+    vit = ("--network", "torchvision.models.vit_b_16", "--network.norm_layer", "torch.nn.Identity")
+    assert fit_command(["fit", "--config", "poison_cifar10.yaml", *vit]) == 2
+    assert "network.norm_layer is a class or a function" in capsys.readouterr().err
 
 
 def test_an_edited_checkpoint_is_another_original(runs, tmp_path):

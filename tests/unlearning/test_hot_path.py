@@ -171,6 +171,13 @@ def test_on_a_gpu_weights_are_channels_last_and_batch_norm_is_synchronised(monke
     assert list(shared.state_dict()) == keys
 
 
+def test_on_a_gpu_weights_stay_as_they_are_where_the_network_needs_contiguous_images(monkeypatch):
+    stage = on_gpu(monkeypatch, Original(lambda: ResNet9(10, 1, width=2), SHORT))
+    stage.contiguous = True
+    stage.lay_out(stage.network)
+    assert all(each.is_contiguous() for each in stage.network.parameters())
+
+
 def test_evaluation_chooses_nothing_by_a_stopwatch(tmp_path, original):
     """Which rounds otherwise in the next process; steps do."""
     seen = {True: set(), False: set()}

@@ -1,15 +1,16 @@
 """Images in folders, one folder per class, as in torchvision's ImageFolder."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from cmu_lightning.console import say_once
 from cmu_lightning.data.datasets.custom import CustomDataModule, files_digest, show_progress
+from cmu_lightning.data.datasets.image_files import LeftOut, describe, find_class_folders, find_images
 from cmu_lightning.data.manipulations import Manipulation, Unknown
 from cmu_lightning.data.samples import Split, decode
 from cmu_lightning.errors import UserError
@@ -23,7 +24,8 @@ class FolderDataModule(CustomDataModule):
 
     `root/val/<class>/` is optional: images with correct labels that the network was not trained on, which are used for
     validation. Without it a tenth of the training images validates, but no more than 1,000. `root/test/<class>/` is
-    optional too, and read only with a known manipulation.
+    optional too, and read only with a known manipulation. Broken links, hidden files and folders, and formats that
+    torchvision does not read are left out, which is said once.
 
     Args:
         manipulation: `Unknown`, or what a researcher does to the images.
@@ -56,6 +58,7 @@ class FolderDataModule(CustomDataModule):
             raise UserError(f"data.resize={resize} needs a data.image_size that is not larger, to cut out of that")
         self.image_size, self.resize, self.grey = image_size, resize or image_size, grey
         self.folder = Path(root)
+        self.left_out: LeftOut = {}
         self.classes, train = self._find_training_files(None if classes is None else [str(name) for name in classes])
         self.numbers = {name: number for number, name in enumerate(self.classes)}
         # With an unknown manipulation nothing can be measured on test images.
@@ -79,18 +82,20 @@ class FolderDataModule(CustomDataModule):
         folder = self.folder / "train"
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder}: give data.root, which holds train/<class>/<image>")
-        try:
-            classes, numbers = find_classes(folder)
-        except FileNotFoundError as error:
-            raise UserError(f"{folder} has no folders: put the images of each class into one of its own") from error
+        classes = find_class_folders(folder, self.left_out)
+        if not classes:
+            raise UserError(f"{folder} has no folders: put the images of each class into one of its own")
         if order is not None:
             if sorted(order) != classes:
                 raise UserError(f"data.classes={order} are not the folders {classes} of {folder}: name each once")
-            classes, numbers = order, {name: number for number, name in enumerate(order)}
-        files: LabelledPaths = make_dataset(folder, numbers, IMG_EXTENSIONS, allow_empty=True)
+            classes = order
+        files = self._labelled(folder, {name: number for number, name in enumerate(classes)})
         empty = sorted(set(classes) - {classes[number] for _, number in files})
         if empty:
-            raise UserError(f"the class folder {folder / empty[0]} has no image: put some there or remove it")
+            left_out: LeftOut = {}
+            find_images(folder / empty[0], IMG_EXTENSIONS, left_out)
+            other = f" (left out: {describe(left_out)})" if left_out else ""
+            raise UserError(f"the class folder {folder / empty[0]} has no image{other}: put some there or remove it")
         return classes, files
 
     def _find_files(self, split: str) -> LabelledPaths:
@@ -105,15 +110,27 @@ class FolderDataModule(CustomDataModule):
         folder = self.folder / split
         if not folder.is_dir():
             return []
-        present = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        present = find_class_folders(folder, self.left_out)
         unknown = [name for name in present if name not in self.numbers]
         if unknown:
             raise UserError(f"{folder / unknown[0]} is of a class that {self.folder / 'train'} lacks: remove it")
-        numbers = {name: self.numbers[name] for name in present}
-        files: LabelledPaths = make_dataset(folder, numbers, IMG_EXTENSIONS, allow_empty=True) if numbers else []
+        files = self._labelled(folder, {name: self.numbers[name] for name in present})
         if not files:
             raise UserError(f"{folder} has no images in class folders: put some there or remove it")
         return files
+
+    def _labelled(self, folder: Path, numbers: dict[str, int]) -> LabelledPaths:
+        """Return the images of a split with their classes, in the order of torchvision's ImageFolder.
+
+        Args:
+            folder: Folder of the split.
+            numbers: Class of each folder in it.
+        """
+        return [
+            (path, numbers[name])
+            for name in sorted(numbers)
+            for path in find_images(folder / name, IMG_EXTENSIONS, self.left_out)
+        ]
 
     def content(self) -> dict[str, str]:
         """Return a digest of all images in place of their folder."""
@@ -121,7 +138,9 @@ class FolderDataModule(CustomDataModule):
         return super().content() | {"root": files_digest(files)}
 
     def load(self) -> tuple[Split, Split | None, Split | None]:
-        """Decode the images of all splits."""
+        """Decode the images of all splits, and say what is left out."""
+        if self.left_out:
+            say_once(f"of the files in {self.folder} are left out: {describe(self.left_out)}")
         validation, test = (self._split(name) if self.files[name] else None for name in ("val", "test"))
         return self._split("train"), validation, test
 

@@ -1,8 +1,8 @@
 """A list of samples, in a file, that a person or an external detector has flagged."""
 
-import csv
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from posixpath import isabs, normpath
 from unicodedata import normalize
@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from cmu_lightning.data.discoveries.base import Discovery
+from cmu_lightning.data.discoveries.list_file import CORRECTED, ListFile, read_text, whole_number
 from cmu_lightning.errors import UserError
-
-COLUMNS = ("name", "index")
-"""Columns of a CSV file that identify a sample."""
 
 
 class Flagged(Discovery):
@@ -24,8 +22,14 @@ class Flagged(Discovery):
     the path of an image, relative to the training folder; an index counts from 0 in the training split as it is stored,
     before validation samples are held out of it.
 
+    Of a frame with a column `is_label_issue`, as cleanlab makes it, the rows that are true are flagged. A frame without
+    names and indices has to have a row for every stored training sample, in their order. A column `corrected_label` is
+    kept in `corrected`.
+
     Args:
         path: Path of the list.
+        threshold: Score below which a row is flagged, whatever else the list says of it: `label_quality` or
+            `label_score`, where low is bad. Of `suspects.csv`, which PURE leaves, the `probability` above which it is.
 
     Example:
         >>> from cmu_lightning.data import Flagged
@@ -33,8 +37,19 @@ class Flagged(Discovery):
         'path=list.csv'
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    corrected: Tensor | None = None
+    """Class that the list gives each stored training sample, -1 for none, int64, shape (n,); None if it gives none.
+
+    Set by the data module's `setup`; `corrected[~data.held]` is of S_tr.
+    """
+
+    def __init__(self, path: str, threshold: float | None = None) -> None:
+        if threshold is not None and not math.isfinite(threshold):
+            raise UserError(f"discovery.threshold={threshold} is no number to compare scores with: give another one")
+        self.path, self.threshold = Path(path), threshold
+        self.total = 0
+        self.corrections: dict[int, tuple[int, str]] = {}
+        """Line and text of every corrected label, by the index of its sample."""
 
     @property
     def extent(self) -> str:
@@ -43,7 +58,7 @@ class Flagged(Discovery):
 
     def content(self) -> dict[str, str]:
         """Return a digest of the list."""
-        return {"path": hashlib.sha256(self._text().encode()).hexdigest()}
+        return {"path": hashlib.sha256(read_text(self.path).encode()).hexdigest()}
 
     def flagged(self, total: int, names: Sequence[str] | None) -> Tensor:
         """Return the mask of listed samples.
@@ -61,70 +76,51 @@ class Flagged(Discovery):
         """
         sample_of_name = {name: sample for sample, name in enumerate(names or ())}
         line_of_sample: dict[int, int] = {}
-        for line, entry in self._entries(names is not None):
-            sample = self._sample(line, entry, sample_of_name, total)
-            if sample in line_of_sample:
-                first = line_of_sample[sample]
-                raise UserError(f"{self._location(line)} flags {entry} again, as line {first} did: remove one of them")
-            line_of_sample[sample] = line
-        if not line_of_sample:
-            raise UserError(f"the list {self.path} flags nothing: give at least one sample")
-        if len(line_of_sample) == total:
-            raise UserError(f"the list {self.path} flags all {total} training samples: leave some to train on")
         mask = torch.zeros(total, dtype=torch.bool)
-        mask[list(line_of_sample)] = True
+        self.total, self.corrections = total, {}
+        for row in ListFile(self.path, read_text(self.path), self.threshold).rows(names is not None, total):
+            sample = self._sample(row.line, row.entry, sample_of_name, total)
+            if sample in line_of_sample:
+                verb, first = "flags" if row.is_flagged else "names", line_of_sample[sample]
+                raise UserError(
+                    f"{self._location(row.line)} {verb} {row.entry} again, as line {first} did: remove one of them"
+                )
+            line_of_sample[sample] = row.line
+            mask[sample] = row.is_flagged
+            if row.corrected:
+                self.corrections[sample] = row.line, row.corrected
+        if not mask.any():
+            raise UserError(f"the list {self.path} flags nothing: give at least one sample")
+        if mask.all():
+            raise UserError(f"the list {self.path} flags all {total} training samples: leave some to train on")
         return mask
 
-    def _text(self) -> str:
-        """Read the list, without a byte order mark."""
-        try:
-            return self.path.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise UserError(f"the list {self.path} cannot be read ({error.strerror}): give discovery.path") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"the list {self.path} is not text: give a CSV file or one entry per line") from error
+    def check_corrections(self, num_classes: int, classes: Sequence[str] | None) -> None:
+        """Set `corrected` from what `flagged` has read.
 
-    def _entries(self, has_names: bool) -> Iterator[tuple[int, str]]:
-        """Yield the number of each line that is not empty, and its entry.
+        Labels are names of classes if all of them are, else numbers of classes.
 
         Args:
-            has_names: Whether samples have names; a column of names is preferred to one of indices then.
+            num_classes: Number of classes.
+            classes: Their names; None if they have none.
 
         Raises:
-            UserError: A line of a CSV file lacks its entry, or a header lacks both columns.
+            UserError: A label is of no class.
         """
-        text = self._text().splitlines()
-        reader = self._csv_rows(text)
-        header = [cell.strip().lower() for cell in next(reader, (1, []))[1]]
-        columns = [column for column in (COLUMNS if has_names else COLUMNS[::-1]) if column in header]
-        # Plain text: the first line is an entry, too.
-        if not columns:
-            if self.path.suffix.lower() == ".csv" and header:
-                raise UserError(f"{self._location(1)} has no column called name or index: give the list a header")
-            yield from ((line, entry.strip()) for line, entry in enumerate(text, 1) if entry.strip())
-            return
-        # CSV: the preferred column holds the entries.
-        column = header.index(columns[0])
-        for line, cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if any(cell.strip() for cell in cells[len(header) :]):
+        self.corrected = torch.full((self.total,), -1) if self.corrections else None
+        numbers = {name: number for number, name in enumerate(classes or ())}
+        if not all(label in numbers for _, label in self.corrections.values()):
+            numbers = {str(number): number for number in range(num_classes)}
+        for sample, (line, label) in self.corrections.items():
+            number = numbers.get(label, numbers.get(whole_number(label)))
+            if number is None:
+                names = f", or all of them by name, such as {classes[0]!r}" if classes else ""
                 raise UserError(
-                    f"{self._location(line)} has more cells than the header has columns: give every sample a line"
+                    f"{self._location(line)} has {label!r} as {CORRECTED}, which is no class: give numbers from 0 to "
+                    f"{num_classes - 1}{names}"
                 )
-            if len(cells) <= column or not cells[column].strip():
-                raise UserError(f"{self._location(line)} has no {columns[0]}: fill it in or remove the line")
-            yield line, cells[column].strip()
-
-    def _csv_rows(self, text: list[str]) -> Iterator[tuple[int, list[str]]]:
-        """Yield the rows of a CSV file, each with the number of the line on which it ends."""
-        reader = csv.reader(text)
-        try:
-            yield from ((reader.line_num, cells) for cells in reader)
-        except csv.Error as error:
-            raise UserError(
-                f"{self._location(reader.line_num)} is no line of a CSV file ({error}): correct it"
-            ) from error
+            assert self.corrected is not None
+            self.corrected[sample] = number
 
     def _sample(self, line: int, entry: str, sample_of_name: dict[str, int], total: int) -> int:
         """Return the index of the sample that an entry names.
@@ -138,19 +134,20 @@ class Flagged(Discovery):
         Raises:
             UserError: The entry names no sample.
         """
-        # Windows writes backslashes; macOS decomposes accents, which other systems compose.
-        spellings = (entry, entry.replace("\\", "/"), normalize("NFC", entry), normalize("NFD", entry))
+        # Some programs quote every name. Windows writes backslashes; macOS decomposes accents, which others compose.
+        bare = entry[1:-1] if len(entry) > 1 and entry[0] == entry[-1] and entry[0] in "\"'" else entry
+        spellings = (entry, bare, bare.replace("\\", "/"), normalize("NFC", bare), normalize("NFD", bare))
         name = next((name for name in map(normpath, spellings) if name in sample_of_name), entry)
         if name in sample_of_name:
             return sample_of_name[name]
-        location = self._location(line)
-        if entry.isdecimal():
+        location, number = self._location(line), whole_number(bare)
+        if number.isdecimal():
             # Python refuses to convert thousands of digits; the length settles these.
-            if len(entry.lstrip("0")) > len(str(total)) or int(entry) >= total:
+            if len(number.lstrip("0")) > len(str(total)) or int(number) >= total:
                 raise UserError(
                     f"{location} has index {entry}, but the training samples are 0 to {total - 1}: correct it"
                 )
-            return int(entry)
+            return int(number)
         if not sample_of_name:
             raise UserError(f"{location} has {entry!r}, which is no index: these data have no names, give indices")
         example = next(iter(sample_of_name))

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback
@@ -25,6 +26,7 @@ from cmu_lightning.experiment.execute import Job
 from cmu_lightning.experiment.identity import digest, digest_sources, identity, warn_of_edited_sources
 from cmu_lightning.experiment.ledger import record_run
 from cmu_lightning.experiment.originals import original_at, original_of_config
+from cmu_lightning.experiment.processes import EndOnSigterm, prepare_processes
 from cmu_lightning.experiment.results import (
     describe_sizes,
     describe_source,
@@ -39,6 +41,7 @@ from cmu_lightning.experiment.wandb_settings import choose_mode, one_silence
 from cmu_lightning.parsing import find_configs, read_env
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.checkpoint import load_network, read_checkpoint
+from cmu_lightning.unlearning.networks import has_batch_norm
 from cmu_lightning.unlearning.progress import progress
 from cmu_lightning.unlearning.stage import RECORD
 
@@ -72,8 +75,9 @@ class CLI(Options):
             self._identify()
             callbacks += self._own_callbacks()
             loggers = self._all_loggers(config.logger)
+        callbacks.append(EndOnSigterm())
         try:
-            return super().instantiate_trainer(
+            trainer = super().instantiate_trainer(
                 logger=loggers,
                 callbacks=callbacks,
                 enable_checkpointing=self.subcommand == "fit",
@@ -84,6 +88,8 @@ class CLI(Options):
             raise UserError(
                 f"the Trainer cannot be made ({options}): {str(error).rstrip('.')}; change the options of trainer"
             ) from error
+        prepare_processes(trainer)
+        return trainer
 
     def _identify(self) -> None:
         """Find out which run this is, which original it starts from, and whether W&B logs it."""
@@ -92,13 +98,16 @@ class CLI(Options):
         digest_sources(self.resolved)  # of the files as they are now, before anybody edits them
         runs_dir = choose_runs_dir(config.runs_dir)
         deletion, content = self.datamodule.deletion_arguments, self.datamodule.content()
+        is_on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+        splits = is_on_cpu and has_batch_norm(self.model.network)
         self.original: Run | None = None
         if isinstance(self.model, Unlearner) and self.model.original:
             self.original = original_at(self.model.original, runs_dir, self.model.original_key)
         elif isinstance(self.model, Unlearner):
-            self.original = original_of_config(self.resolved, deletion, runs_dir, content)
+            self.original = original_of_config(self.resolved, deletion, runs_dir, content, splits)
         original = self.original.hash if self.original else None
-        run_hash = digest(identity(self.resolved, self.model.uses, deletion, original, content))
+        splits = splits and self.model.trains
+        run_hash = digest(identity(self.resolved, self.model.uses, deletion, original, content, splits))
         # A folder's name begins with the seed by which a run is asked for.
         seed = config.seed_everything if self.original else config.original_seed
         self.run = Run.at(runs_dir, config.setting, type(self.model).__name__, seed, run_hash)

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from cmu_lightning import data, models, unlearning
 from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.processes import describe_deaths
 
 NOISE = re.compile(
     r"Does not validate against|^Subtypes:|^Errors:|NoneType|^Given value|^Expected a path but|^tip:|^usage:"
@@ -129,6 +131,14 @@ NO_MEMORY = re.compile(r"can't allocate memory|out of memory")
 """torch's words on CPUs and on GPUs."""
 NO_METRIC = re.compile(r"stopping conditioned on metric (\S+) which is not available.*following: (.*)")
 """EarlyStopping's words."""
+LOST = re.compile(
+    r"Connection (?:closed by peer|reset by peer|refused)|Broken pipe|failed to recv|remote process exited"
+)
+"""Words of gloo and NCCL in the processes that are left when another one has died."""
+TAKEN = re.compile(r"EADDRINUSE|[Aa]ddress already in use")
+"""torch's words where another program listens at the port at which processes meet."""
+UNUSED = re.compile(r"Expected to have finished reduction in the prior|not used in producing the loss")
+"""torch's and Lightning's words where weights have no gradient, for which other processes wait."""
 ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)")
 
 
@@ -147,11 +157,29 @@ def user_mistake(error: BaseException | None) -> str | None:
             return f"memory ran out{amount}: make network or procedure.batch_size smaller, or give data.memory_map"
         if unknown := NO_METRIC.search(str(error)):
             return f"EarlyStopping watches {unknown[1]}, which this stage does not log: give one of {unknown[2]}"
+        if isinstance(error, RuntimeError) and (sentence := _job_mistake(str(error))):
+            return sentence
         if isinstance(error, ModuleNotFoundError) and error.name is None:  # a library's own words on what it needs
             return str(error).splitlines()[0]
         if isinstance(error, UserError | ArgumentError | MisconfigurationException):
             return str(error)
         error = error.__cause__ or error.__context__
+    return None
+
+
+def _job_mistake(words: str) -> str | None:
+    """Return the sentence for what torch says when processes cannot work together; None for anything else."""
+    if TAKEN.search(words):
+        port = os.environ.get("MASTER_PORT")
+        return f"port {port}, at which the processes meet, is taken: set MASTER_PORT to a free one, or leave it out"
+    if LOST.search(words):
+        lost = describe_deaths(seconds=1) or "another process of this run has ended"
+        return f"{lost}: run the same command again to continue"
+    if UNUSED.search(words):
+        return (
+            "the network has a layer that no loss depends on, for whose gradients the processes wait: leave it out, or "
+            "give --trainer.strategy ddp_find_unused_parameters_true"
+        )
     return None
 
 

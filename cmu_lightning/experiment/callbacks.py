@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from cmu_lightning.errors import UserError
 from cmu_lightning.files import write_atomically
 from cmu_lightning.unlearning.checkpoint import save_whole
+from cmu_lightning.unlearning.networks import is_finite
 
 
 class WriteConfig(Callback):
@@ -50,7 +51,8 @@ class LastCheckpoint(Checkpoint):
 
     Checkpoint callbacks run after all others, so what those keep of a step is in the checkpoint from which a resume
     continues with the next step. There is no checkpoint after the last step: a resume from there would skip all that
-    follows the steps.
+    follows the steps. Weights that are not finite replace no checkpoint: the same command resumes a run that diverged
+    from the last finite ones, and stops at the same step with the same sentence.
 
     Args:
         path: Path of the checkpoint, which is replaced as a whole.
@@ -89,7 +91,9 @@ class LastCheckpoint(Checkpoint):
         is_late = time.monotonic() - self.written > (self.rest if ends_epoch else self.seconds)
         self.is_due = self.is_due or trainer.strategy.reduce_boolean_decision(is_late, all=False)
         if self.is_due and not self._validates(trainer, batch_idx):
-            save_whole(trainer, self.path, weights_only=False)
+            # Statistics of batch norm differ between processes: what one of them has lost, no other one stores.
+            if trainer.strategy.reduce_boolean_decision(is_finite(pl_module)):
+                save_whole(trainer, self.path, weights_only=False)
             self.written, self.is_due = time.monotonic(), False
 
     def _validates(self, trainer: Trainer, batch_idx: int) -> bool:

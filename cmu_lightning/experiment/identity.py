@@ -62,6 +62,7 @@ def identity(
     deletion: frozenset[str],
     original: str | None,
     content: dict[str, str] | None = None,
+    splits_statistics: bool = False,
 ) -> dict[str, Any]:
     """Return what a run's hash is of, as plain data.
 
@@ -71,6 +72,7 @@ def identity(
         deletion: Arguments of the data that decide S_f.
         original: Hash of the original; None for an original, on which S_f has no bearing.
         content: Digests of the files at paths among the arguments of the data, by the arguments' dotted names.
+        splits_statistics: Whether each process trains with batch statistics of its own, as batch norm does on a CPU.
     """
     # Data: without places, and with the content of files in place of their paths.
     data = deepcopy(config["data"])
@@ -98,7 +100,7 @@ def identity(
         "network": config["network"],
         "procedure": procedure,
         "model": model,
-        "trainer": _trainer_identity(config["trainer"]),
+        "trainer": _trainer_identity(config["trainer"], splits_statistics),
         "original": original,
     }
     plain: dict[str, Any] = _unify_names(named)
@@ -112,7 +114,7 @@ def _drop_absent(arguments: dict[str, Any], optional: tuple[str, ...]) -> None:
             arguments.pop(key, None)
 
 
-def _trainer_identity(trainer: dict[str, Any]) -> dict[str, Any]:
+def _trainer_identity(trainer: dict[str, Any], splits_statistics: bool) -> dict[str, Any]:
     """Return the Trainer's options that change numbers, every spelling of a default as None."""
     own = {key: trainer.get(key) for key in TRAINER}
     # The first configs have short names of precisions, or None for 32 bits.
@@ -130,7 +132,16 @@ def _trainer_identity(trainer: dict[str, Any]) -> dict[str, Any]:
     # A callback can do anything to training, and may act on each validation.
     if trainer.get("callbacks"):
         own |= {key: trainer[key] for key in ("callbacks", "val_check_interval") if key in trainer}
+    # One process and N give the same numbers, except where the batch statistics are of N parts.
+    if splits_statistics and (count := _count_cpu_processes(trainer)) > 1:
+        own["processes"] = count
     return own
+
+
+def _count_cpu_processes(trainer: dict[str, Any]) -> int:
+    """Return the number of processes on the CPUs of all nodes; `auto` is one for each node."""
+    devices = str(trainer.get("devices")).strip()
+    return (int(devices) if devices.isdigit() else 1) * int(trainer.get("num_nodes") or 1)
 
 
 def _replace_path(part: dict[str, Any], name: list[str], value: str) -> None:

@@ -31,6 +31,9 @@ OTHER_COMMANDS = ("sweep", "report", "deploy")
 MAY_CHANGE = "\nlast time"
 """End of the entry of a run whose files may have other content now."""
 
+ENTRY = re.compile(rf"[\w.-]+/\w+/\d+-\w+(?:{MAY_CHANGE})?")
+"""An entry that is whole: a folder `<setting>/<method>/<seed>-<hash>`."""
+
 
 def options(arguments: list[str]) -> Iterator[tuple[str, str]]:
     """Yield the name and the value of each option of a command line.
@@ -135,10 +138,10 @@ def record_run(key: str, run: Run, may_change: bool = False) -> None:
         run: Run that the command line leads to.
         may_change: Whether the same command line may lead elsewhere once files have changed.
     """
-    entry = run.runs_dir / ".sweep" / "asked" / key
-    if may_change or not entry.exists():
+    entry = str(run.folder.relative_to(run.runs_dir)) + MAY_CHANGE * may_change
+    if _read_entry(key, run.runs_dir) != entry:
         with suppress(OSError):  # another process writes the same
-            write_atomically(entry, str(run.folder.relative_to(run.runs_dir)) + MAY_CHANGE * may_change)
+            write_atomically(_path(key, run.runs_dir), entry)
 
 
 def find_folder(key: str, runs_dir: Path) -> Path | None:
@@ -166,8 +169,14 @@ def is_finished(key: str, runs_dir: Path) -> bool:
         return False
 
 
+def _path(key: str, runs_dir: Path) -> Path:
+    return runs_dir / ".sweep" / "asked" / key
+
+
 def _read_entry(key: str, runs_dir: Path) -> str | None:
+    """Return an entry; None where there is none, or one that is damaged, which the next `fit` writes again."""
     try:
-        return (runs_dir / ".sweep" / "asked" / key).read_text()
-    except OSError:
+        entry = _path(key, runs_dir).read_text()
+    except (OSError, UnicodeDecodeError):
         return None
+    return entry if ENTRY.fullmatch(entry) else None

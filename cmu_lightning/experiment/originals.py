@@ -58,7 +58,11 @@ def config_of_original(config: dict[str, Any], deletion: frozenset[str]) -> dict
 
 
 def original_of_config(
-    config: dict[str, Any], deletion: frozenset[str], runs_dir: Path, content: dict[str, str]
+    config: dict[str, Any],
+    deletion: frozenset[str],
+    runs_dir: Path,
+    content: dict[str, str],
+    splits_statistics: bool = False,
 ) -> Run:
     """Return the run of the original of exactly this setting, whether it exists or not.
 
@@ -67,9 +71,10 @@ def original_of_config(
         deletion: Arguments of the data that decide S_f.
         runs_dir: Runs folder.
         content: Digests of the files at paths among the arguments of the data.
+        splits_statistics: Whether each process trains with batch statistics of its own.
     """
     own = config_of_original(config, deletion)
-    named = identity(own, Original.uses, deletion, None, content)
+    named = identity(own, Original.uses, deletion, None, content, splits_statistics)
     return Run.at(runs_dir, config["setting"], Original.__name__, config["original_seed"], digest(named))
 
 

@@ -12,9 +12,13 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from cmu_lightning.console import PlainConsole
+from cmu_lightning.errors import UserError
 
 INHERITED = "CMU_DECISION"
 """Environment variable by which processes that Lightning starts learn the decision."""
+
+SECONDS_TO_MEET = 10
+"""Time that rank 0 has for its first word, once all processes have reached the store."""
 
 STORES: list[Store] = []
 """Stores of this process, kept open: rank 0 may host the store that the process group will use."""
@@ -45,19 +49,33 @@ def decide(trainer: Trainer, decision: Callable[[], dict[str, Any]]) -> dict[str
 
 
 def _decide_by_store(environment: Any, decision: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Hand the decision over by the key-value store at which the processes of torchrun or SLURM meet."""
+    """Hand the decision over by the key-value store at which the processes of torchrun or SLURM meet.
+
+    Raises:
+        UserError: The store is of another job, which has taken the port.
+    """
     os.environ["MASTER_ADDR"] = str(environment.main_address)
     os.environ["MASTER_PORT"] = str(environment.main_port)
     rank, world_size = environment.global_rank(), environment.world_size()
     meeting = rendezvous(f"env://?rank={rank}&world_size={world_size}", timeout=timedelta(minutes=30))
     root: Store = next(iter(meeting))[0]
     STORES.append(root)
-    store = PrefixStore("cmu_lightning", root)
-    key = f"decision-{len(STORES)}"
+    # At a port that another job has taken there may be a store, too: its keys are not for this one.
+    job = os.environ.get("TORCHELASTIC_RUN_ID") or os.environ.get("SLURM_JOB_ID", "")
+    store = PrefixStore(f"cmu_lightning-{job}", root)
+    hello, key = f"hello-{len(STORES)}", f"decision-{len(STORES)}"
     if rank == 0:
+        store.set(hello, "")
         decided = decision()
         store.set(key, json.dumps(decided))
         return decided
+    try:
+        store.wait([hello], timedelta(seconds=SECONDS_TO_MEET))
+    except RuntimeError as error:
+        raise UserError(
+            f"rank 0 is not at port {environment.main_port} of {environment.main_address}, where processes meet: set "
+            "MASTER_ADDR and MASTER_PORT to its machine and a free port there"
+        ) from error
     # Poll: a blocking `get` would time out.
     with PlainConsole(stderr=True).status("waiting for what rank 0 decides"):
         while not store.check([key]):

@@ -88,7 +88,8 @@ def find_unparsed(points: Sequence[Point], runs_dir: Path) -> list[Point]:
         runs_dir: Folder that holds the ledger.
     """
     ledger = runs_dir / ".sweep" / PARSED
-    parsed = set(ledger.read_text().split()) if ledger.exists() else set()
+    # What is damaged is no key, and its command line is parsed again.
+    parsed = set(ledger.read_text(errors="replace").split()) if ledger.is_file() else set()
     return [point for point in points if point.key not in parsed and point.folder is None]
 
 
@@ -137,8 +138,11 @@ def _end(workers: Sequence[Worker]) -> None:
 
 
 def _record_parsed(point: Point, runs_dir: Path) -> None:
-    """Add a command line to the ledger, with one write that other processes cannot tear."""
+    """Add a command line to the ledger, with one write that other processes cannot tear.
+
+    The line begins where another one may have been torn, so that both cannot be taken for one.
+    """
     path = runs_dir / ".sweep" / PARSED
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        file.write(f"{point.key}\n")
+        file.write(f"\n{point.key}\n")

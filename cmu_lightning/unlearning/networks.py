@@ -252,6 +252,15 @@ def channels_last(network: nn.Module) -> None:
             each.data = each.data.contiguous(memory_format=torch.channels_last)
 
 
+def has_batch_norm(network: nn.Module) -> bool:
+    """Return whether a network normalises by statistics of a batch.
+
+    Args:
+        network: Network on any device.
+    """
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
 def share_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
     """Return a network whose batch norm uses the global batch, as far as the device has a kernel for it.
 
@@ -259,7 +268,7 @@ def share_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
         network: Network; it is returned as it is if it has no batch norm, or with a warning on a CPU.
         device: Device that it is trained on.
     """
-    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules()):
+    if not has_batch_norm(network):
         return network
     if device.type == "cuda":
         shared: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]

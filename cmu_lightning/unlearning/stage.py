@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from math import isfinite
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -324,6 +325,9 @@ class Stage(LightningModule):
 
         Args:
             curves: Result of `curves` in this step.
+
+        Raises:
+            UserError: The mean loss is not finite; it is of all processes, so that all of them stop at this step.
         """
         # Sums stay on the device until they are logged.
         sums = torch.stack([torch.stack(pair).float() for pair in curves.values()])
@@ -334,6 +338,8 @@ class Stage(LightningModule):
             return
         totals = trainer.strategy.reduce(self.sums, reduce_op="mean").tolist()
         means = {name: total / number for name, (total, number) in zip(curves, totals, strict=True) if number}
+        if not isfinite(means["train_loss"]):
+            raise UserError(self._describe_divergence(means["train_loss"], every))
         # The progress bar reads its number at every step, so that number is on the CPU.
         self.log("train_loss", torch.tensor(means["train_loss"]), prog_bar=True, logger=False)
         rates = {"learning_rate": trainer.optimizers[0].param_groups[0]["lr"]} if trainer.optimizers else {}
@@ -341,6 +347,21 @@ class Stage(LightningModule):
         for logger in trainer.loggers:
             logger.log_metrics(means | rates, step=self.global_step)
         self.sums = None
+
+    def _describe_divergence(self, loss: float, every: int) -> str:
+        """Return where the loss stopped being a number, and what to change.
+
+        Args:
+            loss: Mean loss of the last steps.
+            every: Number of steps between two points that are logged, the last of which is this step.
+        """
+        last = self.global_step + 1
+        steps = f"step {last}" if every == 1 else f"steps {last - every + 1} to {last}"
+        rate = f"procedure.lr={self.procedure.lr}" if self.lr is None else f"model.lr={self.lr}"
+        return (
+            f"training diverged: train_loss became {loss} in {steps} of {self.steps}, from which no step returns: "
+            f"lower {rate}, or give trainer.gradient_clip_val"
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics that selection needs."""

@@ -450,6 +450,9 @@ def test_a_run_that_diverged_is_no_result(copied, fit, capsys):
     for diverging in (("--procedure.lr", "1e30"), scrub):
         assert fit("--runs_dir", str(copied), *diverging) == 2
         assert "error: training diverged to weights that are not finite" in capsys.readouterr().err
+    for _ in range(2):  # the same command ends in the same way
+        assert fit("--runs_dir", str(copied), *diverging, "--trainer.log_every_n_steps", "5") == 2
+        assert "error: training diverged: train_loss became nan in steps 1 to 5 of 20" in capsys.readouterr().err
     assert len(list(copied.rglob("metrics.json"))) == 1
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cmu_lightning.cli.fit import main
-from cmu_lightning.cli.messages import one_sentence
+from cmu_lightning.cli.messages import one_sentence, user_mistake
 from cmu_lightning.parsing import CONFIGS
 from cmu_lightning.unlearning import CF as Fine
 from tests.helpers.run_files import CF
@@ -203,3 +203,43 @@ def test_test_needs_a_checkpoint(capsys):
 def test_long_complaints_become_one_line():
     message = 'Parser key "data":\n  Does not validate against any of the Union subtypes\n  Errors:\n    - bad value\n'
     assert one_sentence(message) == "--data: bad value"
+
+
+JOBS = {
+    "SLURM": {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "study", "PROCID": "0", "LOCALID": "0", "NODEID": "0"},
+    "torchrun": {"TORCHELASTIC_RUN_ID": "7", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"},
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_with_fewer_processes_than_devices_is_refused(job, fit, capsys, monkeypatch):
+    """It would train on one device, or wait for processes that nobody starts."""
+    for name, value in JOBS[job].items():
+        monkeypatch.setenv(f"SLURM_{name}" if job == "SLURM" else name, value)
+    monkeypatch.setenv("MASTER_PORT", "1")
+    assert fit("--trainer.devices", "2", "--trainer.strategy", "ddp") == 2
+    said = capsys.readouterr().err
+    assert "error: 1 process was started for trainer.devices=2 and trainer.num_nodes=1: start one for each" in said
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            "The server socket has failed to listen: EADDRINUSE, address already in use",
+            "port 1, at which the processes",
+        ),
+        (
+            "[gloo/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:4",
+            "another process of this run has ended: run",
+        ),
+        ("Expected to have finished reduction in the prior iteration before", "has a layer that no loss depends on"),
+        ("mat1 and mat2 shapes cannot be multiplied", None),
+    ],
+)
+def test_words_of_processes_that_cannot_work_together(words, sentence, monkeypatch):
+    monkeypatch.setenv("MASTER_PORT", "1")
+    monkeypatch.setattr("cmu_lightning.cli.messages.describe_deaths", lambda seconds: "")
+    said = user_mistake(RuntimeError(words))
+    assert said is None if sentence is None else sentence in said

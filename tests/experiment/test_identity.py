@@ -1,9 +1,11 @@
 """The settings that make two runs the same, and those that do not."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from cmu_lightning.cli.fit import CLI, main
 from cmu_lightning.experiment.identity import digest, identity
 
 CONFIG = {
@@ -86,3 +88,49 @@ def test_later_arguments_of_lists_and_unlearners_do_not_change_hashes():
     assert run_hash(**unlearner()) == run_hash(**unlearner(original_prefix=None, original_key=None))
     several = ({}, {"original_prefix": "net"}, {"original_key": "net"})
     assert len({run_hash(**unlearner(**own)) for own in several}) == 3
+
+
+def test_batch_statistics_of_several_processes_on_cpus_make_another_run():
+    def split_hash(**trainer: Any) -> str:
+        named = identity(CONFIG | {"trainer": trainer}, "steps", frozenset(), "abc", splits_statistics=True)
+        return digest(named)
+
+    assert {split_hash(**each) for each in ({}, {"devices": 1}, {"devices": "auto", "num_nodes": 1})} == {run_hash()}
+    two = {split_hash(**each) for each in ({"devices": 2}, {"devices": "2"}, {"devices": 1, "num_nodes": 2})}
+    assert len(two) == 1
+    assert len({run_hash(), *two, split_hash(devices=2, num_nodes=2)}) == 3
+
+
+@pytest.fixture
+def identify(small: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, str | None]]:
+    """Return a function that gives the hashes of a command's run and of its original, and trains nothing."""
+    found: list[tuple[str, str | None]] = []
+
+    def note(cli: CLI, *_: Any, **__: Any) -> None:
+        found.append((cli.run.hash, cli.original.hash if cli.original else None))
+
+    monkeypatch.setattr(CLI, "fit", note)
+
+    def identified(*arguments: str) -> tuple[str, str | None]:
+        assert main(["fit", "--config", "poison_digits.yaml", "--config", small, *arguments]) == 0
+        return found[-1]
+
+    return identified
+
+
+@pytest.mark.slow
+def test_only_training_with_batch_norm_depends_on_the_number_of_processes(identify, runs):
+    two = ("--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp")
+    norm = ("--network", "ResNet9", "--network.in_channels", "1", "--network.width", "4")
+    cf, ssd = (("--config", f"unlearn/{name}.yaml", "--data.identified", "0.5") for name in ("cf", "ssd"))
+    assert identify() == identify(*two)
+    assert identify(*norm)[0] != identify(*norm, *two)[0]
+    for method in (cf, ssd):
+        one, several = identify(*norm, *method), identify(*norm, *method, *two)
+        assert one[0] != several[0]
+        assert several[1] == identify(*norm, *two)[0], "the original is trained on as many processes"
+    # Dampening trains nothing, and a given original is what it is.
+    (given,) = runs.glob("poison_digits/Original/*/last.ckpt")
+    from_given = (*norm, "--model.original", str(given))
+    assert identify(*ssd, *from_given) == identify(*ssd, *from_given, *two)
+    assert identify(*cf, *from_given)[0] != identify(*cf, *from_given, *two)[0]

@@ -9,6 +9,8 @@ import pytest
 from cmu_lightning import devices
 from cmu_lightning.devices import gpus, has_bf16
 from cmu_lightning.experiment import ledger
+from cmu_lightning.experiment.run import Run
+from cmu_lightning.files import write_json
 
 COMMAND = ["--config", "mine.yaml", "--data.identified", "0.5"]
 
@@ -76,3 +78,31 @@ def test_whatever_could_lead_elsewhere_makes_another_key(monkeypatch):
         named.add(ledger.command_key(command))
     assert len(named) == 9, "an empty file says nothing"
     assert ledger.command_key(COMMAND) in named
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\n", b"\xff\xfe\x00", b"mine/CF/0-", b"mine\nlast time"])
+def test_a_damaged_entry_is_absent_and_written_again(damaged):
+    """An empty one would name the runs folder itself, and be kept for ever."""
+    run = Run.at(Path("runs"), "mine", "CF", 0, "0123456789")
+    write_json(run.folder / "metrics.json", {"hash": run.hash})
+    entry = Path("runs/.sweep/asked/key")
+    entry.parent.mkdir(parents=True)
+    entry.write_bytes(damaged)
+    assert ledger.find_folder("key", Path("runs")) is None
+    assert not ledger.is_finished("key", Path("runs"))
+    ledger.record_run("key", run)
+    assert ledger.find_folder("key", Path("runs")) == run.folder
+    assert ledger.is_finished("key", Path("runs"))
+
+
+def test_an_entry_follows_the_run_and_is_otherwise_left_as_it_is():
+    entry = Path("runs/.sweep/asked/key")
+    for hash in ("0123456789", "abcdef0123"):
+        run = Run.at(Path("runs"), "mine", "CF", 0, hash)
+        for may_change in (False, True):
+            ledger.record_run("key", run, may_change)
+            written = entry.stat().st_mtime_ns, entry.stat().st_ino
+            ledger.record_run("key", run, may_change)
+            assert (entry.stat().st_mtime_ns, entry.stat().st_ino) == written
+            assert ledger.find_folder("key", Path("runs")) == run.folder
+            assert not ledger.is_finished("key", Path("runs"))

@@ -42,6 +42,29 @@ class Double(Linear):
         return logits
 
 
+class WithIdleLayer(Linear):
+    """Two linear layers, and one that is never called.
+
+    Args:
+        pixels: Height times width of an image of one channel.
+        num_classes: Number of logits.
+    """
+
+    def __init__(self, pixels: int, num_classes: int) -> None:
+        super().__init__(pixels, num_classes)
+        self.idle = nn.Linear(3, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits, shape (n, num_classes).
+
+        Args:
+            images: Shape (n, 1, H, W).
+        """
+        for layer in [*self][:-1]:
+            images = layer(images)
+        return images
+
+
 class KilledWhenBuilt(Linear):
     """A network whose construction kills its process as often as there are files in a folder.
 

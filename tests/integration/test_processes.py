@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from socket import socket
 
@@ -17,9 +18,13 @@ import pytest
 import torch
 
 from cmu_lightning.cli.fit import main
+from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.callbacks import LastCheckpoint
 from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.unlearning import Original
 from tests.helpers.forked_commands import fork_context
 from tests.helpers.parallel_stages import fit_unlearners
+from tests.helpers.short_stages import LINEAR, SHORT, digits, trainer
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.slow
@@ -130,6 +135,116 @@ def test_sigterm_ends_a_run_that_can_go_on(small, tmp_path):
     assert not stored(tmp_path, "Original")
     (path,) = tmp_path.glob("poison_digits/Original/*/last.ckpt")
     assert "optimizer_states" in torch.load(path, weights_only=True)
+
+
+STARTS = {"torchrun": TORCHRUN, "Lightning": [sys.executable]}
+
+
+class Job:
+    """A job of two processes that would train for hours, once its first checkpoint is there.
+
+    Args:
+        start: Words before `-m cmu_lightning`.
+        arguments: Words after it.
+        runs: Runs folder of the job.
+    """
+
+    def __init__(self, start: list[str], arguments: list[str], runs: Path) -> None:
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        self.parent = subprocess.Popen([*start, "-m", "cmu_lightning", *arguments], env=environment, **pipes)
+        wait_for(lambda: self.parent.poll() is not None or list(runs.glob("poison_digits/Original/*/last.ckpt")))
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.parent.pid)], capture_output=True, text=True)
+        ranks = [int(each) for each in listed.stdout.split() if "cmu_lightning" in command_line(int(each))]
+        self.ranks = ranks if "torch.distributed.run" in start else [self.parent.pid, *ranks]
+
+    def said(self, seconds: float) -> str:
+        """Return all that was printed, once every process that can print has ended, in time."""
+        try:
+            return self.parent.communicate(timeout=seconds)[0]
+        finally:
+            for each in (self.parent.pid, *self.ranks):
+                with suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+
+
+def command_line(process: int) -> str:
+    """Words of a process; nothing if it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_sigterm_ends_two_processes_that_can_go_on(small, tmp_path, start):
+    """All ranks end after the same step, and one of them says so; the same command continues from the checkpoint."""
+    job = Job(STARTS[start], command(small, tmp_path, *TWO, "--procedure.steps", "1000000"), tmp_path)
+    job.parent.terminate()
+    said = job.said(seconds=20)
+    assert said.count("stopped by SIGTERM: run the same command again to continue") == 1
+    assert job.parent.returncode == (1 if start == "torchrun" else -signal.SIGTERM)
+    (path,) = tmp_path.glob("poison_digits/Original/*/last.ckpt")
+    assert "optimizer_states" in torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize(("start", "dies"), [("Lightning", 0), ("Lightning", 1), ("torchrun", 1)])
+def test_when_a_process_dies_the_other_one_ends_with_a_sentence(small, tmp_path, start, dies):
+    job = Job(STARTS[start], command(small, tmp_path, *TWO, "--procedure.steps", "1000000"), tmp_path)
+    os.kill(job.ranks[dies], signal.SIGKILL)
+    said = job.said(seconds=20)
+    assert said.count("run the same command again to continue") == (0 if start == "torchrun" else 1), said
+    if (start, dies) == ("Lightning", 1):
+        assert "error: process 2 of 2 was ended by SIGKILL" in said
+        assert job.parent.returncode == 2
+
+
+def test_a_taken_port_ends_all_processes_with_a_sentence(small, tmp_path, monkeypatch):
+    with socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("MASTER_PORT", str(port))
+        job = Job(STARTS["Lightning"], command(small, tmp_path, *TWO), tmp_path)
+        said = job.said(seconds=20)
+    assert job.parent.returncode == 2
+    assert f"error: port {port}, at which the processes meet, is taken: set MASTER_PORT to a free one" in said
+    assert not list(tmp_path.glob("poison_digits/Original/*"))
+
+
+def test_a_layer_that_is_never_called_is_said(small, tmp_path):
+    """DDP waits for its gradients."""
+    network = ["--network", "tests.helpers.networks.WithIdleLayer", "--network.pixels", "144"]
+    arguments = command(small, tmp_path, *TWO, *network, "--network.num_classes", "10")
+    job = Job(STARTS["Lightning"], arguments, tmp_path)
+    said = job.said(seconds=20)
+    assert job.parent.returncode == 2
+    assert "error: the network has a layer that no loss depends on" in said
+
+
+class DivergingOnRank1(Original):
+    """An original of which one process has a loss that is not finite, after some steps."""
+
+    def loss(self, batch):
+        losses = super().loss(batch)
+        return losses * float("nan") if self.global_step >= 12 and self.global_rank == 1 else losses
+
+
+def fit_diverging(folder: Path) -> tuple[str, int]:
+    """What a process says, and the step of the checkpoint that is kept."""
+    every = LastCheckpoint(folder / "last.ckpt", seconds=-1, rest=-1)
+    every.look = 1
+    options = {"devices": 2, "strategy": "ddp", "use_distributed_sampler": False, "log_every_n_steps": 5}
+    with pytest.raises(UserError) as raised:
+        trainer(folder, every, **options).fit(DivergingOnRank1(LINEAR, SHORT), datamodule=digits())
+    return str(raised.value), torch.load(folder / "last.ckpt", weights_only=True)["global_step"]
+
+
+def test_a_loss_that_is_not_finite_on_one_process_ends_both_alike(tmp_path, ranks):
+    one, other = ranks.run(fit_diverging, tmp_path)
+    assert one == other
+    assert "train_loss became nan in steps 11 to 15 of 24" in one[0]
+    assert one[1] == 12
 
 
 def test_four_processes_share_one_original_though_the_first_is_killed(small, runs, tmp_path, processes, monkeypatch):

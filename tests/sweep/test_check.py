@@ -147,6 +147,19 @@ def test_the_ledger_is_whole_after_many_writers(monkeypatch: pytest.MonkeyPatch)
     assert check.find_unparsed(points, Path("runs")) == []
 
 
+@pytest.mark.parametrize("damaged", [b"", b"\xff\xfe\x00", b"0123456789abcde"])
+def test_a_damaged_ledger_is_written_again(damaged: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added after a torn line is a line of its own."""
+    points = read_points(write_sweep({"seed_everything": {"values": [0, 1]}}))
+    ledger = Path("runs/.sweep/parsed")
+    ledger.parent.mkdir(parents=True)
+    ledger.write_bytes(damaged)
+    monkeypatch.setattr(parse, "find_mistake", lambda arguments: None)
+    assert check.find_unparsed(points, Path("runs")) == points
+    assert check.find_refused(points, 1, Path("runs")) == []
+    assert check.find_unparsed(points, Path("runs")) == []
+
+
 def test_a_point_that_kills_its_worker_is_left_to_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is neither refused nor kept as parsed."""
     points = read_points(write_sweep({"seed_everything": {"values": [0, 1]}}))

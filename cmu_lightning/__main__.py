@@ -3,8 +3,11 @@
 import signal
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
+from typing import NoReturn
 
+from cmu_lightning import __version__
 from cmu_lightning.errors import UserError
 
 LIGHT = {
@@ -21,7 +24,7 @@ LIGHT = {
 LightningCLI runs `fit` and `test`.
 """
 
-HELP = """usage: python -m cmu_lightning COMMAND ...
+HELP = """usage: python -m cmu_lightning COMMAND ...   (or cmu-lightning COMMAND ...)
 
 corrective machine unlearning of image classifiers
 
@@ -35,7 +38,7 @@ corrective machine unlearning of image classifiers
   export     a run's weights as safetensors and ONNX, with a model card
   dashboard  workspace and report on W&B
 
-COMMAND --help says more; so does the README.
+COMMAND --help says more; so does the README. --version says which version this is.
 """
 
 
@@ -51,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given in (["--help"], ["-h"]):
         sys.stdout.write(HELP)
+        return 0
+    if given == ["--version"]:
+        sys.stdout.write(f"cmu-lightning {__version__}\n")
         return 0
     try:
         _check_command(given)
@@ -75,7 +81,8 @@ def _check_command(given: list[str]) -> None:
     if not given:
         raise UserError(f"there is no command: give one of {', '.join(known)}; --help says what they do")
     if not given[0].startswith("-") and given[0] not in known:
-        raise UserError(f"there is no command {given[0]}: give one of {', '.join(known)}")
+        close = "".join(f" (did you mean {name}?)" for name in get_close_matches(given[0], known, 1))
+        raise UserError(f"there is no command {given[0]}: give one of {', '.join(known)}{close}")
 
 
 def _tear_down_wandb() -> None:
@@ -86,7 +93,8 @@ def _tear_down_wandb() -> None:
         end_client()
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Run the command of this process, and end the process: the script `cmu-lightning`."""
     try:
         ended = main()
     finally:
@@ -96,3 +104,7 @@ if __name__ == "__main__":
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)
     sys.exit(ended)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,12 +1,12 @@
-"""Command lines, YAML files and `.env`, read without importing torch."""
+"""Command lines and `.env`, read without importing torch."""
 
 import argparse
-from collections.abc import Iterator
+import sysconfig
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import dotenv
-import yaml
 
 from cmu_lightning.errors import UserError
 
@@ -14,7 +14,16 @@ PACKAGE = Path(__file__).parent
 CONFIGS = next((folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()), PACKAGE)
 """The project's configs: inside an installed package, next to the package in a checkout."""
 
+INSTALLED = [
+    PACKAGE.resolve(),
+    *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+]
+"""Folders whose files a user does not edit."""
+
 PROGRAM = "python -m cmu_lightning"
+
+EXAMPLE = "runs/poison_digits/SSD/0-0123456789"
+"""A run folder, as messages show one."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,55 +64,6 @@ def read_env() -> None:
         ) from error
 
 
-def read_mapping(path: Path, description: str, hint: str) -> dict[str, Any]:
-    """Return the content of a YAML file that holds one mapping.
-
-    Args:
-        path: Path of the file.
-        description: Kind of file, as error messages name it.
-        hint: What to write into a file that holds no mapping.
-
-    Raises:
-        UserError: The file cannot be read, is not YAML, is no mapping, or has a key twice.
-    """
-    try:
-        loader = yaml.SafeLoader(path.read_text())
-        node = loader.get_single_node()
-        content = None if node is None else loader.construct_document(node)
-    except OSError as error:
-        raise UserError(f"the {description} {path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"the {description} {path} is not text: give a YAML file") from error
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise UserError(
-            f"the {description} {path} is not YAML ({problem}): correct that place, without tabs and odd signs"
-        ) from error
-    if content is None:
-        raise UserError(f"the {description} {path} is empty: {hint}")
-    if not isinstance(content, dict):
-        raise UserError(f"the {description} {path} holds no mapping: {hint}")
-    for key, line in _repeated_keys(node):
-        raise UserError(f"the {description} {path} says {key} twice, again in line {line}: leave one")
-    return content
-
-
-def _repeated_keys(node: yaml.Node | None) -> Iterator[tuple[str, int]]:
-    """Yield each repeated key of any mapping with its line; YAML itself takes the last value silently."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _repeated_keys(item)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    known: set[str] = set()
-    for key, value in node.value:
-        if key.value in known:
-            yield str(key.value), key.start_mark.line + 1
-        if isinstance(key, yaml.ScalarNode):
-            known.add(key.value)
-        yield from _repeated_keys(value)
-
-
 def attached(arguments: list[str]) -> list[str]:
     """Return the arguments with every option and its value in one.
 
@@ -125,6 +85,59 @@ def attached(arguments: list[str]) -> list[str]:
     return joined
 
 
+def name_config(arguments: list[str]) -> list[str]:
+    """Return the words of `fit` or `test` in the form of `attached`, `test RUN` with what it is short for.
+
+    Args:
+        arguments: Words of the command line; options may precede the command.
+
+    Raises:
+        UserError: A word is no option, the command names no setting, or the run has no config.
+
+    >>> name_config(["fit", "--threads", "1", "-c", "poison_digits.yaml"])
+    ['fit', '--threads=1', '-c=poison_digits.yaml']
+    """
+    words = attached(arguments)
+    command, *others = [word for word in words if not word.startswith("-")] or [""]
+    options = [word for word in words if word.startswith("-")]
+    if any(option in ("--help", "-h") or option.partition("=")[0].endswith(".help") for option in options):
+        return words
+    names = {word.partition("=")[0].partition(".")[0] for word in options}
+    if command == "test" and len(others) == 1 and not any(map(is_config, options)):
+        run = Path(others[0])
+        if not (run / "config.yaml").is_file():
+            raise UserError(f"{run} is not a run: it has no config.yaml; give one such as {EXAMPLE}")
+        return [command, f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'last.ckpt'}", *options]
+    if others:
+        raise UserError(f"{command} takes options, and {others[0]} is none: {_meant(others[0])}")
+    if command == "fit" and not names & {"--config", "-c", "--setting", "--data", "--model"}:
+        raise UserError(f"fit needs a setting: give --config and one of {', '.join(_settings())}")
+    if command == "test" and not names & {"--config", "-c", "--setting", "--data"}:
+        raise UserError(f"test needs a run: give the folder of one, such as test {EXAMPLE}")
+    return words
+
+
+def _meant(word: str) -> str:
+    """Return what to write in place of a word that is no option."""
+    known = _known_configs()
+    if Path(word).is_file() or word in known:
+        return f"write --config {word}"
+    stem = word.removesuffix(".yaml")
+    near = [f"{stem}.yaml", f"unlearn/{stem.lower()}.yaml", *get_close_matches(f"{stem}.yaml", known, 1)]
+    found = [name for name in near if name in known]
+    return f"did you mean --config {found[0]}?" if found else "write --config before a config, --NAME before a value"
+
+
+def _settings() -> list[str]:
+    """Return the names of the project's configs that state a setting."""
+    return [path.name for path in sorted(CONFIGS.glob("*.yaml")) if "setting:" in path.read_text()]
+
+
+def _known_configs() -> list[str]:
+    """Return the names of the project's configs."""
+    return sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+
+
 def is_config(argument: str) -> bool:
     """Return whether an argument is `--config` or `-c`, with or without its value."""
     return argument.partition("=")[0] in ("--config", "-c")
@@ -141,23 +154,34 @@ def find_configs(arguments: list[str]) -> list[str]:
     Raises:
         UserError: A config is in neither place, or cannot be read.
     """
+    from cmu_lightning.yaml_files import TooLargeYAML, check_yaml  # reports need no YAML
+
     found = []
     for argument in attached(arguments):
         option, equals, value = argument.partition("=")
+        try:
+            check_yaml(value)  # a value may be YAML, too
+        except TooLargeYAML as error:
+            raise UserError(f"the value of {option} {error}: write fewer, or none") from error
         found.append(f"{option}={_find_config(value)}" if equals and is_config(argument) else argument)
     return found
 
 
 def _find_config(name: str) -> str:
     """Return the path of a config, or the name itself where it is inline YAML."""
+    if "\n" in name or ": " in name:
+        return name
     path, shipped = Path(name), CONFIGS / name
     if not path.exists() and (CONFIGS / f"{name}.yaml").is_file():
         raise UserError(f"there is no config {name}: give {name}.yaml")
     if path.is_file():
+        from cmu_lightning.yaml_files import read_mapping
+
         read_mapping(path, "config", "write lines such as `seed_everything: 1`")  # raises what is wrong with it
     if path.exists() or not name.endswith((".yaml", ".yml", ".json")):
         return name
     if shipped.exists():
         return str(shipped)
-    known = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
-    raise UserError(f"there is no config {name}, neither here nor among the project's: {', '.join(known)}")
+    known = _known_configs()
+    close = "".join(f" (did you mean {near}?)" for near in get_close_matches(name, known, 1))
+    raise UserError(f"there is no config {name}, neither here nor among the project's{close}: {', '.join(known)}")

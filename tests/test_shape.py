@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "cmu_lightning"
 ORDER = (
-    *("errors", "console", "escaping", "files", "parsing", "devices", "metrics"),
+    *("errors", "console", "escaping", "files", "yaml_files", "parsing", "devices", "metrics"),
     *("models", "data", "unlearning", "experiment", "selection", "cli", "report", "sweep", "deploy"),
 )
 """Files, then folders and the file `selection`: each imports from those before it, and not from those behind it."""

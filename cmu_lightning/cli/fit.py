@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LambdaCallback
+from lightning.pytorch.callbacks import LambdaCallback, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -38,7 +38,7 @@ from cmu_lightning.experiment.run import ROWS, Run, choose_runs_dir, is_on_deman
 from cmu_lightning.experiment.wandb_logger import WandbLogger, report_refusal
 from cmu_lightning.experiment.wandb_publish import Publish, publish_results
 from cmu_lightning.experiment.wandb_settings import choose_mode, one_silence
-from cmu_lightning.parsing import find_configs, read_env
+from cmu_lightning.parsing import find_configs, name_config, read_env
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.checkpoint import load_network, read_checkpoint
 from cmu_lightning.unlearning.networks import has_batch_norm
@@ -68,7 +68,8 @@ class CLI(Options):
         config = self.config_init[self.subcommand].trainer
         asked = config.callbacks or []
         callbacks = list(asked) if isinstance(asked, list) else [asked]
-        if config.enable_progress_bar is not False:
+        is_shown = any(isinstance(callback, ProgressBar) for callback in callbacks)  # by one that a user asks for
+        if config.enable_progress_bar is not False and not is_shown:
             callbacks.append(progress())
         loggers: Any = False
         if self.subcommand == "fit":
@@ -239,7 +240,7 @@ def main(arguments: Sequence[str], kind: type[CLI] = CLI) -> int:
     begun = WandbLogger.begun
     try:
         read_env()
-        given = find_configs(list(arguments))
+        given = find_configs(name_config(list(arguments)))
         with _launcher_repeats(given):
             cli = kind(given)
     except SIGTERMException:

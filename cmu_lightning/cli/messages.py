@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -11,10 +12,12 @@ from inspect import signature
 
 from jsonargparse import ArgumentError
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer, callbacks, loggers
 
 from cmu_lightning import data, models, unlearning
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.processes import describe_deaths
+from cmu_lightning.parsing import CONFIGS
 
 NOISE = re.compile(
     r"Does not validate against|^Subtypes:|^Errors:|NoneType|^Given value|^Expected a path but|^tip:|^usage:"
@@ -33,6 +36,11 @@ KINDS = {
 
 NESTED = 4
 """Depth up to which an option of an option is written with dots."""
+
+TWO_WANDB_LOGGERS = (
+    "trainer.logger=WandbLogger would log to W&B a second time: leave it out, log in by `wandb login` or give "
+    "--wandb.mode offline, and set --wandb.project, --wandb.tags and others"
+)
 
 REWRITES: tuple[tuple[str, str], ...] = (
     # Alternatives, one line each.
@@ -59,6 +67,14 @@ REWRITES: tuple[tuple[str, str], ...] = (
     (r"--config: Path is not a file: '([^']*)'", r"the config \1 is not a file: give a YAML file"),
     (r"Expected a dot import path string: (\S+)", r"there is no class \1, check its spelling or give its full path"),
     (r"No module named '([\w.]+)'", r"there is no module \1, check its spelling and be in its folder"),
+    (r"(?:\w+: )?module '([\w.]+)' has no attribute '(\w+)'", r"there is no \1.\2, check its spelling"),
+    (r"(there is no class \w+, check its spelling or give its full path).*", r"\1"),
+    (r"--trainer\.logger: Multiple subclasses with name WandbLogger.*", TWO_WANDB_LOGGERS),
+    (r"Multiple subclasses with name (\w+)\. Give the full class path to avoid ambiguity: (.*)", r"\1 is one of \2"),
+    (
+        r"(?:\w+: )?Importing '([\w.]+)' is not allowed, denied by.*",
+        r"\1 belongs to Python itself, and a config may not call it: give a class of your own or of a library",
+    ),
     # Options that do not exist.
     (r"(unrecognized arguments: .*)", r"\1; check their spelling with --help"),
     (r"Subcommand '\w+' does not accept option '([\w.]+)'", r"Option '\1' is not accepted"),
@@ -77,12 +93,33 @@ REWRITES: tuple[tuple[str, str], ...] = (
 
 GIVEN_VALUE = re.compile(r"(?:Got|Given) value: (?!NestedArg|Namespace)(.*)")
 WRONG_KIND = re.compile(r"--([\w.]+): Expected (.*?)(?:\. Got value:.*)?")
-NO_CLASS = re.compile(r"--(data|network|model)[\w.]*: there is no class (\w+), ")
+NO_CLASS = re.compile(r"--(data|network|model|trainer\.callbacks|trainer\.logger)[\w.]*: there is no class (\w+), ")
 NO_OPTION = re.compile(r"(\w+): there is no option '(\w+)', ")
+NO_NAME = re.compile(r"there is no ([\w.]+)\.(\w+), ")
+NO_MODULE = re.compile(r"there is no (module) ([\w.]+), ")
+NO_ARGUMENT = re.compile(r"(unrecognized) arguments: --([\w.]+)")
+NO_METHOD = re.compile(r"--model\.(\w+) is not of an original: ")
 """Rewritten complaints to which the value that was given, or the spelling that was meant, is added."""
 
-SHORT_NAMES = {"data": data.__all__, "network": models.__all__, "model": unlearning.__all__}
+SHORT_NAMES = {
+    "data": data.__all__,
+    "network": models.__all__,
+    "model": unlearning.__all__,
+    "trainer.callbacks": callbacks.__all__,
+    "trainer.logger": loggers.__all__,
+}
 """Classes that need no path, by the option that names them."""
+
+LIBRARIES = ["cmu_lightning", "lightning", "timm", "torch", "torchvision"]
+"""Modules of which a config may name classes."""
+
+OPTIONS = [
+    *(f"trainer.{name}" for name in signature(Trainer).parameters),
+    *(f"procedure.{name}" for name in signature(unlearning.Procedure).parameters),
+    *("checkpoints", "ckpt_path", "compile", "config", "data", "model", "network", "original_seed", "runs_dir"),
+    *("seed_everything", "setting", "threads", "wandb.mode", "wandb.project", "wandb.tags", "wandb.group"),
+]
+"""Options that belong to no class that the command line chooses."""
 
 
 def one_sentence(message: str) -> str:
@@ -95,7 +132,8 @@ def one_sentence(message: str) -> str:
     'threads=many is not possible: give a whole number'
     """
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
-    text = " ".join(line for line in lines if line and not NOISE.search(line))
+    # Alternatives that fail for the same reason give the same line.
+    text = " ".join(dict.fromkeys(line for line in lines if line and not NOISE.search(line)))
     for pattern, replacement in REWRITES:
         text = re.sub(pattern, replacement, text)
     text = _suggest_spelling(text.strip().rstrip("."))
@@ -109,13 +147,31 @@ def one_sentence(message: str) -> str:
 def _suggest_spelling(text: str) -> str:
     """Add the name of a class or an option that is spelled almost like one that does not exist."""
     known: Iterable[str] = ()
+    if missing := NO_METHOD.search(text):
+        return _name_methods(text, missing[1])
     if missing := NO_CLASS.search(text):
         known = SHORT_NAMES[missing[1]]
     elif missing := NO_OPTION.search(text):
-        known = _arguments_of(missing[1])
+        owners = models.__all__ if missing[1] == "network" else [missing[1]]
+        known = [argument for owner in owners for argument in _arguments_of(owner)]
+    elif missing := NO_MODULE.search(text):
+        known = LIBRARIES
+    elif missing := NO_NAME.search(text):
+        known = dir(sys.modules.get(missing[1]))
+    elif missing := NO_ARGUMENT.search(text):
+        known = OPTIONS
     # An option that a base class has and this class fixes is spelled correctly: no suggestion.
-    close = [name for name in get_close_matches(missing[2], known, 1) if name != missing[2]] if missing else []
-    return text.replace("check its spelling", f"did you mean {close[0]}? check its spelling") if close else text
+    meant = missing[2] if missing else ""
+    close = [name for name in get_close_matches(meant, known, 1) if name != meant]
+    return re.sub("check (its|their) spelling", rf"did you mean {close[0]}? \g<0>", text) if close else text
+
+
+def _name_methods(text: str, option: str) -> str:
+    """Name a method that has an option, in place of any method."""
+    having = sorted((name for name in unlearning.__all__ if option in _arguments_of(name)), key=len)
+    overlays = [f"unlearn/{re.sub('(?<=[a-z])(?=[A-Z])', '_', name).lower()}.yaml" for name in having]
+    shipped = [overlay for overlay in overlays if (CONFIGS / overlay).exists()]
+    return text.replace("unlearn/cf.yaml", shipped[0]) if shipped and "unlearn/cf.yaml" not in shipped else text
 
 
 def _arguments_of(name: str) -> list[str]:

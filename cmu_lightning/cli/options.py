@@ -1,9 +1,10 @@
 """The options of `fit` and `test`: their parser, what it cannot take, values that are refused, and defaults."""
 
 import re
-from argparse import Action
+import sys
+from argparse import SUPPRESS, Action
 from collections.abc import Callable, Sequence
-from inspect import Parameter, isclass, signature
+from inspect import Parameter, isabstract, isclass, signature
 from pkgutil import resolve_name
 from typing import Any, get_args
 
@@ -13,14 +14,17 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Na
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from torch import nn
 
+from cmu_lightning import data, models, unlearning
+from cmu_lightning.cli.messages import SHORT_NAMES, TWO_WANDB_LOGGERS
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.devices import PRECISIONS
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.ledger import command_key
 from cmu_lightning.experiment.wandb_logger import WandbLogger
+from cmu_lightning.models.admitted import check_names, protect_parser
 from cmu_lightning.models.factory import NetworkFromFunction
 from cmu_lightning.parsing import PROGRAM, attached, is_config
-from cmu_lightning.unlearning import Original, Procedure, Stage
+from cmu_lightning.unlearning import Original, Procedure, Stage, Unlearner
 from cmu_lightning.unlearning.checkpoint import read_checkpoint
 from cmu_lightning.unlearning.trainer_checks import check_callback, check_precision
 
@@ -73,6 +77,20 @@ class HelpfulParser(LightningArgumentParser):
     def __init__(self, **options: Any) -> None:
         own: dict[str, Any] = {"formatter_class": Help, "prog": PROGRAM}
         super().__init__(**own | options)
+
+
+def _show_one_half(parser: LightningArgumentParser, is_trainer: bool) -> None:
+    """Show in the help the Trainer's options and no others, or all others: together they fill ten screens.
+
+    Args:
+        parser: Parser of a command.
+        is_trainer: Whether the Trainer's options are shown.
+    """
+    for action in parser._actions:
+        if (action.dest.partition(".")[0] == "trainer") != is_trainer:
+            action.help = SUPPRESS
+    if not is_trainer:
+        parser.epilog = "Options of Lightning's Trainer, --trainer.NAME: --help trainer lists them."
 
 
 class Options(LightningCLI):
@@ -146,6 +164,8 @@ class Options(LightningCLI):
         parser.link_arguments("network", "model.init_args.network")
         parser.link_arguments("procedure", "model.init_args.procedure", apply_on="instantiate")
         parser.set_defaults({"model": "Original"})
+        if {"--help", "-h"} & set(self.arguments):
+            _show_one_half(parser, "trainer" in self.arguments)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line, and refuse values that LightningCLI would fail on later.
@@ -159,8 +179,16 @@ class Options(LightningCLI):
         """
         # The ledger's key is of the configs as they are now; they may be edited while the run trains.
         self.key = command_key(args[1:])
+        protect_parser()
+        for option, base in LISTED.items():
+            if option in attached(args):  # without the name of a class, whose options it would list
+                sys.stdout.write(list_classes(option, base))
+                raise SystemExit(0)
         self.config = parser.parse_args(normalize(args))
         config = self.config[self.config.subcommand]
+        named = config.as_dict()
+        named["model"].get("init_args", {}).pop("network", None)  # a link to the other one
+        check_names(named)
         check_values(config)
         if config.ckpt_path is not None:
             read_checkpoint(config.ckpt_path)
@@ -168,6 +196,8 @@ class Options(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fill in what the command line leaves open, so that the stored config leaves nothing open."""
         config = self.config[self.subcommand]
+        if self.subcommand == "test":  # writes nothing, so no logger is made
+            config.trainer.logger = False
         fill_defaults(config, self._as_plain_data)
         torch.set_num_threads(config.threads)
 
@@ -176,6 +206,33 @@ class Options(LightningCLI):
         config = self.config[self.subcommand]
         plain: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
         return plain
+
+
+LISTED = {"--model.help": Stage, "--data.help": CorruptedDataModule, "--network.help": nn.Module}
+"""Options that list classes, and the base of these."""
+
+
+def list_classes(option: str, base: type) -> str:
+    """Return the classes of this project that a config may name, a line each.
+
+    Args:
+        option: `--PART.help`.
+        base: Base of the classes.
+    """
+    named = SHORT_NAMES[option.removeprefix("--").removesuffix(".help")]
+    found = {name: getattr(home, name, None) for home in (data, models, unlearning) for name in home.__all__}
+    classes = {name: found[name] for name in sorted(named, key=str.lower)}
+    lines = [
+        f"  {name:{max(map(len, named))}}  {(kind.__doc__ or '').strip().splitlines()[0]}"
+        for name, kind in classes.items()
+        if isclass(kind) and issubclass(kind, base) and kind.__name__ == name and not _is_base(kind)
+    ]
+    return "\n".join([f"{option} NAME lists the options of one of these, or of a class of your own:", *lines, ""])
+
+
+def _is_base(kind: type) -> bool:
+    """Return whether a class is there for others to build on."""
+    return isabstract(kind) or kind in (*LISTED.values(), Unlearner) or (kind.__doc__ or "").startswith("Base of")
 
 
 def read_policy(value: str) -> str:
@@ -276,6 +333,10 @@ def check_values(config: Namespace) -> None:
         raise UserError(f"setting={config.setting} names a folder: give only letters, digits, '_', '.' and '-'")
     if config.threads is not None and not 1 <= config.threads <= 1024:
         raise UserError(f"threads={config.threads} is not possible: give a number from 1 to 1024")
+    loggers = config.trainer.logger
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        if isinstance(logger, Namespace) and logger.class_path.endswith(".WandbLogger"):
+            raise UserError(TWO_WANDB_LOGGERS)
     interval = config.trainer.val_check_interval
     if interval is not None and not isinstance(interval, str) and interval <= 0:
         raise UserError(f"trainer.val_check_interval={interval} is not positive: give a number of steps")
@@ -308,8 +369,20 @@ def _check_nulls(name: str, part: Any) -> None:
     parameters = _parameters(resolve_name(part.class_path))
     for argument, value in vars(part.get("init_args") or Namespace()).items():  # type: ignore[no-untyped-call]
         _check_nulls(f"{name}.{argument}", value)
+        if _is_untyped_class(part.class_path, parameters.get(argument), value):
+            raise UserError(
+                f"{name}.{argument} names the class {value['class_path']}, and {part.class_path} does not say what it "
+                f"takes there: write a type, such as {argument}: nn.Module"
+            )
         if value is None and argument in parameters and _is_never_none(parameters[argument]):
             raise UserError(f"{name}.{argument}=null is not possible: leave it out for its default")
+
+
+def _is_untyped_class(owner: str, parameter: Parameter | None, value: Any) -> bool:
+    """Return whether a class is named for an argument of any type, where the parser would make no object of it."""
+    is_named = isinstance(value, dict | Namespace) and "class_path" in value
+    is_plain = owner.endswith(f".{NetworkFromFunction.__name__}")
+    return is_named and parameter is not None and not is_plain and parameter.annotation in (Any, Parameter.empty)
 
 
 def _parameters(source: Any) -> dict[str, Parameter]:

@@ -13,8 +13,10 @@ from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.deploy.choice import CHOICE_FILE
 from cmu_lightning.deploy.export import OPSET, TOLERANCE
 from cmu_lightning.deploy.finished import FinishedRun
+from cmu_lightning.errors import UserError
 from cmu_lightning.escaping import markdown, markdown_code
 from cmu_lightning.experiment.run import MEASURED
+from cmu_lightning.models.admitted import check_names
 from cmu_lightning.models.factory import NetworkFromFunction
 from cmu_lightning.selection import destroyed
 
@@ -124,8 +126,9 @@ def _procedure(config: dict[str, Any]) -> dict[str, Any]:
     """
     procedure = dict(config["procedure"])
     try:
+        check_names(config["model"], "model")  # before anything that the config names is imported
         stage = resolve_name(config["model"]["class_path"])
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError, UserError):
         return procedure
     if stage.view == "passes":  # no optimiser and no schedule
         return {"batch_size": procedure["batch_size"]}

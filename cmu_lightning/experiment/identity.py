@@ -8,7 +8,6 @@ when they have been edited since.
 import hashlib
 import json
 import sys
-import sysconfig
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
@@ -19,7 +18,7 @@ from typing import Any
 from cmu_lightning.console import say
 from cmu_lightning.devices import PRECISIONS
 from cmu_lightning.experiment.run import Run
-from cmu_lightning.parsing import PACKAGE
+from cmu_lightning.parsing import INSTALLED
 
 TRAINER = (
     "precision",
@@ -39,12 +38,6 @@ OPTIONAL = ("discovery", "resize", "classes")
 OPTIONAL_OF_DISCOVERY = ("threshold",)
 OPTIONAL_OF_MODEL = ("original_prefix", "original_key")
 """Likewise of a discovery and of an unlearner."""
-
-INSTALLED = [
-    PACKAGE.resolve(),
-    *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-]
-"""Folders whose files a user does not edit."""
 
 
 def digest(identity: dict[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import yaml
@@ -11,8 +10,9 @@ from torch import nn
 
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
-from cmu_lightning.models.factory import NetworkFromFunction
+from cmu_lightning.models.admitted import check_names, protect_parser
 from cmu_lightning.unlearning.checkpoint import load_network, read_checkpoint, read_original
+from cmu_lightning.yaml_files import parse_yaml
 
 
 def restore_network(
@@ -72,7 +72,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_text())
+        config = parse_yaml(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         if not path.exists():
             raise UserError(f"{folder} is not a run: it has no config.yaml") from error
@@ -91,35 +91,19 @@ def _find_maker(folder: Path, key: str, kind: Any) -> Callable[[], Any]:
         kind: Type of the key's value, by which the parser reads it.
 
     Raises:
-        UserError: The config is damaged, or names a class that cannot be imported.
+        UserError: The config is damaged, or names a class that is not found or that no config may name.
     """
+    config = read_config(folder)
+    damaged = f"{folder}/config.yaml is not a run's, or damaged: it does not say how to make the {key}"
+    # The file may be a stranger's: no other part of it is read, and nothing is called that makes no part of a run.
+    check_names(config.get(key), f"{folder}/config.yaml:{key}")
+    protect_parser()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument(f"--{key}", type=kind)
-    config = read_config(folder)
-    _check_import(config.get(key), folder)
     try:
         parsed = parser.parse_object({key: config[key]})
     except (ArgumentError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder}/config.yaml is not a run's, or damaged: it does not say how to make the {key}"
-        ) from error
+        raise UserError(damaged) from error
+    if parsed[key] is None:
+        raise UserError(damaged)
     return lambda: parser.instantiate_classes(parsed)[key]
-
-
-def _check_import(spec: Any, folder: Path) -> None:
-    """Raise if a class or function that was there when the run was made cannot be imported."""
-    path = spec.get("class_path") if isinstance(spec, dict) else None
-    function = (
-        (spec.get("init_args") or {}).get("function")
-        if path == f"{NetworkFromFunction.__module__}.{NetworkFromFunction.__name__}"
-        else None
-    )
-    name = function or path
-    if not isinstance(name, str) or "." not in name:
-        return
-    try:
-        resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(
-            f"{folder} needs {name}, which is not found ({error}): be in the folder of its module, or install it"
-        ) from error

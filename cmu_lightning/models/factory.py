@@ -1,11 +1,11 @@
 """Networks that a function returns, and the check of a network's sizes."""
 
-from pkgutil import resolve_name
 from typing import Any
 
 from torch import nn
 
 from cmu_lightning.errors import UserError
+from cmu_lightning.models.admitted import find_maker
 
 
 def check_sizes(**sizes: int) -> None:
@@ -40,10 +40,14 @@ class NetworkFromFunction(nn.Module):
 
     def __new__(cls, function: str, arguments: dict[str, Any] | None = None) -> Any:
         """Return what the function returns, which is no instance of this class."""
+        make = find_maker(function)
         try:
-            return resolve_name(function)(**(arguments or {}))
+            network = make(**(arguments or {}))
         except (TypeError, ValueError) as error:
             raise UserError(f"{function} cannot make a network ({error}): change the options of network") from error
+        if not isinstance(network, nn.Module):
+            raise UserError(f"{function} returns a {type(network).__name__}, not a network: give another network")
+        return network
 
     def __init__(self, function: str, arguments: dict[str, Any] | None = None) -> None:
         # Python calls __init__ only if __new__ returned an instance of this class.

@@ -22,6 +22,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.identity import identity
 from cmu_lightning.experiment.run import COST, MEASURED, ROWS
 from cmu_lightning.files import write_atomically
+from cmu_lightning.yaml_files import parse_yaml
 
 IDENTITY: dict[str, type] = {
     "setting": str,
@@ -381,7 +382,7 @@ def _from_yaml(text: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return parse_yaml(text)
     except yaml.YAMLError:
         return None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.parsing import read_mapping
+from cmu_lightning.yaml_files import read_mapping
 
 METHODS = ("grid", "random", "bayes")
 GOALS = ("maximize", "minimize")

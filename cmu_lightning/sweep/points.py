@@ -15,6 +15,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.ledger import command_key, config_text, find_folder, is_finished, options
 from cmu_lightning.files import write_atomically
 from cmu_lightning.sweep.file import SweepFile
+from cmu_lightning.yaml_files import parse_yaml
 
 MODULE = "cmu_lightning"
 JSON_FILE = "${args_json_file}"
@@ -116,7 +117,7 @@ class Point:
             trainer |= config.get("trainer") or {}
         for name, value in self.options:
             if name in ("--trainer.devices", "--trainer.num_nodes"):
-                trainer[name.rpartition(".")[2]] = yaml.safe_load(value)
+                trainer[name.rpartition(".")[2]] = _read_value(value)
         devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes", 1)
         one_device = devices in (None, "auto", 1, "1") or (isinstance(devices, list) and len(devices) == 1)
         return not one_device or nodes not in (None, 1)
@@ -159,8 +160,16 @@ def _is_tuned(name: str, value: str) -> bool:
 @cache
 def _read_mapping(text: str) -> dict[str, Any]:
     """Return the mapping that a YAML text holds; empty if it holds something else."""
-    read = yaml.safe_load(text)
+    read = _read_value(text)
     return read if isinstance(read, dict) else {}
+
+
+def _read_value(text: str) -> Any:
+    """Return what a YAML text means; None if it is no YAML, of which `fit` says more."""
+    try:
+        return parse_yaml(text)
+    except yaml.YAMLError:
+        return None
 
 
 def order_points(points: list[Point]) -> list[Point]:

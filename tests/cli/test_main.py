@@ -3,10 +3,13 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 
+from cmu_lightning import __version__
 from cmu_lightning.__main__ import HELP, LIGHT, main
 
 
@@ -17,11 +20,29 @@ def test_help_names_every_command(option, capsys):
     assert re.findall(r"^  (\w+) ", HELP, re.MULTILINE) == ["fit", "test", *sorted(LIGHT, key=HELP.index)]
 
 
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cmu-lightning {__version__}\n"
+
+
+def test_the_console_script_ends_the_process(monkeypatch, capsys):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    run = resolve_name(project["scripts"]["cmu-lightning"])
+    assert project["version"] == __version__
+    for words, code in (["--version"], 0), (["fitt"], 2):
+        monkeypatch.setattr("sys.argv", ["cmu-lightning", *words])
+        with pytest.raises(SystemExit) as ended:
+            run()
+        assert ended.value.code == code
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ([], "there is no command: give one of fit, test, sweep"),
         (["fitt"], "there is no command fitt: give one of fit"),
+        (["fitt"], "export (did you mean fit?)\n"),
+        (["xyz"], "predict, export\n"),
     ],
 )
 def test_an_unknown_command_is_refused_with_the_list_of_commands(given, says, capsys):

@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+from torch import nn
 
+from cmu_lightning.__main__ import main as run_words
 from cmu_lightning.cli.fit import main
 from cmu_lightning.cli.messages import one_sentence, user_mistake
-from cmu_lightning.parsing import CONFIGS
+from cmu_lightning.parsing import CONFIGS, name_config
 from cmu_lightning.unlearning import CF as Fine
 from tests.helpers.run_files import CF
 
@@ -17,6 +19,13 @@ class Untyped(Fine):
 
     def __init__(self, network, procedure, original=None, seed=None):
         super().__init__(network, procedure, original, seed)
+
+
+class Anything(nn.Module):
+    """A network that does not say what it takes."""
+
+    def __init__(self, act=None):
+        super().__init__()
 
 
 WRONG: dict[str, tuple[list[str], str]] = {
@@ -39,6 +48,46 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "a misspelt option of a method": (
         ["--config", "unlearn/scrub.yaml", "--model.distil", "1"],
         r"Scrub: there is no option 'distil', did you mean distill\?",
+    ),
+    "a misspelt callback": (
+        ["--trainer.callbacks+=RichProgresBar"],
+        r"^error: --trainer.callbacks: there is no class RichProgresBar, did you mean RichProgressBar\? check [^,]*$",
+    ),
+    "a misspelt callback of a module": (
+        ["--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStoping"],
+        r"there is no lightning.pytorch.callbacks.EarlyStoping, did you mean EarlyStopping\?",
+    ),
+    "a misspelt logger": (["--trainer.logger", "CSVLoger"], r"no class CSVLoger, did you mean CSVLogger\?"),
+    "a misspelt network": (["--network", "ResNet99"], r"no class ResNet99, did you mean ResNet9\?"),
+    "a misspelt network of a library": (
+        ["--network", "torchvision.models.resnet81"],
+        r"there is no torchvision.models.resnet81, did you mean resnet18\?",
+    ),
+    "a misspelt library": (["--network", "torchvison.models.resnet18"], r"no module torchvison, did you mean torchv"),
+    "a misspelt option of a network": (
+        ["--network", "ResNet9", "--network.widht", "3"],
+        r"no option 'widht', did you mean width\?",
+    ),
+    "a misspelt option of the Trainer": (["--trainer.device", "1"], r"=1; did you mean trainer.devices\? check"),
+    "a misspelt option of the procedure": (["--procedure.step", "3"], r"did you mean procedure.steps\?"),
+    "a misspelt option of the command": (["--checkpoint", "none"], r"did you mean checkpoints\?"),
+    "an option of a method without the method": (
+        ["--model.selection", "3"],
+        "--model.selection is not of an original: name a method before it, such as --config unlearn/ssd.yaml",
+    ),
+    "an option of a method without method and value": (["--model.selection"], "such as --config unlearn/ssd.yaml"),
+    "W&B a second time": (["--trainer.logger", "WandbLogger"], "log to W&B a second time: leave it out, .* --wandb.pr"),
+    "W&B a second time, in a list": (["--trainer.logger+=WandbLogger"], "log to W&B a second time: leave it out"),
+    "W&B a second time, by its path": (
+        ["--trainer.logger", "lightning.pytorch.loggers.WandbLogger"],
+        "log to W&B a second time: leave it out",
+    ),
+    "a config without --config": (["unlearn/cf.yaml"], "and unlearn/cf.yaml is none: write --config unlearn/cf.yaml$"),
+    "a method without --config": (["SSD"], r"and SSD is none: did you mean --config unlearn/ssd.yaml\?$"),
+    "a word": (["word"], "and word is none: write --config before a config, --NAME before a value$"),
+    "a class for an argument of any type": (
+        ["--network", "tests.cli.test_mistakes.Anything", "--network.act", '{"class_path": "torch.nn.ReLU"}'],
+        "network.act names the class torch.nn.*ReLU, .* write a type, such as act: nn.Module",
     ),
     "a folder for a config": (["--config", "/"], "the config / is not a file: give a YAML file"),
     "an option without its value": (["--data.identified"], "data.identified=True is not possible: give a number"),
@@ -243,3 +292,73 @@ def test_words_of_processes_that_cannot_work_together(words, sentence, monkeypat
     monkeypatch.setattr("cmu_lightning.cli.messages.describe_deaths", lambda seconds: "")
     said = user_mistake(RuntimeError(words))
     assert said is None if sentence is None else sentence in said
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["fit", "poison_digits.yaml"], "and poison_digits.yaml is none: write --config poison_digits.yaml"),
+        (["fit", "poison_digit.yaml"], r"did you mean --config poison_digits.yaml\?"),
+        (["fit"], "fit needs a setting: give --config and one of confusion_cifar10.yaml, .*, poison_pcam.yaml"),
+        (["fit", "--threads", "1"], "fit needs a setting"),
+        (
+            ["fit", "--config", "poison_digit.yaml"],
+            r"no config poison_digit.yaml, .*project's \(did you mean poison_digits.yaml\?\): ",
+        ),
+        (["test"], "test needs a run: give the folder of one, such as test runs/"),
+        (["test", "nowhere"], "nowhere is not a run: it has no config.yaml; give one such as runs/"),
+        (
+            ["fitt", "--config", "poison_digits.yaml"],
+            r"no command fitt: give one of fit, .* \(did you mean fit\?\)$",
+        ),
+    ],
+)
+def test_the_first_line_that_is_typed(words, says, capsys):
+    assert run_words(words) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error: [^\n]*\n", said)
+    assert re.search(says, said), said
+    assert list(Path().iterdir()) == []
+
+
+def test_a_progress_bar_of_the_users_takes_the_place_of_ours(fit, capsys):
+    bar = ("--trainer.enable_progress_bar", "true", "--trainer.callbacks+=RichProgressBar")
+    assert fit(*bar, "--procedure.steps", "2", "--runs_dir", "runs") == 0
+    assert "Epoch 0" in capsys.readouterr().out
+
+
+def test_test_of_a_run(unlearned, capsys):
+    (run,) = unlearned.glob("poison_digits/CF/*")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    assert run_words(["test", str(run)]) == 0
+    assert "metrics.json" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    assert name_config(["test", str(run), "--threads", "1"]) == [
+        "test",
+        f"--config={run}/config.yaml",
+        f"--ckpt_path={run}/last.ckpt",
+        "--threads=1",
+    ]
+
+
+def test_the_help_shows_our_options_and_the_trainers_on_request(capsys):
+    for words, shown in (["--help"], "--procedure.lr"), (["--help", "trainer"], "--trainer.max_epochs"):
+        with pytest.raises(SystemExit, match="0"):
+            run_words(["fit", *words])
+        said = capsys.readouterr().out
+        assert shown in said
+        assert ("--trainer.max_epochs" in said) != ("--procedure.lr" in said)
+        assert ("--help trainer lists them" in said) == ("--procedure.lr" in said)
+
+
+@pytest.mark.parametrize(
+    ("option", "shown", "not_shown"),
+    [("model", "SSD", "Unlearner"), ("data", "DigitsDataModule", "Poison"), ("network", "ResNet9", "SSD")],
+)
+def test_help_without_a_name_lists_the_classes(option, shown, not_shown, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        run_words(["fit", f"--{option}.help"])
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert shown in listed
+    assert not_shown not in listed
+    assert len(set(listed)) == len(listed)

@@ -20,8 +20,8 @@ from cmu_lightning.console import PlainConsole
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.experiment.identity import OPTIONAL_OF_MODEL, digest_sources
 from cmu_lightning.experiment.run import MEASURED, OF_DISCOVERY, Run
-from cmu_lightning.unlearning.ssd import TunedSSD
 from cmu_lightning.unlearning.stage import Stage
+from cmu_lightning.unlearning.tuned_ssd import TunedSSD
 
 SHOWN = MEASURED | OF_DISCOVERY
 

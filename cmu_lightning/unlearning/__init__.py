@@ -8,8 +8,9 @@ from cmu_lightning.unlearning.potion import Potion
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.pure import PURE
 from cmu_lightning.unlearning.scrub import Scrub
-from cmu_lightning.unlearning.ssd import ASSD, LFSSD, SSD, TunedSSD
+from cmu_lightning.unlearning.ssd import ASSD, LFSSD, SSD
 from cmu_lightning.unlearning.stage import Stage, View
+from cmu_lightning.unlearning.tuned_ssd import TunedSSD
 from cmu_lightning.unlearning.unlearner import Unlearner
 
 Distilling = DistillationUnlearner  # the name before 0.2

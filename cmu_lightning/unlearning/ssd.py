@@ -1,23 +1,18 @@
-"""Selective Synaptic Dampening (SSD) and its variants LFSSD, ASSD and TunedSSD.
+"""Selective Synaptic Dampening (SSD) and its variants LFSSD and ASSD.
 
 This file holds the arithmetic; `importance.py` and `fisher.py` estimate importances, and `dampener.py` computes them
 once per original and S_f, keeps them beside the original and multiplies the parameters.
 """
 
-from collections.abc import Iterator
 from math import inf, log
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cmu_lightning.data import evaluation
 from cmu_lightning.errors import UserError
-from cmu_lightning.metrics import selection_score
 from cmu_lightning.unlearning.dampener import Dampener, Dampening
 from cmu_lightning.unlearning.importance import informative, squared_norm
-from cmu_lightning.unlearning.progress import track_parts
-from cmu_lightning.unlearning.stage import RECORD
 
 
 def select_and_dampen(deleted: Tensor, retain: Tensor, selection: float, dampening: float) -> Dampening:
@@ -141,74 +136,3 @@ class ASSD(Dampener):
         """Return SSD's dampening at the percentile that follows from the size of S_f."""
         share = self.data.samples.deleted.cpu().double().mean().item()
         return select_and_dampen(deleted, retain, percentile(ratios(deleted, retain), adaptive_percent(share)), 1.0)
-
-
-class TunedSSD(Dampener):
-    """SSD at the point of the paper's grid with the largest `selection_score`, tried in memory within one run.
-
-    It ends where the best of as many runs of `SSD` does: it looks at what their selection looks at, which is the
-    validation samples and the classes predicted for S_f. `importance_ratios.json` holds the score of each point.
-    """
-
-    selections: ClassVar[tuple[float, ...]] = (0.1, 1, 10, 50, 100, 500, 1e3, 1e4, 1e5, 1e6)
-    """Thresholds; the paper's alpha."""
-    dampening_ratios: ClassVar[tuple[float, ...]] = (0.1, 0.5, 1, 5, 10)
-    """Strengths of the dampening, as multiples of a threshold."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.chosen: dict[str, float] = {}
-        """`selection` and `dampening_ratio` of the best point, once it is known."""
-
-    def setup(self, stage: str) -> None:
-        """Check that there are validation samples to choose by.
-
-        Args:
-            stage: Lightning's name of what is run, such as "fit".
-
-        Raises:
-            UserError: There are none.
-        """
-        if stage == "fit" and not len(self.data.validation.given_labels):
-            raise UserError("TunedSSD chooses by validation samples, and val_size=0 leaves none: give more, or use SSD")
-        super().setup(stage)
-
-    def choose(self, deleted: Tensor, retain: Tensor) -> Dampening:
-        """Return the dampening of the best point; of equal points the first in the order of the grid."""
-        points = list(self.points())
-        shown = track_parts(self.trainer, points, "SSD's grid", len(points))
-        tried = [self._score(deleted, retain, *point) for point in shown]
-        best = max(tried, key=lambda point: point["selection_score"])
-        self.summary["grid"] = tried
-        self.chosen = {name: best[name] for name in ("selection", "dampening_ratio")}
-        return select_and_dampen(deleted, retain, best["selection"], best["dampening_ratio"] * best["selection"])
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the chosen point, as a run may be measured by another process than chose it."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[RECORD]["chosen"] = self.chosen
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the chosen point."""
-        super().on_load_checkpoint(checkpoint)
-        self.chosen = checkpoint[RECORD].get("chosen", {})
-
-    @classmethod
-    def points(cls) -> Iterator[tuple[float, float]]:
-        """Yield distinct pairs of threshold and ratio; with ratios >= 1 equal products are one point."""
-        seen = set()
-        for ratio in cls.dampening_ratios:
-            for selection in cls.selections:
-                point = f"{selection * ratio:.9g}" if ratio >= 1 else (selection, ratio)
-                if point not in seen:
-                    seen.add(point)
-                    yield selection, ratio
-
-    def _score(self, deleted: Tensor, retain: Tensor, selection: float, ratio: float) -> dict[str, Any]:
-        """Return a point of the grid with its scores, after dampening the network at it."""
-        self.dampen(select_and_dampen(deleted, retain, selection, ratio * selection).factors)
-        assert self.reference is not None
-        val_acc = self.accuracies(evaluation.of_validation(self.data))[0].item()
-        changed = 1 - self.accuracies(evaluation.of_deleted(self.data, self.reference))[0].item()
-        scores = {"val_acc": val_acc, "changed": changed, "selection_score": selection_score(val_acc, changed)}
-        return {"selection": selection, "dampening_ratio": ratio} | scores

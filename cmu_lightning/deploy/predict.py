@@ -148,7 +148,7 @@ def _predict(run: FinishedRun, files: Found | None) -> list[Row]:
     with PlainConsole(stderr=True).status(f"reading {run.folder}"):
         from cmu_lightning.experiment.restore import restore_data, restore_network
 
-        own = run.config["model"].get("init_args", {})
+        own = (run.config.get("model") or {}).get("init_args", {})
         where = own.get("original_key"), own.get("original_prefix")
         before = restore_network(run.folder, run.original_checkpoint(), *where)
         classifier = Classifier(before, restore_network(run.folder), restore_data(run.folder))

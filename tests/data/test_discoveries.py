@@ -160,7 +160,7 @@ def test_what_is_stored_of_a_discovery(original, fit, capsys):
     (folder,) = Path("runs").glob("poison_digits/CF/*")
     again = ["test", "--config", f"{folder}/config.yaml", "--ckpt_path", f"{folder}/last.ckpt"]
     assert main(again) == 0
-    assert re.search(r"clean samples in S_f +│ +6 │ +6 │", capsys.readouterr().out)
+    assert re.search(r"clean samples in S_f.*│ +6 │ +6 │", capsys.readouterr().out)
     (folder / "metrics.json").write_text(json.dumps(run | {"false_positives": 7}))
     assert main(again) == 1
     assert capsys.readouterr().err == "not the stored numbers: false_positives\n"

@@ -138,7 +138,7 @@ def test_suspects_whose_names_begin_like_a_formula_are_read_back(original, tmp_p
     path = tmp_path / "list.csv"
     path.write_text(stage._as_csv(torch.zeros(len(stage.rows), 10)))
     assert {row["name"][:2] for row in csv.DictReader(path.read_text().splitlines())} == {"./"}
-    assert torch.equal(Flagged(str(path)).flagged(len(data.held), data.names), ~data.held)
+    assert torch.equal(Flagged(str(path), threshold=-1.0).flagged(len(data.held), data.names), ~data.held)
 
 
 def test_s_f_gets_its_share_of_the_loss(original, tmp_path):

@@ -115,7 +115,10 @@ class CLI(Options):
         options = config.wandb.as_dict() | {"mode": choose_mode(config.wandb.mode)}
         is_logged = options["mode"] in ("online", "offline")
         job_type = "unlearn" if self.original else "original"
-        self.wandb = WandbLogger(self.run, job_type, **options) if is_logged else None
+        # How much a list or a detector finds is known once the data are there.
+        is_known = self.original is not None and self.datamodule.discovery is None
+        identified = self.datamodule.identified if is_known else None
+        self.wandb = WandbLogger(self.run, job_type, identified, **options) if is_logged else None
 
     def _resolve(self) -> dict[str, Any]:
         """Return the resolved config, which gives the same numbers when it is run again, as plain data."""

@@ -156,7 +156,7 @@ class Options(LightningCLI):
             default="all",
             help="Whose weights stay: every run's, those of originals and of a sweep's best runs, or none.",
         )
-        parser.add_class_arguments(WandbLogger, "wandb", instantiate=False, skip={"run", "job_type"})
+        parser.add_class_arguments(WandbLogger, "wandb", instantiate=False, skip={"run", "job_type", "identified"})
         parser.add_argument("--threads", type=int | None, help="CPU threads; default torch's choice.")
         parser.add_argument(
             "--compile", type=bool, default=False, nargs="?", const=True, help="Train with torch.compile: pays on GPUs."

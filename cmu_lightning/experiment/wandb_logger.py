@@ -48,6 +48,7 @@ class WandbLogger(LightningWandbLogger):
     Args:
         run: Run whose results are logged.
         job_type: `original` or `unlearn`.
+        identified: Fraction of S_m, as far as it is known before the data are read.
         project: Default WANDB_PROJECT, else cmu_lightning.
         entity: User or team; default WANDB_ENTITY, else yours.
         group: Default the setting.
@@ -66,6 +67,7 @@ class WandbLogger(LightningWandbLogger):
         self,
         run: Run,
         job_type: str,
+        identified: float | None = None,
         project: str | None = None,
         entity: str | None = None,
         group: str | None = None,
@@ -79,7 +81,7 @@ class WandbLogger(LightningWandbLogger):
             | {f"wandb.tags={tag}": {"run_tags": [tag]} for tag in tags or []}
         )
         super().__init__(
-            name=run_name(run.method, None, run.folder.name.partition("-")[0]),
+            name=run_name(run.method, identified, run.folder.name.partition("-")[0]),
             save_dir=os.environ.get("WANDB_DIR") or run.folder,
             **destination(entity, project),
         )
@@ -228,8 +230,6 @@ class WandbLogger(LightningWandbLogger):
             own = self.experiment.config
             taken = {key.replace(".init_args", "") for key in own.keys()}  # noqa: SIM118 (it is no dict)
             own.update({key: value for key, value in config.items() if key not in taken})
-            if config.get("identified") is not None:
-                self.experiment.name = run_name(config["method"], config["identified"], config["seed"])
 
         self.attempt(update)
 

@@ -6,7 +6,7 @@ RUN = $(VENV)/bin/python
 WORKERS = --numprocesses 2 --dist worksteal
 BROWSERS = chromium chromium-browser google-chrome google-chrome-stable chrome
 
-.PHONY: setup browser demo test test-all oldest coverage check
+.PHONY: setup browser demo test test-all oldest coverage check docs release-check
 
 setup: $(VENV)/ready
 
@@ -48,3 +48,15 @@ check: setup
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/codespell
+
+docs: setup  ## the documentation site, in site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
+release-check: setup  ## source archive and wheel in dist/, their metadata, and the quickstart from the wheel alone
+	rm -rf dist .release
+	$(VENV)/bin/uv build --quiet --out-dir dist
+	$(VENV)/bin/twine check --strict dist/*
+	$(PYTHON) -m venv .release
+	$(VENV)/bin/uv pip install --quiet --python .release/bin/python dist/*.whl
+	cd .release && WANDB_MODE=disabled bin/python -m cmu_lightning fit --config poison_digits.yaml --config unlearn/cf.yaml \
+		--data.identified 0.1 --threads 1 --runs_dir runs && bin/cmu-lightning report runs --out report

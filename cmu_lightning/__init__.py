@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load(run: str | Path) -> "nn.Module":

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import signal
 import time
 from contextlib import suppress
@@ -50,7 +51,7 @@ def _small_cifar(monkeypatch):
 
 
 def run(*arguments):
-    return reproduce.main(["--results", str(RESULTS), *arguments, "--", *TINY])
+    return reproduce.main(["--results", str(RESULTS), "--queue", "grid", *arguments, "--", *TINY])
 
 
 def lines():
@@ -88,9 +89,10 @@ def test_every_method_of_the_first_cell_runs(monkeypatch):
 def test_a_budget_that_ends_within_a_run(capsys):
     slow = [*TINY[:1], "100000", *TINY[2:]]
     begin, before = time.monotonic(), signal.getsignal(signal.SIGALRM)
-    assert reproduce.main(["--results", str(RESULTS), "--budget", "0.1", "--first", "1", "--", *slow]) == 3
+    arguments = ["--queue", "grid", "--budget", "0.1", "--first", "1", "--", *slow]
+    assert reproduce.main(["--results", str(RESULTS), *arguments]) == 3
     assert time.monotonic() - begin < 60
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "the same command resumes" in capsys.readouterr().out
     assert not RESULTS.exists()
     assert not list(Path("runs").rglob("metrics.json"))
     assert signal.getsignal(signal.SIGALRM) is before
@@ -167,3 +169,30 @@ def test_the_plan_is_in_order_of_value(capsys):
 
 def test_the_grid_has_the_39_points_that_differ():
     assert len(list(reproduce.grid())) == 39
+
+
+def test_the_core_asks_each_question_once_and_the_originals_first(capsys):
+    assert reproduce.main(["--results", str(RESULTS), "--plan", "--precision", "bf16-mixed", "--threads", "1"]) == 0
+    plan = capsys.readouterr().out.splitlines()[1:]
+    assert len(plan) == len(set(plan)) > 100
+    assert all("--trainer.precision bf16-mixed --threads 1" in line for line in plan)
+    assert "released_code.yaml" in plan[0]
+    assert "unlearn" not in plan[0] + plan[1]
+    for setting in ("poison_cifar10", "confusion_cifar10", "poison_cifar100", "confusion_cifar100", "poison_pcam"):
+        of_setting = [line for line in plan if line.startswith(f"--config {setting}.yaml --")]
+        assert "unlearn" not in next(line for line in of_setting if "released" not in line)
+    seeds = [line.split("--seed_everything ")[1][0] for line in plan]
+    assert seeds == sorted(seeds)
+
+
+def test_an_estimate_times_each_network_here(capsys, monkeypatch):
+    monkeypatch.setattr(reproduce, "ELSEWHERE", [])
+    begin = time.monotonic()
+    assert reproduce.main(["--results", str(RESULTS), "--estimate", "3", "--first", "15", "--", *TINY[4:]]) == 0
+    said = capsys.readouterr().out
+    seconds, steps = re.search(r"([\d.]+) s a step, ([\d,]+) steps left, ", said).groups()
+    # Two originals of 4,000 steps, twelve dampened ones, CF's 1,000.
+    assert steps == f"{2 * 4000 + 12 * reproduce.DAMPENING + 1000:,}"
+    assert float(seconds) < time.monotonic() - begin
+    assert "hours in all" in said
+    assert not RESULTS.exists()

@@ -5,7 +5,8 @@ import os
 import runpy
 import shlex
 import sys
-from multiprocessing.context import ForkServerContext
+from collections.abc import Sequence
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -36,11 +37,23 @@ def run_command(command: str) -> Ended:
     assert python == "python"
     with TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        process = fork_context().Process(target=_work, args=(words, str(Path.cwd()), dict(os.environ), out, err))
-        process.start()
+        process = start_command(words, out, err)
         process.join()
         assert process.exitcode is not None
         return Ended(process.exitcode, out.read_text(), err.read_text())
+
+
+def start_command(words: Sequence[str], out: Path, err: Path) -> ForkServerProcess:
+    """Start a command in the current folder and environment; whoever starts it sees to its end.
+
+    Args:
+        words: `FILE` or `-m`, `MODULE`, and arguments.
+        out: File for standard output.
+        err: File for standard error; it may be the same.
+    """
+    process = fork_context().Process(target=_work, args=(words, str(Path.cwd()), dict(os.environ), out, err))
+    process.start()
+    return process
 
 
 def redirect_output(out: Path, err: Path) -> None:
@@ -56,14 +69,14 @@ def redirect_output(out: Path, err: Path) -> None:
         os.close(file)
 
 
-def _work(words: list[str], folder: str, environment: dict[str, str], out: Path, err: Path) -> None:
+def _work(words: Sequence[str], folder: str, environment: dict[str, str], out: Path, err: Path) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     redirect_output(out, err)
     sys.path.insert(0, folder)
     is_module = words[0] == "-m"
-    sys.argv = words[is_module:]
+    sys.argv = [*words[is_module:]]
     if is_module:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     else:

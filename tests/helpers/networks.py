@@ -6,6 +6,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from cmu_lightning.experiment.callbacks import LastCheckpoint
+
 
 class Linear(nn.Sequential):
     """Two linear layers.
@@ -80,6 +82,22 @@ class KilledWhenBuilt(Linear):
         for path in Path(folder).glob("*"):
             path.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CheckpointedEachEpoch(Linear):
+    """A network whose construction lets its process write a checkpoint after each epoch, not only every ten seconds.
+
+    A test that kills a run once there is a checkpoint then waits a moment. Only for processes that end with the test.
+
+    Args:
+        pixels: Height times width of an image.
+        num_classes: Number of logits.
+        channels: Channels of an image.
+    """
+
+    def __init__(self, pixels: int, num_classes: int, channels: int = 1) -> None:
+        super().__init__(pixels, num_classes, channels)
+        LastCheckpoint.__init__.__defaults__ = (120.0, 0.0)
 
 
 class GPURecorder(Linear):

@@ -2,40 +2,35 @@
 
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
+import torch
 
 from cmu_lightning.parsing import PACKAGE
+from tests.helpers.forked_commands import start_command
+from tests.helpers.process_tree import children, is_running
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
 
-def children(process: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=,stat=", "--ppid", str(process)], capture_output=True, text=True)
-    return [int(line.split()[0]) for line in listed.stdout.splitlines() if not line.split()[1].startswith("Z")]
-
-
-def is_running(process: int) -> bool:
-    listed = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True)
-    return bool(listed.stdout.strip()) and not listed.stdout.startswith("Z")  # a zombie has ended
-
-
 @pytest.mark.parametrize("signalled", [signal.SIGKILL, signal.SIGTERM])
-def test_a_fit_that_ends_takes_the_original_with_it(small, tmp_path, signalled):
+def test_a_fit_that_ends_takes_the_original_with_it(small, tmp_path, monkeypatch, signalled):
     """The original's last checkpoint stays, from which the same command continues."""
-    options = ["--config", small, "--procedure.steps", "1000000", "--runs_dir", str(tmp_path / "runs")]
-    command = ["fit", "--config", "poison_digits.yaml", *options, "--config", "unlearn/cf.yaml"]
-    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent), "TMPDIR": str(tmp_path / "temporary")}
+    monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    fit = subprocess.Popen([sys.executable, "-m", "cmu_lightning", *command], env=environment)
+    options = ["--config", small, "--procedure.steps", "1000000", "--runs_dir", str(tmp_path / "runs")]
+    options += ["--network", "tests.helpers.networks.CheckpointedEachEpoch", "--config", "unlearn/cf.yaml"]
+    log = tmp_path / "fit.log"
+    fit = start_command(["-m", "cmu_lightning", "fit", "--config", "poison_digits.yaml", *options], log, log)
     wait_for(lambda: list(tmp_path.glob("runs/poison_digits/Original/*/last.ckpt")))
     (child,) = children(fit.pid)
-    fit.send_signal(signalled)
-    fit.wait(timeout=60)
+    os.kill(fit.pid, signalled)
+    fit.join(timeout=60)
     wait_for(lambda: not is_running(child))
+    (kept,) = tmp_path.glob("runs/poison_digits/Original/*/last.ckpt")
+    assert "optimizer_states" in torch.load(kept, weights_only=True)
     assert not list(tmp_path.glob("runs/poison_digits/Original/*/metrics.json"))
     left = [path for path in (tmp_path / "runs" / ".locks").iterdir() if path.suffix != ".lock"]
     assert len(left) <= 1  # the config, under a name that the next attempt uses again

@@ -7,9 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from socket import socket
@@ -22,8 +19,9 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.callbacks import LastCheckpoint
 from cmu_lightning.parsing import PACKAGE
 from cmu_lightning.unlearning import Original
-from tests.helpers.forked_commands import fork_context
+from tests.helpers.forked_commands import fork_context, start_command
 from tests.helpers.parallel_stages import fit_unlearners
+from tests.helpers.process_tree import children, command_line, is_running
 from tests.helpers.short_stages import LINEAR, SHORT, digits, trainer
 from tests.helpers.waiting import wait_for
 
@@ -31,8 +29,15 @@ pytestmark = pytest.mark.slow
 
 ROOT = PACKAGE.parent
 CF = ["--config", "unlearn/cf.yaml", "--data.identified", "0.5"]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+EARLY = ["--network", "tests.helpers.networks.CheckpointedEachEpoch"]
+ENDLESS = [*EARLY, "--procedure.steps", "1000000"]
 TWO = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.accelerator", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _started_processes_find_the_tests(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +50,13 @@ def command(small: str, runs: Path, *arguments: str) -> list[str]:
     return ["fit", "--config", "poison_digits.yaml", "--config", small, "--runs_dir", str(runs), *arguments]
 
 
-def launch(start: list[str], arguments: list[str]) -> None:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*start, "-m", "cmu_lightning", *arguments], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def launch(*starts: list[str]) -> None:
+    """Run `python -m` commands at the same time, each without an error."""
+    logs = [Path(f"launch{at}.log") for at in range(len(starts))]
+    processes = [start_command(["-m", *words], log, log) for words, log in zip(starts, logs, strict=True)]
+    for process, log in zip(processes, logs, strict=True):
+        process.join()
+        assert process.exitcode == 0, log.read_text()
 
 
 def stored(runs: Path, method: str) -> list[dict]:
@@ -71,29 +79,24 @@ def assert_alike(one: Path, other: Path, method: str) -> None:
             assert mine[name] == theirs[name], name
 
 
-def test_torchrun_trains_the_original_on_demand_and_equals_one_process(small, runs, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    shutil.copytree(runs, one)
-    assert main(command(small, one, *CF)) == 0
-    launch(TORCHRUN, command(small, two, *CF, *TWO))
+def test_torchrun_trains_the_original_on_demand_and_equals_one_process(small, unlearned, tmp_path):
+    launch([*TORCHRUN, "cmu_lightning", *command(small, tmp_path, *CF, *TWO)])
     for method in ("Original", "CF"):
-        assert_alike(one, two, method)
-        assert stored(two, method)[0]["environment"]["world_size"] == 2
+        assert_alike(unlearned, tmp_path, method)
+        assert stored(tmp_path, method)[0]["environment"]["world_size"] == 2
 
 
-def test_two_nodes_equal_one_process(small, runs, tmp_path):
+def test_two_nodes_equal_one_process(small, runs, unlearned, tmp_path):
     """As docs/sweeps.md says: one torchrun a node, here both on loopback."""
-    one, two = (Path(shutil.copytree(runs, tmp_path / name)) for name in ("one", "two"))
-    assert main(command(small, one, *CF)) == 0
+    two = Path(shutil.copytree(runs, tmp_path / "two"))
     with socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     nodes = ["--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", str(port)]
     options = ["--trainer.strategy", "ddp", "--trainer.devices", "1", "--trainer.num_nodes", "2"]
-    start = [[*TORCHRUN[:3], *nodes, "--node-rank", str(node)] for node in range(2)]
-    with ThreadPoolExecutor(2) as both:
-        list(both.map(lambda each: launch(each, command(small, two, *CF, *options)), start))
-    assert_alike(one, two, "CF")
+    fit = ["-m", "cmu_lightning", *command(small, two, *CF, *options)]
+    launch(*([TORCHRUN[0], *nodes, "--node-rank", str(node), *fit] for node in range(2)))
+    assert_alike(unlearned, two, "CF")
     assert stored(two, "CF")[0]["environment"]["world_size"] == 2
 
 
@@ -106,97 +109,87 @@ def test_two_processes_measure_a_network_with_batch_norm_as_one_does(small, tmp_
     assert ranks.run(main, [*again, *TWO]) == [0, 0]
 
 
-def test_killed_and_started_again_ends_at_the_same_weights(small, runs, tmp_path, processes):
+def test_killed_and_started_again_ends_at_the_same_weights(small, tmp_path, processes):
     steps = ["--procedure.steps", "400"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main(command(small, whole, *steps)) == 0
-    victim = processes.Process(target=main, args=(command(small, broken, *steps),))
+    victim, other = (processes.Process(target=main, args=(command(small, broken, *steps, *EARLY),)) for _ in range(2))
     victim.start()
     wait_for(lambda: list(broken.glob("poison_digits/Original/*/last.ckpt")))
     victim.kill()
     victim.join()
     assert not stored(broken, "Original")
-    assert main(command(small, broken, *steps)) == 0
+    other.start()
+    other.join()
+    assert other.exitcode == 0
     mine, theirs = weights(whole, "Original"), weights(broken, "Original")
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
-def test_sigterm_ends_a_run_that_can_go_on(small, tmp_path):
-    """The process dies of the signal, so that whoever has sent it does not take that for a failure."""
-    arguments = command(small, tmp_path, "--procedure.steps", "1000000")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    start = [sys.executable, "-m", "cmu_lightning", *arguments]
-    running = subprocess.Popen(start, env=environment, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: list(tmp_path.glob("poison_digits/Original/*/last.ckpt")))
-    running.terminate()
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == -signal.SIGTERM
-    assert "stopped by SIGTERM: run the same command again to continue" in said
-    assert not stored(tmp_path, "Original")
-    (path,) = tmp_path.glob("poison_digits/Original/*/last.ckpt")
-    assert "optimizer_states" in torch.load(path, weights_only=True)
-
-
-STARTS = {"torchrun": TORCHRUN, "Lightning": [sys.executable]}
+STARTS = {"torchrun": TORCHRUN, "Lightning": []}
 
 
 class Job:
-    """A job of two processes that would train for hours, once its first checkpoint is there.
+    """A job that would train for hours, once its first checkpoint is there or it has ended.
 
     Args:
-        start: Words before `-m cmu_lightning`.
+        start: Words between `python -m` and `cmu_lightning`.
         arguments: Words after it.
-        runs: Runs folder of the job.
+        runs: Runs folder of the job, where its output is written to, too.
     """
 
     def __init__(self, start: list[str], arguments: list[str], runs: Path) -> None:
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        self.parent = subprocess.Popen([*start, "-m", "cmu_lightning", *arguments], env=environment, **pipes)
-        wait_for(lambda: self.parent.poll() is not None or list(runs.glob("poison_digits/Original/*/last.ckpt")))
-        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.parent.pid)], capture_output=True, text=True)
-        ranks = [int(each) for each in listed.stdout.split() if "cmu_lightning" in command_line(int(each))]
-        self.ranks = ranks if "torch.distributed.run" in start else [self.parent.pid, *ranks]
+        self.log = runs / "job.log"
+        self.parent = start_command(["-m", *start, "cmu_lightning", *arguments], self.log, self.log)
+        wait_for(lambda: not self.parent.is_alive() or list(runs.glob("poison_digits/Original/*/last.ckpt")))
+        ranks = [each for each in children(self.parent.pid) if "cmu_lightning" in command_line(each)]
+        self.ranks = ranks if start else [self.parent.pid, *ranks]
 
     def said(self, seconds: float) -> str:
         """Return all that was printed, once every process that can print has ended, in time."""
         try:
-            return self.parent.communicate(timeout=seconds)[0]
+            wait_for(lambda: not any(map(is_running, (self.parent.pid, *self.ranks))), seconds)
+            self.parent.join()
+            return self.log.read_text()
         finally:
             for each in (self.parent.pid, *self.ranks):
                 with suppress(ProcessLookupError):
                     os.kill(each, signal.SIGKILL)
 
 
-def command_line(process: int) -> str:
-    """Words of a process; nothing if it has ended."""
-    try:
-        return Path(f"/proc/{process}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
+def test_sigterm_ends_a_run_that_can_go_on(small, tmp_path):
+    """The process dies of the signal, so that whoever has sent it does not take that for a failure."""
+    job = Job([], command(small, tmp_path, *ENDLESS), tmp_path)
+    job.parent.terminate()
+    said = job.said(seconds=60)
+    assert job.parent.exitcode == -signal.SIGTERM
+    assert "stopped by SIGTERM: run the same command again to continue" in said
+    assert not stored(tmp_path, "Original")
+    (path,) = tmp_path.glob("poison_digits/Original/*/last.ckpt")
+    assert "optimizer_states" in torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize("start", STARTS)
 def test_sigterm_ends_two_processes_that_can_go_on(small, tmp_path, start):
     """All ranks end after the same step, and one of them says so; the same command continues from the checkpoint."""
-    job = Job(STARTS[start], command(small, tmp_path, *TWO, "--procedure.steps", "1000000"), tmp_path)
+    job = Job(STARTS[start], command(small, tmp_path, *TWO, *ENDLESS), tmp_path)
     job.parent.terminate()
     said = job.said(seconds=20)
     assert said.count("stopped by SIGTERM: run the same command again to continue") == 1
-    assert job.parent.returncode == (1 if start == "torchrun" else -signal.SIGTERM)
+    assert job.parent.exitcode == (1 if start == "torchrun" else -signal.SIGTERM)
     (path,) = tmp_path.glob("poison_digits/Original/*/last.ckpt")
     assert "optimizer_states" in torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize(("start", "dies"), [("Lightning", 0), ("Lightning", 1), ("torchrun", 1)])
 def test_when_a_process_dies_the_other_one_ends_with_a_sentence(small, tmp_path, start, dies):
-    job = Job(STARTS[start], command(small, tmp_path, *TWO, "--procedure.steps", "1000000"), tmp_path)
+    job = Job(STARTS[start], command(small, tmp_path, *TWO, *ENDLESS), tmp_path)
     os.kill(job.ranks[dies], signal.SIGKILL)
     said = job.said(seconds=20)
     assert said.count("run the same command again to continue") == (0 if start == "torchrun" else 1), said
     if (start, dies) == ("Lightning", 1):
         assert "error: process 2 of 2 was ended by SIGKILL" in said
-        assert job.parent.returncode == 2
+        assert job.parent.exitcode == 2
 
 
 def test_a_taken_port_ends_all_processes_with_a_sentence(small, tmp_path, monkeypatch):
@@ -207,7 +200,7 @@ def test_a_taken_port_ends_all_processes_with_a_sentence(small, tmp_path, monkey
         monkeypatch.setenv("MASTER_PORT", str(port))
         job = Job(STARTS["Lightning"], command(small, tmp_path, *TWO), tmp_path)
         said = job.said(seconds=20)
-    assert job.parent.returncode == 2
+    assert job.parent.exitcode == 2
     assert f"error: port {port}, at which the processes meet, is taken: set MASTER_PORT to a free one" in said
     assert not list(tmp_path.glob("poison_digits/Original/*"))
 
@@ -218,7 +211,7 @@ def test_a_layer_that_is_never_called_is_said(small, tmp_path):
     arguments = command(small, tmp_path, *TWO, *network, "--network.num_classes", "10")
     job = Job(STARTS["Lightning"], arguments, tmp_path)
     said = job.said(seconds=20)
-    assert job.parent.returncode == 2
+    assert job.parent.exitcode == 2
     assert "error: the network has a layer that no loss depends on" in said
 
 
@@ -247,11 +240,10 @@ def test_a_loss_that_is_not_finite_on_one_process_ends_both_alike(tmp_path, rank
     assert one[1] == 12
 
 
-def test_four_processes_share_one_original_though_the_first_is_killed(small, runs, tmp_path, processes, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_four_processes_share_one_original_though_the_first_is_killed(small, runs, tmp_path, processes):
     seeds = [["--model.seed", str(seed)] for seed in range(4)]
-    four = [processes.Process(target=main, args=(command(small, tmp_path, *CF, *seed),)) for seed in seeds]
-    victim = processes.Process(target=main, args=(command(small, tmp_path),))
+    four = [processes.Process(target=main, args=(command(small, tmp_path, *EARLY, *CF, *seed),)) for seed in seeds]
+    victim = processes.Process(target=main, args=(command(small, tmp_path, *EARLY),))
     victim.start()
     wait_for(lambda: list(tmp_path.glob("poison_digits/Original/*/last.ckpt")))
     victim.kill()

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,8 @@ from filelock import FileLock, Timeout
 from cmu_lightning.__main__ import main
 from cmu_lightning.cli.fit import main as run_fit
 from cmu_lightning.parsing import PACKAGE
+from tests.helpers.process_tree import children
+from tests.helpers.waiting import wait_for
 from tests.sweep.studies import SSD_GRID, read_results, write_sweep
 
 pytestmark = pytest.mark.slow
@@ -60,14 +61,6 @@ def undisturbed(runs: Path, small: str, tmp_path_factory: pytest.TempPathFactory
             options = [f"--data.identified={identified}", f"--model.selection={selection}", "--runs_dir", str(folder)]
             assert run_fit([*fit, *options]) == 0
     return read_results(folder)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 240) -> None:
-    """Wait until a condition holds, but no longer than some seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def is_unlocked(runs_dir: Path) -> bool:
@@ -160,12 +153,6 @@ def test_ctrl_c_while_workers_import_ends_a_sweep_without_a_trace(copied: Path, 
     assert "Traceback" not in said
 
 
-def children(process: int) -> list[str]:
-    """Return the processes that a process has started."""
-    paths = Path(f"/proc/{process}/task").glob("*/children")
-    return [child for path in paths for child in path.read_text().split()]
-
-
 def test_every_worker_has_a_gpu_of_its_own(
     copied: Path, small_sweep: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,13 +178,14 @@ def test_a_worker_reads_the_data_once(
 
 
 def test_a_point_of_two_processes_is_a_fit_of_its_own(copied: Path, small_sweep: Write) -> None:
-    """Its weights wait for the choice among hyperparameters too."""
-    parameters = {"model.selection": {"values": [1.0, 10.0]}, "model.class_path": {"value": "SSD"}}
-    path = small_sweep(parameters, "--trainer.devices", "2", "--trainer.strategy", "ddp")
-    assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
+    """Its weights wait for the choice among hyperparameters too, here with a point that destroys the network."""
+    for selection, processes in (([1e-6], []), ([1e-6, 10.0], ["--trainer.devices", "2", "--trainer.strategy", "ddp"])):
+        parameters = {"model.selection": {"values": selection}, "model.class_path": {"value": "SSD"}}
+        assert main(["sweep", small_sweep(parameters, *processes), "--runs_dir", str(copied)]) == 0
     stored = [json.loads(file.read_text()) for file in copied.glob("*/SSD/*/metrics.json")]
-    assert [run["environment"]["world_size"] for run in stored] == [2, 2]
-    assert len(list(copied.glob("*/SSD/*/last.ckpt"))) == 1
+    assert sorted(run["environment"]["world_size"] for run in stored) == [1, 2]
+    (chosen,) = copied.glob("*/SSD/*/last.ckpt")
+    assert json.loads(chosen.with_name("metrics.json").read_text())["environment"]["world_size"] == 2
 
 
 def test_a_killed_sweep_takes_its_workers_along_and_is_continued_to_the_same_results(

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 ROOT = PACKAGE.parent
 BIN = Path(sys.executable).parent
 SHORT = ["--config", "small.yaml", "--procedure.unlearn_steps", "20", "--trainer.log_every_n_steps", "5"]
-ENDLESS = ["--procedure.unlearn_steps", "100000"]
+ENDLESS = ["--procedure.unlearn_steps", "100000", "--network", "tests.helpers.networks.CheckpointedEachEpoch"]
 TWO = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.accelerator", "cpu"]
 
 
@@ -128,9 +128,14 @@ def test_two_trials_of_a_shipped_sweep(place, processes):
 
 
 def test_two_agents_on_one_runs_folder_and_a_shipped_file_as_it_is(place):
-    """Both trials ask for one original: one process trains it, which is a run of its own; the other waits for it."""
+    """Both trials ask for one original: one process trains it, which is a run of its own; the other waits for it.
+
+    The server gives every trial two parameters more than the file has, which shorten it.
+    """
     shutil.rmtree(place.runs)
     sweep = place.register("demo_digits/untuned.yaml")
+    for trial in place.stub.waiting[sweep.rpartition("/")[2]]:
+        trial["args"] |= {f"procedure.{name}": {"value": 20} for name in ("steps", "unlearn_steps")}
     agents = [place.wandb("agent", "--count", "1", sweep) for _ in range(2)]
     said = [agent.communicate(timeout=500)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
@@ -148,9 +153,10 @@ def test_two_agents_on_one_runs_folder_and_a_shipped_file_as_it_is(place):
 
 
 def test_two_processes_killed_with_their_agent_and_started_again(place):
+    (original,) = place.runs.glob("poison_digits/Original/*/last.ckpt")
     sweep = place.register(
         "demo_digits/scrub.yaml",
-        [*SHORT, *TWO, *ENDLESS],
+        [*SHORT, *TWO, *ENDLESS, "--model.original", str(original)],
         config=["poison_digits.yaml"],
         data__identified=[0.5],
         model__distill=[0.01],

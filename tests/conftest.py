@@ -31,11 +31,15 @@ trainer: {accelerator: cpu, enable_progress_bar: false}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give each of two workers half of the slow tests first: what is left to share at the end is short."""
+    """Give each worker its part of the slow tests first: what is left to share at the end is short."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     slow = [item for item in items if item.get_closest_marker("slow")]
     fast = [item for item in items if not item.get_closest_marker("slow")]
-    halves = [(tests[: len(tests) // 2], tests[len(tests) // 2 :]) for tests in (slow, fast)]
-    items[:] = [item for half in zip(*halves, strict=True) for part in half for item in part]
+    parts = [
+        [tests[len(tests) * at // workers : len(tests) * (at + 1) // workers] for at in range(workers)]
+        for tests in (slow, fast)
+    ]
+    items[:] = [item for part in zip(*parts, strict=True) for tests in part for item in tests]
 
 
 @pytest.fixture(autouse=True)

@@ -149,9 +149,10 @@ def test_a_refused_trial_has_failed_on_the_server_too(place, fit, server, monkey
 
 
 def test_a_silent_server_is_waited_for_once_in_a_command(place, fit, server, monkeypatch, capfd):
-    """An original that is trained on demand is a process of its own, which asks first."""
+    """An original that is trained on demand is a process of its own, which asks first, here twice and not for 15 s."""
     monkeypatch.setenv("PYTHONPATH", str(PACKAGE.parent))
-    monkeypatch.setattr(wandb_logger, "SECONDS_TO_BEGIN", 2.0)
+    monkeypatch.setenv("WANDB__GRAPHQL_RETRY_MAX", "1")
+    monkeypatch.setenv("WANDB__GRAPHQL_RETRY_WAIT_MAX_SECONDS", "0.1")
     server(answers="500")
     shutil.rmtree(place / "poison_digits")
     assert fit(*CF, "--runs_dir", str(place)) == 0

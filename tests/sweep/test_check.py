@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cmu_lightning.__main__ import main
 from cmu_lightning.sweep import check, parse
@@ -185,34 +186,51 @@ def test_a_point_that_kills_its_worker_is_left_to_the_run(monkeypatch: pytest.Mo
     assert check.find_unparsed(points, Path("runs")) == points
 
 
+Part = tuple[Any, ...]
+"""Classes that occur together, or a parameter with a value and the classes that it belongs to."""
+
+
+def parts_of(point: Point) -> frozenset[Part]:
+    """Return the combination of classes of a point, and every value with each class that it belongs to."""
+    classes = {name: str(value) for name, value in point.values.items() if name in PARAMETERS_OF_CLASSES}
+    owners = {
+        "model": (classes.get("model.class_path"), point.sweep.path.name),
+        "data": (classes.get("config"), classes.get("data.class_path")),
+    }
+    values = {name: value for name, value in point.values.items() if name not in PARAMETERS_OF_CLASSES}
+    return frozenset(
+        [tuple(classes.items())]
+        + [(name, str(value), *owners.get(name.partition(".")[0], ())) for name, value in values.items()]
+    )
+
+
 def few_points(points: list[Point]) -> list[Point]:
-    """Return points that hold every combination of classes, and every value with each class that it belongs to."""
-    seen: set[tuple[Any, ...]] = set()
+    """Return points that have all parts together, by the greedy algorithm for set cover."""
+    missing: set[Part] = set()
+    candidates: dict[frozenset[Part], Point] = {}
+    for at, point in enumerate(random.Random(0).sample(points, len(points))):
+        parts = parts_of(point)
+        # A cover from some thousands is as small as one from all points.
+        if at < 3000 or not parts <= missing:
+            candidates[parts] = point
+        missing |= parts
     few = []
-    # In random order a point holds more that is new than in grid order.
-    for point in random.Random(0).sample(points, len(points)):
-        classes = {name: str(value) for name, value in point.values.items() if name in PARAMETERS_OF_CLASSES}
-        owners = {
-            "model": (classes.get("model.class_path"), point.sweep.path.name),
-            "data": (classes.get("config"), classes.get("data.class_path")),
-        }
-        parts: set[tuple[Any, ...]] = {tuple(classes.items())}
-        for name, value in point.values.items():
-            if name not in PARAMETERS_OF_CLASSES:
-                parts.add((name, str(value), *owners.get(name.partition(".")[0], ())))
-        if not parts <= seen:
-            seen |= parts
-            few.append(point)
+    while missing:
+        best = max(candidates, key=lambda parts: len(parts & missing))
+        few.append(candidates[best])
+        missing -= best
     return few
 
 
-@pytest.mark.slow  # a minute and a half of parsing
+@pytest.mark.slow  # half a minute of parsing
 def test_every_value_of_every_shipped_file_is_accepted() -> None:
     """Each option and value is parsed with each class that it belongs to; no point holds anything else."""
     points = read_points(*SHIPPED)
     assert len(points) > 24_000
     few = few_points(points)
     assert len(few) < 200
+    assert set().union(*map(parts_of, few)) == set().union(*map(parts_of, points))
     assert check.find_mistakes(points) == []
-    refused = {str(point): mistake for point in few if (mistake := parse.find_mistake(list(point.arguments)))}
+    with torch.device("meta"):  # networks are built, but their initial weights are not drawn, which takes a third
+        refused = {str(point): mistake for point in few if (mistake := parse.find_mistake(list(point.arguments)))}
     assert refused == {}

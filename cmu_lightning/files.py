@@ -1,17 +1,31 @@
 """Atomic writes and locks between processes."""
 
-import fcntl
+import hashlib
 import json
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from filelock import FileLock, Timeout
-
 from cmu_lightning.console import PlainConsole
 from cmu_lightning.errors import UserError
+
+try:
+    import fcntl
+except ImportError as error:
+    raise UserError(
+        f"Python has no file locks (fcntl) on {sys.platform}, and this project needs them, as it needs process groups "
+        "and signals: use Linux or macOS, or WSL on Windows"
+    ) from error
+
+MAX_DEPTH = 64
+"""Brackets within each other that a JSON text may have; results have 6."""
+
+MOST_RACES = 100
+"""Times that a folder may be gone when a lock is made in it, before this counts as an error."""
 
 PART = ".part"
 """Ends the names of files that are being written; they begin with a dot."""
@@ -59,13 +73,49 @@ def _open_part(path: Path) -> tuple[Path, BinaryIO]:
         file.close()
 
 
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Make a folder for what is to become a file or a folder, next to it, and remove it in the end.
+
+    If this process is killed, the next one that makes one for the same path removes what it has left.
+
+    Args:
+        path: Path of the file or folder, whose parent exists.
+    """
+    _remove_stale_parts(path)
+    while True:
+        part = part_of(path)
+        part.mkdir()
+        try:
+            descriptor = os.open(part, os.O_RDONLY)
+        except FileNotFoundError:  # as in `_open_part`
+            continue
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_at(descriptor, part):
+            break
+        os.close(descriptor)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        os.close(descriptor)
+
+
 def _remove_stale_parts(path: Path) -> None:
-    """Remove what writers of a file that were killed have left: parts whose lock nobody holds."""
+    """Remove what writers of a file or folder that were killed have left: parts whose lock nobody holds."""
     for part in path.parent.iterdir():
         if part.name.startswith(f".{path.name}.") and part.name.endswith(PART):
-            with suppress(OSError), part.open("rb") as file:  # OSError: its writer lives, or has just ended
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                part.unlink()
+            with suppress(OSError):  # its writer lives, or has just ended
+                descriptor = os.open(part, os.O_RDONLY)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if part.is_dir():
+                        shutil.rmtree(part)
+                    else:
+                        part.unlink()
+                finally:
+                    os.close(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -88,6 +138,40 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the content of a JSON text, if it is no deeper than what this project writes.
+
+    Python's own reader, and what walks over the content later, fail on endless nesting in a way of their own.
+
+    Args:
+        text: The text, or its bytes in UTF-8.
+
+    Raises:
+        ValueError: The text is not JSON, or nested too deep.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"more than {MAX_DEPTH} brackets within each other") from error
+    level, depth = [content], 0
+    while level:
+        inner = [part for part in level if isinstance(part, dict | list)]
+        level = [each for part in inner for each in (part.values() if isinstance(part, dict) else part)]
+        depth += 1
+        if depth > MAX_DEPTH + 1:
+            raise ValueError(f"more than {MAX_DEPTH} brackets within each other")
+    return content
+
+
+def digest_of(content: Any) -> str:
+    """Return a digest of plain data, 16 hexadecimal digits, equal for mappings in any order.
+
+    Args:
+        content: Mappings, lists, strings, numbers, booleans and None.
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def part_of(path: Path) -> Path:
     """Return a path under which a file can be written before it is renamed to its own; a new one at each call.
 
@@ -97,11 +181,84 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.urandom(8).hex()}{PART}")
 
 
+class Lock:
+    """A lock between processes; the operating system releases it when its holder dies.
+
+    Its file is there only while the lock is held, and so are folders that were made for it.
+
+    Args:
+        path: Path of the file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     one, other = Lock(Path(folder) / "a.lock"), Lock(Path(folder) / "a.lock")
+    ...     one.acquire(), other.acquire(wait=False), one.release(), other.acquire(wait=False), other.release()
+    (True, False, None, True, None)
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.descriptor: int | None = None
+        self.made: list[Path] = []
+
+    def acquire(self, wait: bool = True) -> bool:
+        """Return whether the lock is held now.
+
+        Args:
+            wait: Whether to wait for another holder, in this process or another one.
+
+        Raises:
+            OSError: The file cannot be written, or its file system has no locks.
+        """
+        gone = 0
+        while True:
+            self.made += [each for each in self.path.parents if not each.exists()]
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:  # the last holder has just removed the folder that it had made
+                gone += 1
+                if gone == MOST_RACES:
+                    raise
+                continue
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            except BaseException:
+                os.close(descriptor)
+                raise
+            # The last holder may have removed the file between its opening here and its lock.
+            if _is_at(descriptor, self.path):
+                self.descriptor = descriptor
+                return True
+            os.close(descriptor)
+
+    def release(self) -> None:
+        """Release the lock, and remove its file and what was made for it, as far as nothing else is in it."""
+        if self.descriptor is not None:
+            with suppress(OSError):  # a folder that cannot be written any more
+                self.path.unlink()
+            os.close(self.descriptor)
+            self.descriptor = None
+        for folder in dict.fromkeys(self.made):
+            with suppress(OSError):
+                folder.rmdir()
+        self.made = []
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Return whether an open file is still the one of a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:  # it is gone, also on a network's file system
+        return False
+
+
 @contextmanager
 def locked(path: Path, description: str, hint: str) -> Iterator[None]:
-    """Hold a lock file; while another process holds it, wait and show that.
-
-    The operating system releases the lock when its holder dies.
+    """Hold a lock; while another process holds it, wait and show that.
 
     Args:
         path: Path of the lock file.
@@ -111,12 +268,9 @@ def locked(path: Path, description: str, hint: str) -> Iterator[None]:
     Raises:
         UserError: The lock file cannot be written.
     """
+    lock = Lock(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        if not lock.acquire(wait=False):
             with PlainConsole(stderr=True).status(f"another process works on {description}; waiting for it"):
                 lock.acquire()
     except OSError as error:

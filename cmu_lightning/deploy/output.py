@@ -1,12 +1,11 @@
 """Checks of what `--out` names, before anything is computed, and a folder that is replaced as a whole."""
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.files import part_of
+from cmu_lightning.files import part_of, scratch_folder
 
 
 def refuse_folder(out: Path, kind: str) -> None:
@@ -70,13 +69,18 @@ def replace_folder(out: Path) -> Iterator[Path]:
         out: Path of the folder, which may not exist yet.
     """
     out = out.resolve()
-    # The scratch folder is on the same disk, so that renaming works; a failure leaves no empty parents behind.
-    above = next(folder for folder in out.parents if folder.exists())
-    with TemporaryDirectory(prefix=f".{out.name}.", dir=above) as scratch:
-        new = Path(scratch) / "new"
-        new.mkdir()
-        yield new
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if out.exists():
-            out.rename(Path(scratch) / "old")
-        new.rename(out)
+    made = [folder for folder in out.parents if not folder.exists()]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # The scratch folder is on the same disk, so that renaming works.
+        with scratch_folder(out) as scratch:
+            new = scratch / "new"
+            new.mkdir()
+            yield new
+            if out.exists():
+                out.rename(scratch / "old")
+            new.rename(out)
+    finally:
+        for folder in made:  # a failure leaves no empty parents behind
+            with suppress(OSError):
+                folder.rmdir()

@@ -2,14 +2,11 @@
 
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
-from cmu_lightning.files import write_json
+from cmu_lightning.files import Lock, write_json
 from cmu_lightning.sweep.points import Point
 
 if TYPE_CHECKING:
@@ -32,7 +29,7 @@ class Queue:
     def __init__(self, points: Sequence[Point], searches: "Sequence[BayesSearch]" = ()) -> None:
         self.waiting = list(points)
         self.searches = list(searches)
-        self.claims: dict[str, FileLock] = {}
+        self.claims: dict[str, Lock] = {}
         self.started_origins: set[str] = set()
         self.finished_origins: set[str] = set()
 
@@ -81,14 +78,11 @@ class Queue:
 
     def _claim(self, point: Point) -> bool:
         """Return whether this process is now the only one to work on a run; a claim ends with the process."""
-        path = point.record("claims", "lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        with suppress(Timeout):
-            lock.acquire(timeout=0)
-            self.claims[point.key] = lock
-            return True
-        return False
+        lock = Lock(point.record("claims", "lock"))
+        if not lock.acquire(wait=False):
+            return False
+        self.claims[point.key] = lock
+        return True
 
     def release(self, point: Point, finished: bool) -> None:
         """Give up the claim on a run.

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 import yaml
-from filelock import FileLock, Timeout
 
 from cmu_lightning.__main__ import main
 from cmu_lightning.cli.fit import main as run_fit
+from cmu_lightning.files import Lock
 from cmu_lightning.parsing import PACKAGE
 from tests.helpers.process_tree import children
 from tests.helpers.waiting import wait_for
@@ -66,10 +66,8 @@ def undisturbed(runs: Path, small: str, tmp_path_factory: pytest.TempPathFactory
 def is_unlocked(runs_dir: Path) -> bool:
     """Return whether no process works on a run any more."""
     for path in (runs_dir / ".locks").glob("*.lock"):
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
+        lock = Lock(path)
+        if not lock.acquire(wait=False):
             return False
         lock.release()
     return True

@@ -20,6 +20,12 @@ INHERITED = "CMU_DECISION"
 SECONDS_TO_MEET = 10
 """Time that rank 0 has for its first word, once all processes have reached the store."""
 
+SECONDS_TO_READ = 60
+"""Longest time that rank 0 waits for the others to read its decision; one that has died never does."""
+
+LOOK = 0.2
+"""Seconds between two looks at the store."""
+
 STORES: list[Store] = []
 """Stores of this process, kept open: rank 0 may host the store that the process group will use."""
 
@@ -63,11 +69,15 @@ def _decide_by_store(environment: Any, decision: Callable[[], dict[str, Any]]) -
     # At a port that another job has taken there may be a store, too: its keys are not for this one.
     job = os.environ.get("TORCHELASTIC_RUN_ID") or os.environ.get("SLURM_JOB_ID", "")
     store = PrefixStore(f"cmu_lightning-{job}", root)
-    hello, key = f"hello-{len(STORES)}", f"decision-{len(STORES)}"
+    hello, key, read = (f"{name}-{len(STORES)}" for name in ("hello", "decision", "read"))
     if rank == 0:
         store.set(hello, "")
         decided = decision()
         store.set(key, json.dumps(decided))
+        # Where this process hosts the store and nothing is left to do, the store would end before others have read it.
+        end = time.monotonic() + SECONDS_TO_READ
+        while store.add(read, 0) < world_size - 1 and time.monotonic() < end:
+            time.sleep(LOOK / 4)
         return decided
     try:
         store.wait([hello], timedelta(seconds=SECONDS_TO_MEET))
@@ -79,6 +89,7 @@ def _decide_by_store(environment: Any, decision: Callable[[], dict[str, Any]]) -
     # Poll: a blocking `get` would time out.
     with PlainConsole(stderr=True).status("waiting for what rank 0 decides"):
         while not store.check([key]):
-            time.sleep(0.2)
+            time.sleep(LOOK)
     received: dict[str, Any] = json.loads(store.get(key))
+    store.add(read, 1)
     return received

@@ -1,5 +1,6 @@
 """`python -m cmu_lightning`: the commands, and the end of the process."""
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -68,6 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = import_module("cmu_lightning.cli.fit").main(given)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        # Asking whether there is such a file fails, wherever a user's word may be the name of one.
+        from cmu_lightning.console import visible
+
+        shown = visible(str(error.filename))
+        shown = f"{shown[:40]}...{shown[-10:]}" if len(shown) > 60 else shown
+        sys.stderr.write(f"error: {shown} is longer than any name of a file: check what the command line gives\n")
         return 2
     except KeyboardInterrupt:  # outside of what a command handles itself, as while torch is imported
         sys.stderr.write("interrupted: run the same command again to continue\n")

@@ -52,6 +52,14 @@ def test_an_unknown_command_is_refused_with_the_list_of_commands(given, says, ca
     assert says in printed.err
 
 
+@pytest.mark.parametrize(
+    "given", [["fit", "a" * 5000], ["sweep", "a" * 300], ["predict", "a" * 5000], ["list", "a" * 300]]
+)
+def test_a_word_that_is_longer_than_any_name_of_a_file(given, capsys):
+    assert main(given) == 2
+    assert re.fullmatch(r"error: a{40}\.\.\.a{10} is longer than any name of a file: [^\n]*\n", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("command", ["fit", "sweep"])
 def test_ctrl_c_before_a_command_has_begun(command, monkeypatch, capsys):
     def interrupted(name):

@@ -19,8 +19,7 @@ from cmu_lightning.experiment.wandb_settings import (
     SPELLINGS,
     Mode,
     check_environment,
-    check_options,
-    destination,
+    check_logging,
     end_client,
     has_key,
     in_sweep,
@@ -76,14 +75,12 @@ class WandbLogger(LightningWandbLogger):
         log_model: bool = False,
     ) -> None:
         check_environment()
-        check_options(
-            {f"wandb.group={group}": {"run_group": group}}
-            | {f"wandb.tags={tag}": {"run_tags": [tag]} for tag in tags or []}
-        )
+        place = check_logging(project, entity, group, tags)
+        self.run, self.name_at_start = run, run_name(run, identified)
         super().__init__(
-            name=run_name(run.method, identified, run.folder.name.partition("-")[0]),
+            name=self.name_at_start,
             save_dir=os.environ.get("WANDB_DIR") or run.folder,
-            **destination(entity, project),
+            **place,
         )
         self._wandb_init |= {
             "group": group or run.setting,
@@ -220,7 +217,9 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def describe(self, config: dict[str, Any]) -> None:
-        """Log the config; what the sweep has set stays as it is, as W&B refuses to change it.
+        """Log the config, and name the run after the fraction that a list or a detector has come to.
+
+        What the sweep has set stays as it is, as W&B refuses to change it.
 
         Args:
             config: Values by their names.
@@ -230,6 +229,8 @@ class WandbLogger(LightningWandbLogger):
             own = self.experiment.config
             taken = {key.replace(".init_args", "") for key in own.keys()}  # noqa: SIM118 (it is no dict)
             own.update({key: value for key, value in config.items() if key not in taken})
+            if (name := run_name(self.run, config.get("identified"))) != self.name_at_start:
+                self.experiment.name = name
 
         self.attempt(update)
 
@@ -282,18 +283,18 @@ class WandbLogger(LightningWandbLogger):
             say(f"W&B: the end of this run took {waited:.0f} s; what was not sent is in {self.save_dir}/wandb")
 
 
-def run_name(method: str, identified: float | None, seed: int | str) -> str:
+def run_name(run: Run, identified: float | None) -> str:
     """Return the name by which W&B lists a run.
 
     Args:
-        method: Class name of the stage.
+        run: The run.
         identified: Fraction of S_m; None where there is none, or it is not known yet.
-        seed: Seed of the run.
 
-    >>> run_name("SSD", 0.1, 0)
+    >>> run_name(Run.at(Path("runs"), "mine", "SSD", 0, "0123456789"), 0.1)
     'SSD 0.1 seed 0'
     """
-    return " ".join([method, *([] if identified is None else [f"{identified:g}"]), f"seed {seed}"])
+    seed = run.folder.name.partition("-")[0]
+    return " ".join([run.method, *([] if identified is None else [f"{identified:.3g}"]), f"seed {seed}"])
 
 
 def report_refusal(reason: str) -> None:

@@ -1,6 +1,5 @@
 """What a run shows on Weights & Biases: its config, results, files and pictures."""
 
-import json
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from cmu_lightning.experiment.results import describe_run
 from cmu_lightning.experiment.run import COST, MEASURED, Run
 from cmu_lightning.experiment.wandb_logger import WandbLogger
 from cmu_lightning.experiment.wandb_settings import in_sweep
+from cmu_lightning.files import parse_json
 from cmu_lightning.unlearning.stage import Stage
 
 NO_IDENTITY = {*MEASURED, *COST, "environment", "config", "chosen", "dropped_checkpoint"}
@@ -198,6 +198,10 @@ def log_ratios(logger: WandbLogger, path: Path) -> None:
     import wandb
 
     if path.exists():
-        summary = json.loads(path.read_text())
-        histogram = wandb.Histogram(np_histogram=(summary["counts"], summary["log10_edges"]))
+        try:
+            summary = parse_json(path.read_bytes())
+            histogram = wandb.Histogram(np_histogram=(summary["counts"], summary["log10_edges"]))
+        except (ValueError, KeyError, TypeError):
+            say(f"{path} is damaged: its histogram is not logged")
+            return
         logger.experiment.log({"importance_ratios": histogram})

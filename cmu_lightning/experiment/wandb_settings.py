@@ -126,6 +126,36 @@ def _check_folder(name: str, folder: Path) -> None:
         raise UserError(f"{name}={folder} is no folder that can be written to: give another one, or unset it")
 
 
+def check_logging(project: str | None, entity: str | None, group: str | None, tags: list[str] | None) -> dict[str, Any]:
+    """Return where a run goes, as `destination` does, if W&B's client takes all that a run is logged by.
+
+    Args:
+        project: Project; None for the default.
+        entity: User or team; None for the default.
+        group: Group; None for the setting.
+        tags: Tags.
+
+    Raises:
+        UserError: The client would refuse an option once the run begins.
+    """
+    check_options(
+        {f"wandb.group={group}": {"run_group": group}}
+        | {f"wandb.tags={tag}": {"run_tags": [tag]} for tag in tags or []}
+    )
+    return destination(entity, project)
+
+
+def check_environment_of_runs() -> None:
+    """Refuse what the environment would make each of many runs refuse, where they use W&B.
+
+    Raises:
+        UserError: WANDB_MODE is no mode, or the client refuses another variable.
+    """
+    mode = _mode_of_environment()
+    if mode == "offline" or (mode != "disabled" and has_key()):
+        check_environment()
+
+
 def choose_mode(asked: Mode | None) -> Mode | None:
     """Return how W&B is used; None if nobody configured it.
 
@@ -135,10 +165,7 @@ def choose_mode(asked: Mode | None) -> Mode | None:
     Raises:
         UserError: WANDB_MODE is no mode; or this is a trial of a sweep without a key, or in another mode than online.
     """
-    variable = os.environ.get("WANDB_MODE")
-    if variable and variable not in SPELLINGS:
-        raise UserError(f"WANDB_MODE={variable} is no mode of W&B: set it to online, offline or disabled")
-    mode = asked or (SPELLINGS[variable] if variable else None)
+    mode = asked or _mode_of_environment()
     if mode in ("offline", "disabled"):
         if in_sweep():
             raise UserError(f"a sweep's trial has to reach W&B, and WANDB_MODE is {mode}: set it to online")
@@ -156,6 +183,14 @@ def choose_mode(asked: Mode | None) -> Mode | None:
     if not is_on_demand():  # else the unlearner's process has said it
         say("W&B is not configured (WANDB_API_KEY, or `wandb login`): results stay in the runs folder")
     return None
+
+
+def _mode_of_environment() -> Mode | None:
+    """Return the mode that WANDB_MODE says; None if it says none."""
+    variable = os.environ.get("WANDB_MODE")
+    if variable and variable not in SPELLINGS:
+        raise UserError(f"WANDB_MODE={variable} is no mode of W&B: set it to online, offline or disabled")
+    return SPELLINGS[variable] if variable else None
 
 
 def has_key() -> bool:

@@ -163,10 +163,10 @@ def run_study(study: Study, workers: int, checkpoints: str) -> list[Failure]:
         checkpoints: Whose weights stay, one of `CHECKPOINTS`.
 
     Raises:
-        UserError: A command line is refused; nothing has run then.
+        UserError: A command line, or what the environment says of W&B, is refused; nothing has run then.
     """
     from cmu_lightning.console import say
-    from cmu_lightning.experiment.wandb_settings import one_silence
+    from cmu_lightning.experiment.wandb_settings import check_environment_of_runs, one_silence
     from cmu_lightning.sweep.check import find_refused, find_unparsed
     from cmu_lightning.sweep.progress import SweepProgress
     from cmu_lightning.sweep.runner import Runner
@@ -176,6 +176,8 @@ def run_study(study: Study, workers: int, checkpoints: str) -> list[Failure]:
         if sweep.terminates_early:
             say(f"{sweep.path}: early_terminate is left to W&B's agents; this sweep runs every point to its end")
     left = study.unfinished
+    if left or study.searches:
+        check_environment_of_runs()
     open_searches = [search for search in study.searches if len(search.points()) < search.run_cap]
     # A mistake in the last point would otherwise show after hours of training.
     unparsed = find_unparsed([*left, *(study.examples if open_searches else [])], study.runs_dir)
@@ -207,8 +209,10 @@ def _list_runs(study: Study) -> int:
 
 def _show_mistakes(study: Study, workers: int) -> int:
     """Report everything that is wrong, one sentence each."""
+    from cmu_lightning.experiment.wandb_settings import check_environment_of_runs
     from cmu_lightning.sweep.check import find_mistakes, find_refused, find_unparsed
 
+    check_environment_of_runs()
     points = [*study.points, *study.examples]
     mistakes = [*find_mistakes(points), *find_refused(find_unparsed(points, study.runs_dir), workers)]
     for sentence in mistakes:

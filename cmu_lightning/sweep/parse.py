@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 
 from cmu_lightning.cli.fit import CLI, main
 from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.experiment.wandb_settings import check_logging
 from cmu_lightning.unlearning import Stage
 
 PARSERS = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")
@@ -41,11 +42,18 @@ class ParseOnly(CLI):
         vars(self).update(self.parsers)
 
     def instantiate_trainer(self, **options: Any) -> Trainer:
-        """Return a trainer that needs none of the run's devices.
+        """Return a trainer that needs none of the run's devices, if W&B takes the run's options for it.
 
         Args:
             options: Of the run's own trainer; not used.
+
+        Raises:
+            UserError: W&B's client would refuse an option.
         """
+        given = self.config[self.subcommand].wandb
+        # Where nothing is given, its client need not be imported.
+        if given.mode != "disabled" and (given.project or given.entity or given.group or given.tags):
+            check_logging(given.project, given.entity, given.group, given.tags)
         return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
 
     def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:

@@ -190,3 +190,15 @@ def test_the_seed_of_an_original_given_by_its_path_is_its_own(tmp_path):
     )
     publish_results(logger, {"original_seed": 0, "setting": "mine"}, run)
     assert (said["original_seed"], said["setting"]) == (1, "mine")
+
+
+@pytest.mark.parametrize(
+    ("at_first", "in_the_end", "name"), [(None, 0.30556, "CF 0.306 seed 3"), (0.5, 0.5, None), (None, None, None)]
+)
+def test_a_run_is_named_after_what_its_list_has_come_to(at_first, in_the_end, name, place):
+    """W&B keeps the name with which the run began, unless another one is set."""
+    run = Run.at(place, "mine", "CF", 3, "0123456789")
+    logger = wandb_logger.WandbLogger(run, "unlearn", at_first, mode="offline")
+    begun = logger._experiment = SimpleNamespace(config={}, name=None)
+    logger.describe({"method": "CF"} | ({} if in_the_end is None else {"identified": in_the_end}))
+    assert (begun.name, begun.config["method"]) == (name, "CF")

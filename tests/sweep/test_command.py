@@ -253,3 +253,26 @@ def test_the_documents_python_call(copied: Path, small_sweep: Write) -> None:
     code = code.replace("sweeps/demo_digits", path).replace('runs_dir="runs"', f"runs_dir={str(copied)!r}")
     exec(compile(code, "docs/sweeps.md", "exec"), scope := {"__name__": "__main__"})
     assert scope["result"] == SweepResult(3)
+
+
+def test_what_wandb_would_refuse_is_refused_once_and_before_anything_runs(
+    place: Path, small_sweep: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the environment, also where all command lines were parsed before; and of the options of many points."""
+    path, tag = small_sweep(), "b" * 65
+    arguments, before = ["--runs_dir", str(place)], sorted(place.glob("*/*/*"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_TAGS", tag)
+    for check in (["--check"], []):
+        assert main(["sweep", path, *arguments, *check]) == 2
+        said = capsys.readouterr().err
+        assert (said.count("error: "), said.count(f"WANDB_TAGS={tag} cannot be used for W&B")) == (1, 1)
+    monkeypatch.setenv("WANDB_MODE", "often")
+    assert main(["sweep", path, *arguments]) == 2
+    assert capsys.readouterr().err.startswith("error: WANDB_MODE=often is no mode of W&B")
+    monkeypatch.delenv("WANDB_TAGS")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert main(["sweep", small_sweep(SSD_GRID, "--wandb.tags", f"[{tag}]"), *arguments]) == 2
+    said = capsys.readouterr().err
+    assert (said.count("error: "), said.count(f"wandb.tags={tag} cannot be used for W&B")) == (1, 1)
+    assert sorted(place.glob("*/*/*")) == before

@@ -257,6 +257,7 @@ def fit(arguments: list[str], runs_dir: str) -> dict:
     """One run in this process; its line, or why there is none."""
     from cmu_lightning.cli.fit import main
     from cmu_lightning.experiment.ledger import command_key, find_folder
+    from cmu_lightning.experiment.run import read_metrics
     from cmu_lightning.report.load import pack_line
 
     given = ["fit", *arguments, "--runs_dir", runs_dir, "--checkpoints", "chosen"]
@@ -273,7 +274,7 @@ def fit(arguments: list[str], runs_dir: str) -> dict:
     if code:
         return {"failed": (said.getvalue().strip().splitlines() or [f"exit code {code}"])[-1]}
     found = find_folder(command_key(given[1:]), Path(runs_dir))
-    return pack_line(found, json.loads((found / "metrics.json").read_text()))
+    return pack_line(found, read_metrics(found))
 
 
 def work(left: list[str], results: Path, runs_dir: str) -> int:

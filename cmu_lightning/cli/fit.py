@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, ProgressBar
@@ -33,6 +32,7 @@ from cmu_lightning.experiment.results import (
     find_differences,
     measure_discovery,
     print_columns,
+    splits_statistics,
 )
 from cmu_lightning.experiment.run import ROWS, Run, choose_runs_dir, is_on_demand, read_metrics
 from cmu_lightning.experiment.wandb_logger import WandbLogger, report_refusal
@@ -41,7 +41,6 @@ from cmu_lightning.experiment.wandb_settings import choose_mode, one_silence
 from cmu_lightning.parsing import find_configs, name_config, read_env
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.checkpoint import load_network, read_checkpoint
-from cmu_lightning.unlearning.networks import has_batch_norm
 from cmu_lightning.unlearning.progress import progress
 from cmu_lightning.unlearning.stage import RECORD
 
@@ -99,8 +98,7 @@ class CLI(Options):
         digest_sources(self.resolved)  # of the files as they are now, before anybody edits them
         runs_dir = choose_runs_dir(config.runs_dir)
         deletion, content = self.datamodule.deletion_arguments, self.datamodule.content()
-        is_on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
-        splits = is_on_cpu and has_batch_norm(self.model.network)
+        splits = splits_statistics(self.resolved["trainer"], self.model.network)
         self.original: Run | None = None
         if isinstance(self.model, Unlearner) and self.model.original:
             self.original = original_at(self.model.original, runs_dir, self.model.original_key)

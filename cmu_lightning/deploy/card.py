@@ -1,6 +1,5 @@
 """The model card of an export."""
 
-import json
 from datetime import date
 from pathlib import Path
 from pkgutil import resolve_name
@@ -16,6 +15,7 @@ from cmu_lightning.deploy.finished import FinishedRun
 from cmu_lightning.errors import UserError
 from cmu_lightning.escaping import markdown, markdown_code
 from cmu_lightning.experiment.run import MEASURED
+from cmu_lightning.files import parse_json
 from cmu_lightning.models.admitted import check_names
 from cmu_lightning.models.factory import NetworkFromFunction
 from cmu_lightning.selection import destroyed
@@ -75,7 +75,7 @@ def model_card(run: FinishedRun, data: CorruptedDataModule, difference: float | 
 def _reason(run: FinishedRun) -> str | None:
     """Return the sentence with which `repair` chose this run; None if it chose another one, or was not used."""
     try:
-        choice = json.loads((run.runs_dir / run.metrics["setting"] / CHOICE_FILE).read_text())
+        choice = parse_json((run.runs_dir / run.metrics["setting"] / CHOICE_FILE).read_text())
         # The runs folder may have moved since, so method and name of the folder are compared.
         is_chosen = Path(choice["run"]).parts[-2:] == run.folder.resolve().parts[-2:]
         return str(choice["why"]) if is_chosen else None

@@ -10,7 +10,7 @@ from cmu_lightning.console import PlainConsole
 from cmu_lightning.deploy.choice import CHOICE_FILE, Candidate, Outcome, choose, doubt, require_validation
 from cmu_lightning.deploy.output import refuse_folder, refuse_unwritable
 from cmu_lightning.errors import UserError
-from cmu_lightning.experiment.run import choose_runs_dir, read_metrics
+from cmu_lightning.experiment.run import choose_runs_dir, read_metrics, write_metrics
 from cmu_lightning.experiment.wandb_settings import one_silence
 from cmu_lightning.files import write_json
 from cmu_lightning.parsing import Parser, read_env
@@ -216,7 +216,7 @@ def _repeat(chosen: Candidate, points: list[Point], progress: SweepProgress) -> 
     results.unlink()  # a run without results is not finished
     failures = _run([point for point in points if point.folder == chosen.folder], progress)
     if failures:
-        write_json(results, chosen.metrics)  # they are still true
+        write_metrics(chosen.folder, chosen.metrics)  # they are still true
     return failures
 
 

@@ -15,8 +15,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.originals import find_or_train
 from cmu_lightning.experiment.rank_zero import INHERITED, decide
 from cmu_lightning.experiment.results import collect_metrics, describe_run
-from cmu_lightning.experiment.run import KEEP_WEIGHTS, ROWS, Run
-from cmu_lightning.files import write_json
+from cmu_lightning.experiment.run import KEEP_WEIGHTS, ROWS, Run, write_metrics
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.checkpoint import is_damaged, read_checkpoint, save_whole
 from cmu_lightning.unlearning.scrub import Rewind
@@ -171,6 +170,6 @@ class Job:
         if drops:
             metrics["dropped_checkpoint"] = self.run.checkpoint.name
         Rewind.clean(self.run.folder)
-        write_json(self.run.folder / "metrics.json", metrics)
+        write_metrics(self.run.folder, metrics)
         if drops:
             self.run.checkpoint.unlink()

@@ -126,13 +126,17 @@ def _trainer_identity(trainer: dict[str, Any], splits_statistics: bool) -> dict[
     if trainer.get("callbacks"):
         own |= {key: trainer[key] for key in ("callbacks", "val_check_interval") if key in trainer}
     # One process and N give the same numbers, except where the batch statistics are of N parts.
-    if splits_statistics and (count := _count_cpu_processes(trainer)) > 1:
+    if splits_statistics and (count := count_cpu_processes(trainer)) > 1:
         own["processes"] = count
     return own
 
 
-def _count_cpu_processes(trainer: dict[str, Any]) -> int:
-    """Return the number of processes on the CPUs of all nodes; `auto` is one for each node."""
+def count_cpu_processes(trainer: dict[str, Any]) -> int:
+    """Return the number of processes on the CPUs of all nodes; `auto` is one for each node.
+
+    Args:
+        trainer: Options of the Trainer, as plain data.
+    """
     devices = str(trainer.get("devices")).strip()
     return (int(devices) if devices.isdigit() else 1) * int(trainer.get("num_nodes") or 1)
 

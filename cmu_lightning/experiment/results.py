@@ -15,11 +15,13 @@ import torchmetrics
 import torchvision
 from lightning.pytorch import Trainer
 from rich.table import Table
+from torch import nn
 
 from cmu_lightning.console import PlainConsole
 from cmu_lightning.data import CorruptedDataModule
-from cmu_lightning.experiment.identity import OPTIONAL_OF_MODEL, digest_sources
+from cmu_lightning.experiment.identity import OPTIONAL_OF_MODEL, count_cpu_processes, digest_sources
 from cmu_lightning.experiment.run import MEASURED, OF_DISCOVERY, Run
+from cmu_lightning.unlearning.networks import has_batch_norm
 from cmu_lightning.unlearning.stage import Stage
 from cmu_lightning.unlearning.tuned_ssd import TunedSSD
 
@@ -45,6 +47,10 @@ def describe_run(
     # The accuracy of always predicting the most frequent class; `repair` measures what is destroyed against it.
     if len(validated := data.validation.given_labels):
         counts["val_majority"] = int(validated.bincount().max()) / len(validated)
+    # One process and N give the same numbers, except where the batch statistics are of N parts.
+    if stage.trains and splits_statistics(config["trainer"], stage.network):
+        processes = count_cpu_processes(config["trainer"])
+        counts |= {"processes": processes} if processes > 1 else {}
     seeds = {"original_seed": config["original_seed"], "manipulation_seed": data.manipulation.seed}
     of_unlearner: dict[str, Any] = {}
     if original is not None:
@@ -70,6 +76,17 @@ def describe_run(
         "hash": run.hash,
         "fingerprint": data.fingerprint,
     }
+
+
+def splits_statistics(trainer: dict[str, Any], network: nn.Module) -> bool:
+    """Return whether each process trains with batch statistics of its own, as batch norm does on a CPU.
+
+    Args:
+        trainer: Options of the Trainer, as plain data.
+        network: Network of the stage.
+    """
+    is_on_cpu = trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
+    return is_on_cpu and has_batch_norm(network)
 
 
 def describe_source(data: CorruptedDataModule) -> str:

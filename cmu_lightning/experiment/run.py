@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.files import locked
+from cmu_lightning.files import digest_of, locked, parse_json, write_json
 
 MEASURED = {
     "acc_corr": "affected domain, unseen: accuracy (acc_corr)",
@@ -41,6 +41,9 @@ CURVES = ("train_loss", "forget_loss", "retain_loss", "learning_rate")
 
 ROWS = "csv"
 """Folder of a run's logged rows: one `version_N/metrics.csv` for each start of the run."""
+
+DIGEST = "digest"
+"""Key in the `environment` of a `metrics.json`: a digest of everything else in the file."""
 
 ON_DEMAND = "CMU_ON_DEMAND"
 """Environment variable of a process that trains the original which an unlearner's command needs."""
@@ -122,7 +125,7 @@ class Run:
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:
-    """Return the content of a run's `metrics.json`; None if the run has not finished.
+    """Return the content of a run's `metrics.json` without its digest; None if the run has not finished.
 
     Args:
         folder: Folder of the run.
@@ -132,15 +135,51 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / "metrics.json"
     try:
-        stored: dict[str, Any] = json.loads(path.read_text())
-        is_whole = "hash" in stored
+        stored: dict[str, Any] = parse_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, TypeError):
-        is_whole = False
-    if not is_whole:
+    except ValueError:
+        stored = {}
+    if not isinstance(stored, dict) or "hash" not in stored:
         raise UserError(f"{path} is damaged: delete it, and the run's numbers are measured again")
+    if not take_digest(stored):
+        raise UserError(
+            f"{path} is damaged, or edited, for its digest does not agree: delete it, and the run's numbers are "
+            "measured again, or delete the digest in it if the edit is yours"
+        )
     return stored
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """Write a run's `metrics.json` with a digest of all that it holds, by which damage is noticed.
+
+    The digest is a part of `environment`, as it is of seconds and of the machine too: the same run, made again, has the
+    same numbers and another digest.
+
+    Args:
+        folder: Folder of the run.
+        metrics: Its results, as plain data.
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(metrics))
+    plain.setdefault("environment", {})
+    take_digest(plain)
+    plain["environment"][DIGEST] = digest_of(plain)
+    write_json(folder / "metrics.json", plain)
+
+
+def take_digest(metrics: dict[str, Any]) -> bool:
+    """Remove the digest from results, in place, and return whether it is theirs; so it is if they have none.
+
+    Results of earlier versions have none, nor have those from which a person has deleted it to edit them.
+
+    Args:
+        metrics: Content of a `metrics.json`.
+    """
+    environment = metrics.get("environment")
+    if not isinstance(environment, dict) or DIGEST not in environment:
+        return True
+    digest = environment.pop(DIGEST)
+    return bool(digest == digest_of(metrics))
 
 
 def choose_runs_dir(given: str | None) -> Path:

@@ -5,7 +5,6 @@ A packed file holds a run a line: its `metrics.json`, in it `config` (the resolv
 a damaged line is noticed by it, and lines of earlier versions lack it. Other keys of a line are ignored.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +19,8 @@ import pandas as pd
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.identity import identity
-from cmu_lightning.experiment.run import COST, MEASURED, ROWS
-from cmu_lightning.files import write_atomically
+from cmu_lightning.experiment.run import COST, MEASURED, ROWS, take_digest
+from cmu_lightning.files import digest_of, parse_json, write_atomically
 from cmu_lightning.yaml_files import parse_yaml
 
 IDENTITY: dict[str, type] = {
@@ -127,7 +126,7 @@ def read_runs(source: Path) -> Runs:
         if reason := what_is_wrong(metrics, setting, method, run):
             skipped.append(Skipped(f"{folder}/metrics.json", reason))
             continue
-        settings = None if config is None else _settings(config)
+        settings = None if config is None else _settings(config, metrics.get("processes"))
         record = _plain(metrics) | {"folder": folder, "metrics": metrics, "config": config if settings else None}
         record["settings"] = settings
         packed[folder] = ratios
@@ -214,14 +213,14 @@ def read_ratios(runs: Runs, folder: str) -> dict[str, Any] | Skipped | None:
     """
     name = f"{folder}/importance_ratios.json"
     try:
-        content = runs.ratios.get(folder) if runs.ratios is not None else json.loads((runs.source / name).read_bytes())
+        content = runs.ratios.get(folder) if runs.ratios is not None else parse_json((runs.source / name).read_bytes())
         if content is None:
             return None
         ratios = {key: content[key] for key in ("log10_edges", "counts", "left_alone", "selected")}
         whole = _is_histogram(**ratios)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         whole = False
     return ratios if whole else Skipped(name, "damaged: no histogram")
 
@@ -269,7 +268,7 @@ def with_digest(line: dict[str, Any]) -> dict[str, Any]:
         line: Result of `pack_line`, with any other keys.
     """
     plain: dict[str, Any] = json.loads(json.dumps(line, default=str))
-    return plain | {"digest": _digest(plain)}
+    return plain | {"digest": digest_of(plain)}
 
 
 def is_undamaged(line: dict[str, Any]) -> bool:
@@ -278,12 +277,8 @@ def is_undamaged(line: dict[str, Any]) -> bool:
     Args:
         line: Line of a packed file.
     """
-    return "digest" not in line or line["digest"] == _digest(line)
-
-
-def _digest(line: dict[str, Any]) -> str:
     content = {key: value for key, value in line.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return "digest" not in line or line["digest"] == digest_of(content)
 
 
 Found = tuple[str, dict[str, Any], Any, Any]
@@ -318,14 +313,16 @@ def _from_folder(runs_dir: Path, folder: Path, skipped: list[Skipped]) -> Iterat
 
 def _read_run(folder: Path, name: str) -> Found | Skipped:
     try:
-        metrics = json.loads((folder / "metrics.json").read_bytes())
+        metrics = parse_json((folder / "metrics.json").read_bytes())
     except FileNotFoundError:
         begun = any((folder / part).exists() for part in ("config.yaml", "last.ckpt", ROWS))
         return Skipped(name, "not finished: it has no metrics.json" if begun else "no run: it has no metrics.json")
     except OSError as error:
         return Skipped(f"{name}/metrics.json", f"cannot be read ({error.strerror})")
-    except (ValueError, RecursionError):
+    except ValueError:
         return Skipped(f"{name}/metrics.json", "damaged: no whole JSON")
+    if isinstance(metrics, dict) and not take_digest(metrics):
+        return Skipped(f"{name}/metrics.json", "damaged or edited: its digest does not agree")
     config = metrics.pop("config", None) if isinstance(metrics, dict) else None
     if config is None:
         try:
@@ -357,8 +354,8 @@ def _from_file(path: Path, skipped: list[Skipped]) -> list[Found]:
 def _read_line(text: str, before: Iterable[str]) -> Found | str:
     """Return a run, or why a line is none."""
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+        content = parse_json(text)
+    except ValueError:
         return "damaged: no whole JSON"
     if not isinstance(content, dict):
         return "foreign: no JSON object"
@@ -416,14 +413,22 @@ def what_is_wrong(metrics: Any, setting: str, method: str, run: str) -> str | No
     return f"foreign: it says {'/'.join(said)}" if said != lies else None
 
 
-def _settings(config: Any) -> Settings | None:
-    """Return what a resolved config says of a run; None if it is no whole config."""
+def _settings(config: Any, processes: Any = None) -> Settings | None:
+    """Return what a resolved config says of a run; None if it is no whole config.
+
+    Args:
+        config: The resolved config.
+        processes: Number of processes, where each had batch statistics of its own; None for one, or where they share.
+    """
     if not isinstance(config, dict):
         return None
     shared = {key: config.get(key) for key in ("setting", "data", "network", "procedure", "trainer")}
     read = _parse(json.dumps(shared, default=str))
     model = config.get("model")
     own = str(model.get("class_path", "cmu_lightning.")) if isinstance(model, dict) else "cmu_lightning."
+    if read is not None:
+        parts = {"trainer.processes": str(processes or 1)}
+        read = read._replace(steps=read.steps | parts, unlearn_steps=read.unlearn_steps | parts)
     return read if read is None or own.startswith("cmu_lightning.") else read._replace(model=own)
 
 

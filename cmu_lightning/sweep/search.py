@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.run import ROWS, read_metrics
-from cmu_lightning.files import locked, write_json
+from cmu_lightning.files import digest_of, locked, parse_json, write_json
 from cmu_lightning.sweep.file import Parameter, SweepFile
 from cmu_lightning.sweep.points import Point, Values
 from cmu_lightning.sweep.queue import has_failed
@@ -290,17 +290,24 @@ class BayesSearch:
                 return None
             draws = self._draw(proposals)
             values = self.space.values(draws)
-            write_json(self.path, [*proposals, {"values": values, "draws": draws}])
+            proposals.append({"values": values, "draws": draws})
+            write_json(self.path, {"proposals": proposals, "digest": digest_of(proposals)})
         return Point.from_values(self.sweep, values, self.runs_dir)
 
     def _proposals(self) -> list[dict[str, Any]]:
         """Return the values and draws of all proposals so far."""
         try:
-            proposals: list[dict[str, Any]] = json.loads(self.path.read_text())
+            content: Any = parse_json(self.path.read_bytes())
+            if isinstance(content, list):  # of an earlier version
+                return content
+            proposals: list[dict[str, Any]] = content["proposals"]
+            is_whole = content["digest"] == digest_of(proposals)
         except FileNotFoundError:
             return []
-        except ValueError as error:
-            raise UserError(f"{self.path} is damaged: delete it, and the search starts from the beginning") from error
+        except (ValueError, KeyError, TypeError):
+            is_whole = False
+        if not is_whole:
+            raise UserError(f"{self.path} is damaged: delete it, and the search starts from the beginning")
         return proposals
 
     def _draw(self, proposals: list[dict[str, Any]]) -> Draws:

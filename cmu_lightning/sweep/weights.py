@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.experiment.run import Run, read_metrics
-from cmu_lightning.files import write_atomically, write_json
+from cmu_lightning.experiment.run import Run, read_metrics, write_metrics
+from cmu_lightning.files import write_atomically
 from cmu_lightning.selection import grid_position
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.search import BayesSearch
@@ -138,7 +138,7 @@ def keep_weights(run: Path) -> None:
     write_atomically(config, config.read_text().replace(CHOSEN, ALL))
     if stored is not None and "config" in stored:
         stored["config"]["checkpoints"] = "all"
-        write_json(run / "metrics.json", stored)
+        write_metrics(run, stored)
 
 
 def drop_weights(run: Path, metrics: dict[str, Any]) -> None:
@@ -155,5 +155,5 @@ def drop_weights(run: Path, metrics: dict[str, Any]) -> None:
         if checkpoint.exists():  # another sweep may have dropped it meanwhile
             # The results say so first: a run never promises weights that are gone.
             metrics["dropped_checkpoint"] = checkpoint.name
-            write_json(run / "metrics.json", metrics)
+            write_metrics(run, metrics)
             checkpoint.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from cmu_lightning.cli.options import normalize
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.execute import Job
 from cmu_lightning.experiment.ledger import is_finished
-from cmu_lightning.experiment.run import keep_weights
+from cmu_lightning.experiment.run import keep_weights, read_metrics, write_metrics
 from cmu_lightning.files import write_atomically
 from cmu_lightning.parsing import CONFIGS, find_configs
 from cmu_lightning.unlearning.checkpoint import save_whole
@@ -109,7 +109,7 @@ def test_what_an_unlearner_leaves_is_found_again_by_test(copied, fit, capsys):
     assert {path: path.stat().st_mtime_ns for path in copied.rglob("*") if path.is_file()} == before
 
     stored["acc_corr"] += 0.25
-    (folder / "metrics.json").write_text(json.dumps(stored))
+    write_metrics(folder, stored)
     assert main(again) == 1
     assert "not the stored numbers: acc_corr" in capsys.readouterr().err
 
@@ -185,12 +185,12 @@ def test_seeds_are_resolved_recorded_and_honoured(tmp_path, fit):
 @pytest.mark.slow
 def test_an_unfinished_original_is_resumed_whatever_s_f_it_was_begun_with(copied, fit):
     path = only_match(copied, "poison_digits/Original/*/metrics.json")
-    stored = json.loads(path.read_text())
+    stored = read_metrics(path.parent)
     shutil.rmtree(path.parent)
     assert fit("--data.identified", "0.25", "--runs_dir", str(copied)) == 0
     path.unlink()
     assert fit(*CF, "--runs_dir", str(copied)) == 0
-    again = json.loads(path.read_text())
+    again = read_metrics(path.parent)
     assert numbers(again) == numbers(stored)
     assert again["environment"] == stored["environment"]
 
@@ -207,10 +207,10 @@ def test_clipped_originals_are_dampened_too(copied, fit, method):
 def test_an_unfinished_run_is_resumed(copied, fit):
     """After training and before measuring: only the measuring is left."""
     path = only_match(copied, "poison_digits/Original/*/metrics.json")
-    stored = json.loads(path.read_text())
+    stored = read_metrics(path.parent)
     path.unlink()
     assert fit("--runs_dir", str(copied)) == 0
-    again = json.loads(path.read_text())
+    again = read_metrics(path.parent)
     assert again | {"config": stored["config"]} == stored
     assert again["config"] == yaml.safe_load(path.with_name("config.yaml").read_text())
 

@@ -13,6 +13,7 @@ import yaml
 from cmu_lightning.cli.fit import main
 from cmu_lightning.data import ByDifficulty, ClassBiased, DigitsDataModule, Poison, SymmetricNoise, Uniform
 from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.run import write_metrics
 
 
 def digits(discovery=None, identified=1.0, seed=0, manipulation=None):
@@ -161,7 +162,7 @@ def test_what_is_stored_of_a_discovery(original, fit, capsys):
     again = ["test", "--config", f"{folder}/config.yaml", "--ckpt_path", f"{folder}/last.ckpt"]
     assert main(again) == 0
     assert re.search(r"clean samples in S_f.*│ +6 │ +6 │", capsys.readouterr().out)
-    (folder / "metrics.json").write_text(json.dumps(run | {"false_positives": 7}))
+    write_metrics(folder, run | {"false_positives": 7})
     assert main(again) == 1
     assert capsys.readouterr().err == "not the stored numbers: false_positives\n"
     assert not {"discovery_precision", "discovery_recall", "false_positives"} & stored("Original")[0].keys()

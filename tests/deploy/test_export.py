@@ -19,6 +19,7 @@ from cmu_lightning.__main__ import main
 from cmu_lightning.deploy import export
 from cmu_lightning.deploy.export import largest_difference, write_onnx
 from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.run import write_metrics
 from cmu_lightning.models import ResNet9, WideResNet
 from tests.helpers.damage import flip_bit
 from tests.helpers.finished import CodeOnLoading, assert_refused, run_folder
@@ -131,7 +132,7 @@ def same_onnx(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_card_names_a_destroyed_model_a_missing_comparison_and_a_lost_original(copied, monkeypatch):
     run = run_folder(copied)
     stored = json.loads((run / "metrics.json").read_text())
-    (run / "metrics.json").write_text(json.dumps(stored | {"val_acc": 0.1}))
+    write_metrics(run, stored | {"val_acc": 0.1})
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxruntime" else find_spec(name))
     assert main(["export", str(run), "--out", "mine"]) == 0
     text = Path("mine/README.md").read_text()
@@ -157,7 +158,7 @@ def test_names_in_the_card_stay_names(copied):
     stored = json.loads((run / "metrics.json").read_text())
     odd_values = {"method": odd, "dataset": odd, "hyperparameters": {odd: odd}, "manipulation": odd}
     odd_values["environment"] = stored["environment"] | {"device": odd}
-    (run / "metrics.json").write_text(json.dumps(stored | odd_values))
+    write_metrics(run, stored | odd_values)
     assert main(["export", str(run), "--out", "mine"]) == 0
     text = Path("mine/README.md").read_text()
     shown, code = "&lt;img src=x>\\| # `x` ![a]\\(b)", "<img src=x>\\| # `x` ![a](b)"

@@ -15,6 +15,7 @@ from cmu_lightning.data import DigitsDataModule
 from cmu_lightning.data.sampling import held_out
 from cmu_lightning.deploy.predict import as_csv, find_images
 from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.run import write_metrics
 from tests.helpers.damage import flip_bit
 from tests.helpers.finished import CodeOnLoading, assert_refused, run_folder
 from tests.helpers.networks import Linear
@@ -177,7 +178,7 @@ def test_a_run_that_was_moved_and_an_original_that_is_gone(copied, small, tmp_pa
 
 def drop_weights(folder: Path) -> None:
     stored = json.loads((folder / "metrics.json").read_text())
-    (folder / "metrics.json").write_text(json.dumps(stored | {"dropped_checkpoint": "last.ckpt"}))
+    write_metrics(folder, stored | {"dropped_checkpoint": "last.ckpt"})
     (folder / "last.ckpt").unlink()
 
 

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cmu_lightning.experiment.run import DIGEST
+
 SCRUB = ("--config", "unlearn/scrub.yaml", "--data.identified", "0.5", "--trainer.log_every_n_steps", "5")
 CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5", "--trainer.log_every_n_steps", "5")
 
@@ -47,7 +49,8 @@ def published(stored: dict[str, Any]) -> dict[str, Any]:
     Args:
         stored: All entries.
     """
-    return {key: value for key, value in stored.items() if key != "config"}
+    kept = {key: value for key, value in stored.items() if key != "config"}
+    return kept | {"environment": {key: value for key, value in stored["environment"].items() if key != DIGEST}}
 
 
 def records(folder: Path) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import pytest
 import cmu_lightning.unlearning
 from cmu_lightning import results
 from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.run import write_metrics
 from cmu_lightning.report.load import WITHOUT_FINE_TUNING, pack, read_ratios, read_runs, seeds_text
 from cmu_lightning.report.variants import compare, labels
 from cmu_lightning.unlearning import Unlearner
@@ -46,6 +47,7 @@ DAMAGE = {
     "an empty file": (lambda folder: (folder / "metrics.json").write_text(""), "CF/", "no whole JSON"),
     "no text": (lambda folder: (folder / "metrics.json").write_bytes(b"\xff\x00"), "CF/", "no whole JSON"),
     "endless nesting": (lambda folder: (folder / "metrics.json").write_text("[" * 100_000), "CF/", "no whole JSON"),
+    "deep nesting": (lambda folder: change(folder, deep=json.loads("[" * 500 + "]" * 500)), "CF/", "no whole JSON"),
     "a list": (lambda folder: (folder / "metrics.json").write_text("[1]"), "CF/", "no JSON object"),
     "another program's file": (lambda folder: (folder / "metrics.json").write_text('{"loss": 1}'), "CF/", "no setting"),
     "no hash": (lambda folder: without(folder, "hash"), "CF/", "no hash"),
@@ -152,6 +154,20 @@ def test_other_originals_are_other_variants(change, note):
     for variant, seeds in ((usual, 3), (other, 2)):
         assert len(variant.originals) == counts(variant)["CF"] == seeds
         assert variant.points["original"].notna().all()
+
+
+def test_batch_statistics_of_several_processes_make_another_variant_and_another_method():
+    """Of an original where it was trained so, of an unlearner where that was."""
+    study = Study(Path("runs"))
+    for seed in (0, 1, 2):
+        study.original(seed, **({"processes": 2} if seed == 2 else {}))
+        study.unlearner("CF", 1.0, seed)
+    study.unlearner("RewoD", 1.0, 0)
+    study.unlearner("RewoD", 1.0, 1, processes=4)
+    usual, other = read()
+    assert (usual.name, other.name) == ("poison_digits", "poison_digits (trainer.processes=2)")
+    assert counts(usual) == {"CF": 2, "RewoD": 1, "RewoD (trainer.processes=4)": 1}
+    assert counts(other) == {"CF": 1}
 
 
 def test_other_data_are_another_variant():
@@ -332,6 +348,17 @@ def test_a_packed_run_keeps_its_importance_ratios(tmp_path):
     assert (line["importance_ratios"], line["config"].startswith("seed_everything")) == (content, True)
     Path("b.jsonl").write_text(json.dumps(line))
     assert read_runs(Path("b.jsonl")).table["settings"].tolist() == runs.table["settings"].tolist()
+
+
+def test_a_changed_digit_in_results_is_noticed_and_their_digest_is_no_column():
+    folder = Study(Path("runs")).unlearner("SSD", 1.0)
+    path = folder / "metrics.json"
+    write_metrics(folder, json.loads(path.read_text()))
+    assert not any(name.endswith("digest") for name in results("runs").columns)
+    path.write_text(path.read_text().replace('"seconds": 1.0', '"seconds": 7.0'))
+    runs = read_runs(Path("runs"))
+    assert runs.table.empty
+    assert [each.reason for each in runs.skipped] == ["damaged or edited: its digest does not agree"]
 
 
 @pytest.mark.parametrize("digest", [True, False])

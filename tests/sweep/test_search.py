@@ -232,9 +232,13 @@ def test_a_bayes_search_that_is_killed_continues_with_its_own_points() -> None:
 def test_damaged_proposals_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     search = bayes_search()
     propose(search)
-    search.path.write_text("[")
-    assert main(["sweep", str(search.sweep.path), "--dry_run"]) == 2
-    assert f"error: {search.path} is damaged: delete it" in capsys.readouterr().err
+    whole = search.path.read_text()
+    digit = next(at for at in range(len(whole)) if whole[at - 1] == "." and whole[at].isdigit())
+    other_value = whole[:digit] + ("1" if whole[digit] != "1" else "2") + whole[digit + 1 :]
+    for damaged in ("[", "{}", "[" * 100_000, other_value):
+        search.path.write_text(damaged)
+        assert main(["sweep", str(search.sweep.path), "--dry_run"]) == 2
+        assert f"error: {search.path} is damaged: delete it" in capsys.readouterr().err
 
 
 def test_a_metric_that_is_no_result_is_read_from_the_log() -> None:

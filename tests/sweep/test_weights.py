@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cmu_lightning.experiment.ledger import MAY_CHANGE
+from cmu_lightning.experiment.run import read_metrics
 from cmu_lightning.sweep.file import read_file
 from cmu_lightning.sweep.points import Point, order_points
 from cmu_lightning.sweep.progress import SweepProgress
@@ -128,7 +129,7 @@ def test_dropped_weights_are_named_in_the_results_before_they_go(monkeypatch: py
         patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             drop_weights(run, dict(stored))
-    assert json.loads((run / "metrics.json").read_text()) == stored | {"dropped_checkpoint": "last.ckpt"}
+    assert read_metrics(run) == stored | {"dropped_checkpoint": "last.ckpt", "environment": {}}
     assert (run / "last.ckpt").exists()
     drop_weights(run, stored)
     assert not (run / "last.ckpt").exists()

@@ -1,0 +1,205 @@
+"""Files of a run that are damaged, and what the commands that read them make of it.
+
+    python benchmarks/damage.py [--flips 5] [--seed 0]
+
+Each file gets single flipped bits, is cut off, emptied, and replaced by another file of its kind and by one of another
+kind. The command that reads it then either says so in one sentence (`refused`), makes the file again (`remade`), leaves
+out what is damaged and says so (`noticed`), or gives the undamaged file's numbers (`identical`: some bits of an archive
+are never read). A list of samples is its user's own: another list is another run, under another hash (`another run`).
+Anything else is WRONG.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.attack import Ended, Fork, contents, fit, print_counts, run
+from cmu_lightning.report.load import pack, read_runs
+
+OUTCOMES = ("noticed", "remade", "refused", "identical", "another run", "traceback", "hang", "WRONG")
+CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")
+SSD = ("--config", "unlearn/ssd.yaml")
+REWIND = ("--config", "unlearn/scrub.yaml", "--model.rewind", "true")
+LIST = ("--config", "unlearn/cf.yaml", "--data.discovery", "Flagged", "--data.discovery.path", "list.csv")
+
+Damage = Callable[[Path], None]
+
+
+def flip(at: float) -> Damage:
+    """Return what turns one bit of a file around, at a fraction of its length."""
+
+    def damage(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        place = int(at * len(content) * 8)
+        content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+
+    return damage
+
+
+def cut(at: float) -> Damage:
+    """Return what cuts a file off at a fraction of its length."""
+    return lambda path: path.write_bytes(path.read_bytes()[: int(at * path.stat().st_size)]) and None
+
+
+def replace(by: Path) -> Damage:
+    """Return what puts another file in the place of one."""
+    return lambda path: shutil.copy(by, path) and None
+
+
+class Case:
+    """A file, the command that reads it, and what the command leaves where nothing is damaged.
+
+    Args:
+        file: The file, relative to the folder.
+        command: Words of the command, given in the folder.
+        folder: Folder in which the command can be given; it is copied for each attack.
+        other: Another file of the same kind.
+    """
+
+    def __init__(self, file: str, command: list[str], folder: Path, other: Path) -> None:
+        self.file, self.command, self.folder, self.other = file, command, folder, other
+        assert (folder / file).is_file(), file
+        self.expected, ended = self._execute(lambda path: None)
+        assert ended.code == 0, ended.said
+
+    def _execute(self, damage: Damage) -> tuple[dict[str, Any], Ended]:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(shutil.copytree(self.folder, Path(name) / "copy"))
+            damage(folder / self.file)
+            ended = run(self.command, folder)
+            return contents(folder) if ended.code == 0 else {}, ended
+
+    def attack(self, damage: Damage) -> tuple[str, str]:
+        """Damage the file, give the command, and return the outcome and what was said."""
+        found, ended = self._execute(damage)
+        if ended.failure or ended.code:
+            return ended.failure or "refused", ended.said
+        # Files that the command only reads stay damaged: what it writes counts.
+        made = {name: content for name, content in self.expected.items() if name != self.file}
+        if all(found.get(name) == content for name, content in made.items()):
+            is_remade = found.get(self.file) == self.expected.get(self.file) and "damaged" in ended.said
+            return "remade" if is_remade else "identical", ended.said
+        if "skipped" in ended.said or "damaged" in ended.said:
+            return "noticed", ended.said
+        if self.file == "list.csv" and not made.keys() <= found.keys():
+            return "another run", ended.said
+        differing = sorted(name for name, content in made.items() if found.get(name) != content)
+        return "WRONG", f"{ended.said}differing: {', '.join(differing)}"
+
+
+def interrupted(words: list[str], base: Path, folder: Path, file: str) -> Path:
+    """Return a copy of a folder in which a command was killed as soon as a file was there."""
+    shutil.copytree(base, folder)
+    victim = Fork(words, folder)
+    while not list(folder.glob(file)):
+        assert not victim.poll(), victim.wait().said
+        time.sleep(0.001)
+    victim.signal(signal.SIGKILL)
+    victim.wait()
+    return folder
+
+
+def prepare(folder: Path) -> dict[str, Case]:
+    """Make runs, and return what is to be damaged, by names."""
+    base = folder / "base"
+    for options in ((), CF, ("--config", "unlearn/keep.yaml"), SSD):
+        assert run(fit(*options), base).code == 0
+    (base / "list.csv").write_text("index,note\n" + "".join(f"{row},seen\n" for row in range(5, 40)))
+    other = folder / "other"
+    assert run(fit(*SSD, "--seed_everything", "1"), other).code == 0
+    for place in (base, other):  # as `report --pack`, without the report
+        pack(read_runs(place / "runs"), place / "packed.jsonl")
+    (other / "list.csv").write_text("index\n3\n4\n")
+
+    def find(method: str, file: str, within: Path = base) -> str:
+        (found,) = within.glob(f"runs/poison_digits/{method}/*/{file}")
+        return str(found.relative_to(within))
+
+    def without(method: str) -> Path:
+        copied = Path(shutil.copytree(base, folder / f"without{method}"))
+        shutil.rmtree(copied / "runs/poison_digits" / method)
+        shutil.rmtree(copied / "runs/.sweep")
+        return copied
+
+    half = interrupted(fit("--procedure.steps", "41"), base, folder / "half", "runs/*/Original/*/last.ckpt")
+    kept = "runs/*/Scrub/*/epochs/*.pt"
+    rewinding = interrupted(fit(*REWIND), base, folder / "rewinding", kept)
+    cf, of_original = str(Path(find("CF", "last.ckpt")).parent), find("Original", "last.ckpt")
+    predict, table = ["predict", cf, "--out", "predictions.csv"], ["list", "runs", "--csv", "table.csv"]
+    ckpt = other / find("Original", "last.ckpt", other)
+    metrics = other / find("SSD", "metrics.json", other)
+    importances = find("Original", "importances/*.pt")
+    cases = {
+        "last.ckpt of an original, by fit of CF": (of_original, fit(*CF), without("CF"), ckpt),
+        "last.ckpt, by predict": (f"{cf}/last.ckpt", predict, base, ckpt),
+        "last.ckpt of an interrupted run, by fit": (
+            _newest(half, "runs/*/Original/*/last.ckpt"),
+            fit("--procedure.steps", "41"),
+            half,
+            ckpt,
+        ),
+        "weights kept by Scrub, by fit": (_newest(rewinding, kept), fit(*REWIND), rewinding, ckpt),
+        "importances, by fit of SSD": (
+            importances,
+            fit(*SSD),
+            without("SSD"),
+            other / find("Original", "importances/*.pt", other),
+        ),
+        "packed results, by list": (
+            "packed.jsonl",
+            ["list", "packed.jsonl", "--csv", "table.csv"],
+            base,
+            other / "packed.jsonl",
+        ),
+        "metrics.json, by list": (f"{cf}/metrics.json", table, base, metrics),
+        "metrics.json, by predict": (f"{cf}/metrics.json", predict, base, metrics),
+        "config.yaml, by predict": (
+            f"{cf}/config.yaml",
+            predict,
+            base,
+            other / find("SSD", "config.yaml", other),
+        ),
+        "config.yaml, by list": (f"{cf}/config.yaml", table, base, other / find("SSD", "config.yaml", other)),
+        "list of samples, by fit": ("list.csv", fit(*LIST), base, other / "list.csv"),
+    }
+    return {name: Case(*each) for name, each in cases.items()}
+
+
+def _newest(folder: Path, pattern: str) -> str:
+    return str(max(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns).relative_to(folder))
+
+
+def main() -> None:
+    """Damage files, and print the outcomes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--flips", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    chance = random.Random(given.seed)
+    counts: dict[str, Counter[str]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        foreign = Path(name) / "foreign"
+        foreign.write_text(json.dumps([0] * 1000))
+        for kind, case in prepare(Path(name)).items():
+            attacks = {f"bit {at:.4f}": flip(at) for at in (chance.random() for _ in range(given.flips))}
+            attacks |= {f"cut at {at:.4f}": cut(at) for at in (chance.random(), chance.random())}
+            attacks |= {"empty": cut(0), "another one": replace(case.other), "foreign": replace(foreign)}
+            counts[kind] = Counter()
+            for damage, attack in attacks.items():
+                outcome, said = case.attack(attack)
+                counts[kind][outcome] += 1
+                print(f"{kind}, {damage}: {outcome}: {' '.join(said.split()[-60:])}", flush=True)
+    print_counts("damaged, and read", counts, OUTCOMES)
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "WANDB_MODE":
 
 from cmu_lightning.__main__ import main
 from cmu_lightning.cli import fit as fit_module
+from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment import originals
 from cmu_lightning.experiment.callbacks import LastCheckpoint
@@ -184,6 +185,19 @@ def fit(*options: str, runs: str = "runs") -> list[str]:
     return ["fit", "--config", "poison_digits.yaml", *options, *SMALL, "--runs_dir", runs]
 
 
+def trained_on(count: int) -> list[int]:
+    """Return indices of the first training samples of the digits, as they are stored, that do not validate.
+
+    Args:
+        count: Number of indices.
+    """
+    data = DigitsDataModule(Poison(size=36))
+    data.prepare_data()
+    data.setup()
+    indices: list[int] = (~data.held).nonzero().flatten()[:count].tolist()
+    return indices
+
+
 def contents(folder: Path) -> dict[str, Any]:
     """Return what a folder holds, by path: results and tensors as numbers, everything else by its bytes.
 
@@ -219,7 +233,10 @@ def _tensors(path: Path) -> Any:
             return {key: plain(value) for key, value in part.items() if key != "seconds"}
         return [plain(each) for each in part] if isinstance(part, list | tuple) else part
 
-    return plain(torch.load(path, weights_only=True))
+    try:
+        return plain(torch.load(path, weights_only=True))
+    except Exception:  # damaged, and nobody has read it
+        return path.read_bytes()
 
 
 def print_counts(title: str, counts: dict[str, Counter[str]], outcomes: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Files of a run that are damaged, and what the commands that read them make of it.
 
-    python benchmarks/damage.py [--flips 5] [--seed 0]
+    python benchmarks/damage.py [--flips 5] [--only TEXT ...] [--seed 0]
 
 Each file gets single flipped bits, is cut off, emptied, and replaced by another file of its kind and by one of another
 kind. The command that reads it then either says so in one sentence (`refused`), makes the file again (`remade`), leaves
@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.attack import Ended, Fork, contents, fit, print_counts, run
+from benchmarks.attack import Ended, Fork, contents, fit, print_counts, run, trained_on
 from cmu_lightning.report.load import pack, read_runs
 
 OUTCOMES = ("noticed", "remade", "refused", "identical", "another run", "traceback", "hang", "WRONG")
@@ -108,17 +108,17 @@ def interrupted(words: list[str], base: Path, folder: Path, file: str) -> Path:
     return folder
 
 
-def prepare(folder: Path) -> dict[str, Case]:
-    """Make runs, and return what is to be damaged, by names."""
+def prepare(folder: Path, only: list[str]) -> dict[str, Case]:
+    """Make runs, and return what is to be damaged, by names; of some texts those whose names hold one."""
     base = folder / "base"
     for options in ((), CF, ("--config", "unlearn/keep.yaml"), SSD):
         assert run(fit(*options), base).code == 0
-    (base / "list.csv").write_text("index,note\n" + "".join(f"{row},seen\n" for row in range(5, 40)))
+    (base / "list.csv").write_text("index,note\n" + "".join(f"{row},seen\n" for row in trained_on(30)))
     other = folder / "other"
     assert run(fit(*SSD, "--seed_everything", "1"), other).code == 0
     for place in (base, other):  # as `report --pack`, without the report
         pack(read_runs(place / "runs"), place / "packed.jsonl")
-    (other / "list.csv").write_text("index\n3\n4\n")
+    (other / "list.csv").write_text("index\n" + "".join(f"{row}\n" for row in trained_on(9)))
 
     def find(method: str, file: str, within: Path = base) -> str:
         (found,) = within.glob(f"runs/poison_digits/{method}/*/{file}")
@@ -130,7 +130,8 @@ def prepare(folder: Path) -> dict[str, Case]:
         shutil.rmtree(copied / "runs/.sweep")
         return copied
 
-    half = interrupted(fit("--procedure.steps", "41"), base, folder / "half", "runs/*/Original/*/last.ckpt")
+    (folder / "empty").mkdir()
+    half = interrupted(fit(), folder / "empty", folder / "half", "runs/*/Original/*/last.ckpt")
     kept = "runs/*/Scrub/*/epochs/*.pt"
     rewinding = interrupted(fit(*REWIND), base, folder / "rewinding", kept)
     cf, of_original = str(Path(find("CF", "last.ckpt")).parent), find("Original", "last.ckpt")
@@ -140,10 +141,10 @@ def prepare(folder: Path) -> dict[str, Case]:
     importances = find("Original", "importances/*.pt")
     cases = {
         "last.ckpt of an original, by fit of CF": (of_original, fit(*CF), without("CF"), ckpt),
-        "last.ckpt, by predict": (f"{cf}/last.ckpt", predict, base, ckpt),
+        "last.ckpt, by predict": (f"{cf}/last.ckpt", predict, base, base / find("SSD", "last.ckpt")),
         "last.ckpt of an interrupted run, by fit": (
             _newest(half, "runs/*/Original/*/last.ckpt"),
-            fit("--procedure.steps", "41"),
+            fit(),
             half,
             ckpt,
         ),
@@ -171,7 +172,8 @@ def prepare(folder: Path) -> dict[str, Case]:
         "config.yaml, by list": (f"{cf}/config.yaml", table, base, other / find("SSD", "config.yaml", other)),
         "list of samples, by fit": ("list.csv", fit(*LIST), base, other / "list.csv"),
     }
-    return {name: Case(*each) for name, each in cases.items()}
+    chosen = [name for name in cases if not only or any(text in name for text in only)]
+    return {name: Case(*cases[name]) for name in chosen}
 
 
 def _newest(folder: Path, pattern: str) -> str:
@@ -182,14 +184,15 @@ def main() -> None:
     """Damage files, and print the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flips", type=int, default=5)
+    parser.add_argument("--only", nargs="+", default=[], help="Damage those whose names hold one of these texts.")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    chance = random.Random(given.seed)
     counts: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as name:
         foreign = Path(name) / "foreign"
         foreign.write_text(json.dumps([0] * 1000))
-        for kind, case in prepare(Path(name)).items():
+        for kind, case in prepare(Path(name), given.only).items():
+            chance = random.Random(f"{kind} {given.seed}")
             attacks = {f"bit {at:.4f}": flip(at) for at in (chance.random() for _ in range(given.flips))}
             attacks |= {f"cut at {at:.4f}": cut(at) for at in (chance.random(), chance.random())}
             attacks |= {"empty": cut(0), "another one": replace(case.other), "foreign": replace(foreign)}

@@ -1,6 +1,6 @@
 """Inputs that are mutated, and what the commands that read them make of them.
 
-    python benchmarks/fuzz.py [--inputs 320] [--seed 0] [--only KIND] [--show]
+    python benchmarks/fuzz.py [--inputs 320] [--seed 0] [--only KIND ...] [--show]
 
 A quarter each are configs, command lines of `fit`, lists of samples, and sweep files. A mutation deletes, doubles,
 swaps or replaces words, lines or single characters, up to three times. An input has to work, or to be refused with exit
@@ -16,7 +16,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.attack import SMALL, Ended, fit, print_counts, run
+from benchmarks.attack import SMALL, Ended, fit, print_counts, run, trained_on
 from cmu_lightning.parsing import CONFIGS
 
 OUTCOMES = ("works", "refused in a sentence", "leaves files", "traceback", "hang")
@@ -88,11 +88,13 @@ class Fuzz:
             if "digits" in path.name or path.parent.name == "unlearn"
         ]
         self.sweeps = [path.read_text() for path in sorted((CONFIGS.parent / "sweeps/demo_digits").glob("*.yaml"))]
+        first, second, third, *_ = trained_on(3)
         self.lists = [
-            "index\n3\n5\n8\n",
-            "name,score\n7,0.5\n9,0.25\n",
-            "is_label_issue,label_score,given_label\nTrue,0.1,3\nFalse,0.9,4\n",
-            "index;label_quality;corrected_label\n1;0,5;2\n2;0,25;3\n",
+            f"index\n{first}\n{second}\n{third}\n",
+            f"{first}\n{second}\n",
+            f"index,score\n{first},0.5\n{third},0.25\n",
+            f"index,is_label_issue,label_score\n{first},True,0.1\n{second},False,0.9\n{third},True,0.2\n",
+            f"index;label_quality;is_label_issue;corrected_label\n{first};0,5;1;2\n{second};0,25;0;3\n",
         ]
 
     def config(self, folder: Path) -> list[str]:
@@ -173,14 +175,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=320)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("config", "line", "samples", "sweep"))
+    parser.add_argument("--only", nargs="+", choices=("config", "line", "samples", "sweep"))
     parser.add_argument("--show", action="store_true")
     given = parser.parse_args()
     counts: dict[str, Counter[str]] = {}
     kinds = {"config": "configs", "line": "command lines", "samples": "lists of samples", "sweep": "sweep files"}
     with tempfile.TemporaryDirectory() as name:
         for number, (kind, words) in enumerate(kinds.items()):
-            if given.only not in (None, kind):
+            if given.only and kind not in given.only:
                 continue
             # Each kind has a seed of its own, so that a failure is found again by --only.
             fuzz = Fuzz(Path(name) / kind, random.Random(1000 * given.seed + number))

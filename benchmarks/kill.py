@@ -1,6 +1,6 @@
 """Commands that are killed at any moment, run again, and the results beside those of undisturbed ones.
 
-    python benchmarks/kill.py [--operations 120] [--moments 30] [--sweeps 0] [--seed 0]
+    python benchmarks/kill.py [--operations 120] [--moments 30] [--only TEXT ...] [--sweeps 0] [--seed 0]
 
 Each command is killed with SIGKILL just before one of its operations on files, spread over all of them, then at random
 moments. The same command then has to end by itself and leave what an undisturbed one leaves: the same files, tensors
@@ -139,13 +139,16 @@ class Target:
         return outcome
 
 
-def kill_commands(operations: int, moments: int, chance: random.Random, folder: Path) -> None:
+def kill_commands(operations: int, moments: int, only: list[str], seed: int, folder: Path) -> None:
     """Kill each command many times, and print the outcomes."""
     base = folder / "base"
     assert run(fit(), base).code == 0
     assert run(fit(*CF), base).code == 0
     counts: dict[str, Counter[str]] = {}
     for name, words in COMMANDS.items():
+        if only and not any(text in name for text in only):
+            continue
+        chance = random.Random(f"{name} {seed}")
         scratch = folder / str(len(counts))
         scratch.mkdir()
         target = Target(words, base, scratch)
@@ -233,15 +236,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--operations", type=int, default=120)
     parser.add_argument("--moments", type=int, default=30)
+    parser.add_argument("--only", nargs="+", default=[], help="Kill those whose names hold one of these texts.")
     parser.add_argument("--sweeps", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    chance = random.Random(given.seed)
     with tempfile.TemporaryDirectory() as name:
         if given.operations or given.moments:
-            kill_commands(given.operations, given.moments, chance, Path(name))
+            kill_commands(given.operations, given.moments, given.only, given.seed, Path(name))
         if given.sweeps:
-            kill_sweep(given.sweeps, chance, Path(name))
+            kill_sweep(given.sweeps, random.Random(given.seed), Path(name))
 
 
 if __name__ == "__main__":

@@ -216,7 +216,8 @@ class Lock:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-            except FileNotFoundError:  # the last holder has just removed the folder that it had made
+            # The last holder has just removed the folder that it had made.
+            except (FileNotFoundError, FileExistsError):
                 gone += 1
                 if gone == MOST_RACES:
                     raise

@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
+from cmu_lightning.console import say
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.identity import digest, identity, warn_of_edited_sources
 from cmu_lightning.experiment.run import ON_DEMAND, Run
 from cmu_lightning.files import locked, write_atomically
 from cmu_lightning.unlearning.baselines import Original
-from cmu_lightning.unlearning.checkpoint import is_damaged, read_original
+from cmu_lightning.unlearning.checkpoint import is_damaged, read_checkpoint, read_original
 from cmu_lightning.unlearning.networks import tensors_digest
 from cmu_lightning.unlearning.stage import RECORD
 
@@ -118,7 +119,7 @@ def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) ->
     # each. The run's own lock is held by the process that trains.
     asked = run.runs_dir / ".locks" / f"{run.hash}.asked.lock"
     with locked(asked, str(run.folder), "give another --runs_dir"):
-        if run.metrics is not None and (not run.checkpoint.exists() or is_damaged(run.checkpoint)):
+        if run.metrics is not None and not _has_own_weights(run):
             # Its weights were dropped, or are no longer those that were trained, and are needed. Without results the
             # run counts as unfinished, and training it starts from the beginning.
             with run.locked():
@@ -128,6 +129,17 @@ def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) ->
         else:
             _train(run, own | {"runs_dir": str(run.runs_dir)})
     return str(run.checkpoint)
+
+
+def _has_own_weights(run: Run) -> bool:
+    """Return whether a finished run's checkpoint is there, whole, and its own; one of another run is removed."""
+    if not run.checkpoint.exists() or is_damaged(run.checkpoint):
+        return False
+    if read_checkpoint(run.checkpoint).get(RECORD, {}).get("hash", run.hash) == run.hash:
+        return True
+    say(f"{run.checkpoint} is damaged, for it is of another run: this original is trained again")
+    run.checkpoint.unlink()
+    return False
 
 
 def _train(run: Run, config: dict[str, Any]) -> None:

@@ -10,8 +10,10 @@ from torch import nn
 
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.run import read_metrics
 from cmu_lightning.models.admitted import check_names, protect_parser
 from cmu_lightning.unlearning.checkpoint import load_network, read_checkpoint, read_original
+from cmu_lightning.unlearning.stage import RECORD
 from cmu_lightning.yaml_files import parse_yaml
 
 
@@ -31,7 +33,20 @@ def restore_network(
     """
     network: nn.Module = _find_maker(folder, "network", Callable[[], nn.Module])()()
     path = checkpoint or folder / "last.ckpt"
-    return load_network(network, read_original(path, key), path, prefix).eval()
+    held = read_original(path, key)
+    if checkpoint is None:
+        _check_run(folder, held.get(RECORD, {}))
+    return load_network(network, held, path, prefix).eval()
+
+
+def _check_run(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse a checkpoint that another run wrote than the one whose results lie next to it."""
+    stored = read_metrics(folder)
+    if stored is not None and record.get("hash", stored["hash"]) != stored["hash"]:
+        raise UserError(
+            f"{folder}/last.ckpt is of another run ({record.get('method')} {record['hash']}) than metrics.json "
+            f"({stored.get('method')} {stored['hash']}): give a run whose files belong together"
+        )
 
 
 def restore_data(folder: Path) -> CorruptedDataModule:

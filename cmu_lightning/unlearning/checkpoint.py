@@ -79,6 +79,8 @@ def read_tensors(path: str | Path) -> Any:
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder, no checkpoint: give the file in it") from error
     except OSError as error:
+        if error.errno == errno.EINVAL:  # a place outside of a file that was cut off
+            raise DamagedFile(f"{path} is cut off or damaged: give another one{again}") from error
         raise UserError(f"{path} cannot be read ({error.strerror}): give another one, or make it readable") from error
     except pickle.UnpicklingError as error:
         raise (UserError if has_sums else DamagedFile)(

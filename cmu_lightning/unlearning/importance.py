@@ -128,6 +128,10 @@ def rounded_text(values: Tensor) -> list[str]:
     return [f"{value:.2e}" for value in values.detach().flatten().tolist()]
 
 
+NAME = "name"
+"""Key of an importance file under which its own name stands: a file in the place of another one is noticed."""
+
+
 class ImportanceFile:
     """A file beside the original, named by a hash of everything its content depends on.
 
@@ -161,8 +165,9 @@ class ImportanceFile:
             content = read_tensors(self.path)
         except UserError:
             content = None
-        if isinstance(content, dict) and content.keys() == self.keys:
-            return content
+        is_own = isinstance(content, dict) and content.pop(NAME, self.path.stem) == self.path.stem
+        if is_own and content.keys() == self.keys:
+            return dict(content)
         rank_zero_warn(f"{self.path} is damaged and is made again")
         return None
 
@@ -172,4 +177,4 @@ class ImportanceFile:
         Args:
             content: Tensors and plain data under exactly `keys`.
         """
-        save_tensors(self.path, content)
+        save_tensors(self.path, content | {NAME: self.path.stem})

@@ -207,6 +207,10 @@ BROKEN = {
         lambda run: drop_weights(run_folder(run.parents[2], "Original")),
         "weights of the original .* are gone: delete .*metrics.json and run",
     ),
+    "with another run's weights": (
+        lambda run: shutil.copy(run_folder(run.parents[2], "Original") / "last.ckpt", run),
+        r"CF/\S*/last\.ckpt is of another run \(Original \w+\) than metrics\.json \(CF \w+\)",
+    ),
     "whose original is another": (
         lambda run: shutil.copy(run / "last.ckpt", run_folder(run.parents[2], "Original")),
         "weights of the original .* are gone",

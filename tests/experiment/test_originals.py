@@ -10,6 +10,7 @@ from cmu_lightning.experiment import originals
 from cmu_lightning.experiment.run import Run
 from cmu_lightning.files import write_json
 from cmu_lightning.unlearning.checkpoint import save_tensors
+from cmu_lightning.unlearning.stage import RECORD
 from tests.helpers.damage import flip_bit
 
 
@@ -31,15 +32,18 @@ def test_of_all_that_ask_for_an_original_one_starts_a_process(tmp_path, monkeypa
     assert started == [wanted]
 
 
-@pytest.mark.parametrize("damages", [True, False])
-def test_an_original_that_was_damaged_is_trained_again(tmp_path, monkeypatch, damages):
+@pytest.mark.parametrize("damage", ["a flipped bit", "weights of another run", None])
+def test_an_original_that_was_damaged_is_trained_again(tmp_path, monkeypatch, damage):
     wanted = Run.at(tmp_path, "poison_digits", "Original", 0, "0123456789")
     config = {"original_seed": 0, "data": {"init_args": {}}, "trainer": {}}
     write_json(wanted.folder / "metrics.json", {"hash": wanted.hash})
-    save_tensors(wanted.checkpoint, {"state_dict": {"weight": torch.zeros(1000)}})
-    if damages:
+    record = {"hash": "9876543210" if damage == "weights of another run" else wanted.hash}
+    save_tensors(wanted.checkpoint, {"state_dict": {"weight": torch.zeros(1000)}, RECORD: record})
+    if damage == "a flipped bit":
         flip_bit(wanted.checkpoint)
     started = []
     monkeypatch.setattr(originals, "_train", lambda run, config: started.append(run.metrics))
     originals.find_or_train(wanted, config, frozenset())
-    assert started == ([None] if damages else [])  # without results, so that `fit` does not take it for finished
+    assert started == ([None] if damage else [])  # without results, so that `fit` does not take it for finished
+    # `fit` would refuse to resume from the weights of another run.
+    assert wanted.checkpoint.exists() == (damage != "weights of another run")

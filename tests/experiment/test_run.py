@@ -33,9 +33,10 @@ def test_no_flipped_bit_gives_other_results():
         except UserError:
             noticed += 1
             continue
-        # A blank between values, or a letter in the name of the digest.
-        found["environment"] = {name: value for name, value in found["environment"].items() if name == "cpus"}
-        assert found == RESULTS
+        # A blank between values, or a letter in the name of the digest or of what it is in.
+        numbers = {name: value for name, value in RESULTS.items() if name != "environment"}
+        assert {name: found.get(name) for name in numbers} == numbers
+        assert {"cpus": 2}.items() <= found.get("environment", {"cpus": 2}).items()
     assert noticed > 0.8 * 8 * len(whole)
 
 

@@ -68,6 +68,16 @@ def test_a_file_that_was_cut_off_is_damaged(path, length):
     assert is_damaged(path)
 
 
+@pytest.mark.parametrize("length", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_large_file_that_was_cut_off_is_damaged(tmp_path, length):
+    """Its end is sought at a place before its beginning."""
+    path = tmp_path / "last.ckpt"
+    save_tensors(path, CONTENT | {"large": [torch.zeros(size) for size in (5, 100_000, 7)]})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(length * len(whole))])
+    assert is_damaged(path)
+
+
 def test_zeros_are_damage(path):
     path.write_bytes(bytes(3000))
     assert is_damaged(path)

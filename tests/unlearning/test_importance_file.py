@@ -188,3 +188,13 @@ def test_hostile_importances_run_nothing_and_are_made_again(tmp_path, original):
         fitted(tmp_path, SSD(LINEAR, SHORT, original))
     assert not (tmp_path / "owned").exists()
     assert torch.load(path, weights_only=True)["summary"] == whole["summary"]
+
+
+def test_a_file_in_the_place_of_another_one_is_made_again(tmp_path):
+    one, other = (ImportanceFile(tmp_path, {"seed": seed}, {"deleted"}) for seed in (0, 1))
+    for file, value in ((one, 0.0), (other, 1.0)):
+        file.write({"deleted": torch.tensor([value])})
+        assert file.read() == {"deleted": torch.tensor([value])}
+    shutil.copy(other.path, one.path)
+    with pytest.warns(UserWarning, match=f"{one.path.name} is damaged and is made again"):
+        assert one.read() is None

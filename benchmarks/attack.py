@@ -36,10 +36,17 @@ LIMIT = 300.0
 
 
 class Ended(NamedTuple):
-    """How a command has ended: its exit code, negative for a signal and None for a hang, and its standard error."""
+    """How a command has ended: its exit code, negative for a signal and None for a hang, and what it wrote.
+
+    Args:
+        code: The exit code.
+        said: Its standard error.
+        shown: Its standard output.
+    """
 
     code: int | None
     said: str
+    shown: str = ""
 
     @property
     def is_sentence(self) -> bool:
@@ -87,7 +94,7 @@ class Fork:
             os.chdir(folder)
             file = os.open(self.errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, 2)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(os.open(_output(self.errors), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
             fit_module.LastCheckpoint = _FrequentCheckpoint  # type: ignore[misc]
             originals._train = _train_in_fork
             if prepare is not None:
@@ -101,6 +108,7 @@ class Fork:
         except BaseException:
             traceback.print_exc()
         finally:
+            sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
 
@@ -127,7 +135,10 @@ class Fork:
             self.is_over = True
         with suppress(ProcessLookupError):  # what it had started
             os.killpg(self.pid, signal.SIGKILL)
-        return Ended(self.code, self.errors.read_text(errors="replace") if self.errors.exists() else "")
+        said, shown = (
+            path.read_text(errors="replace") if path.exists() else "" for path in (self.errors, _output(self.errors))
+        )
+        return Ended(self.code, said, shown)
 
     def signal(self, number: int) -> None:
         """Send a signal to the command.
@@ -137,6 +148,11 @@ class Fork:
         """
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+
+def _output(errors: Path) -> Path:
+    """Return the file for standard output next to that for standard error."""
+    return errors.with_name(f"{errors.name}.shown")
 
 
 class _FrequentCheckpoint(LastCheckpoint):

@@ -5,8 +5,8 @@
 Each file gets single flipped bits, is cut off, emptied, and replaced by another file of its kind and by one of another
 kind. The command that reads it then either says so in one sentence (`refused`), makes the file again (`remade`), leaves
 out what is damaged and says so (`noticed`), or gives the undamaged file's numbers (`identical`: some bits of an archive
-are never read). A list of samples is its user's own: another list is another run, under another hash (`another run`).
-Anything else is WRONG.
+are never read). A list of samples or of results is what its user gives: another one gives other runs, under other
+hashes (`another run`). Anything else is WRONG.
 """
 
 import argparse
@@ -29,6 +29,10 @@ CF = ("--config", "unlearn/cf.yaml", "--data.identified", "0.5")
 SSD = ("--config", "unlearn/ssd.yaml")
 REWIND = ("--config", "unlearn/scrub.yaml", "--model.rewind", "true")
 LIST = ("--config", "unlearn/cf.yaml", "--data.discovery", "Flagged", "--data.discovery.path", "list.csv")
+
+OF_USERS = ("list.csv", "packed.jsonl")
+"""Files that a user gives: a whole other one is what the user wants."""
+OTHER = "another one"
 
 Damage = Callable[[Path], None]
 
@@ -78,8 +82,13 @@ class Case:
             ended = run(self.command, folder)
             return contents(folder) if ended.code == 0 else {}, ended
 
-    def attack(self, damage: Damage) -> tuple[str, str]:
-        """Damage the file, give the command, and return the outcome and what was said."""
+    def attack(self, damage: Damage, is_other: bool) -> tuple[str, str]:
+        """Damage the file, give the command, and return the outcome and what was said.
+
+        Args:
+            damage: What damages the file.
+            is_other: Whether it puts a whole file of the same kind in its place.
+        """
         found, ended = self._execute(damage)
         if ended.failure or ended.code:
             return ended.failure or "refused", ended.said
@@ -88,9 +97,9 @@ class Case:
         if all(found.get(name) == content for name, content in made.items()):
             is_remade = found.get(self.file) == self.expected.get(self.file) and "damaged" in ended.said
             return "remade" if is_remade else "identical", ended.said
-        if "skipped" in ended.said or "damaged" in ended.said:
+        if "skipped" in ended.shown or "damaged" in ended.said:
             return "noticed", ended.said
-        if self.file == "list.csv" and not made.keys() <= found.keys():
+        if self.file in OF_USERS and (is_other or not made.keys() <= found.keys()):
             return "another run", ended.said
         differing = sorted(name for name, content in made.items() if found.get(name) != content)
         return "WRONG", f"{ended.said}differing: {', '.join(differing)}"
@@ -195,10 +204,10 @@ def main() -> None:
             chance = random.Random(f"{kind} {given.seed}")
             attacks = {f"bit {at:.4f}": flip(at) for at in (chance.random() for _ in range(given.flips))}
             attacks |= {f"cut at {at:.4f}": cut(at) for at in (chance.random(), chance.random())}
-            attacks |= {"empty": cut(0), "another one": replace(case.other), "foreign": replace(foreign)}
+            attacks |= {"empty": cut(0), OTHER: replace(case.other), "foreign": replace(foreign)}
             counts[kind] = Counter()
             for damage, attack in attacks.items():
-                outcome, said = case.attack(attack)
+                outcome, said = case.attack(attack, damage == OTHER)
                 counts[kind][outcome] += 1
                 print(f"{kind}, {damage}: {outcome}: {' '.join(said.split()[-60:])}", flush=True)
     print_counts("damaged, and read", counts, OUTCOMES)

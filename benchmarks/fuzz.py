@@ -152,7 +152,11 @@ def _write(path: Path, text: str) -> None:
 
 
 def _files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != ".errors"}
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".errors")
+    }
 
 
 def _parse_points(file: str) -> int:

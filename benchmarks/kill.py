@@ -154,11 +154,13 @@ def kill_commands(operations: int, moments: int, only: list[str], seed: int, fol
         target = Target(words, base, scratch)
         part = 4 if words[0] == "fit" else 1  # an export takes as long as ten runs
         chosen = spread(target.operations, part * operations // PARTS, chance)
-        counts[f"{name}: before {len(chosen)} of {target.operations} operations"] = Counter(
-            target.attack(operation, None) for operation in chosen
-        )
         times = [chance.uniform(0, target.seconds) for _ in range(part * moments // PARTS)]
-        counts[f"{name}: at random moments"] = Counter(target.attack(None, moment) for moment in times)
+        before = f"{name}: before {len(chosen)} of {target.operations} operations"
+        counts[before] = Counter(target.attack(operation, None) for operation in chosen)
+        print(before, dict(counts[before]), flush=True)
+        at_random = f"{name}: at random moments"
+        counts[at_random] = Counter(target.attack(None, moment) for moment in times)
+        print(at_random, dict(counts[at_random]), flush=True)
     print_counts("killed", counts, OUTCOMES)
 
 

@@ -184,7 +184,8 @@ def part_of(path: Path) -> Path:
 class Lock:
     """A lock between processes; the operating system releases it when its holder dies.
 
-    Its file is there only while the lock is held, and so are folders that were made for it.
+    Its file is there only while the lock is held. Folders that its holder has made for it go with it, if nothing else
+    is in them.
 
     Args:
         path: Path of the file.
@@ -239,10 +240,12 @@ class Lock:
     def release(self) -> None:
         """Release the lock, and remove its file and what was made for it, as far as nothing else is in it."""
         if self.descriptor is not None:
-            with suppress(OSError):  # a folder that cannot be written any more
-                self.path.unlink()
-            os.close(self.descriptor)
-            self.descriptor = None
+            try:
+                with suppress(OSError):  # a folder that cannot be written any more
+                    self.path.unlink()
+            finally:  # also where Ctrl-C comes here
+                os.close(self.descriptor)
+                self.descriptor = None
         for folder in dict.fromkeys(self.made):
             with suppress(OSError):
                 folder.rmdir()

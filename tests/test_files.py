@@ -83,7 +83,7 @@ def test_what_killed_writers_left_is_removed_and_what_living_ones_write_is_not(t
     assert {file.name for file in tmp_path.iterdir()} == {path.name, living.name, other.name}
 
 
-def test_a_lock_excludes_and_leaves_nothing(tmp_path):
+def test_a_lock_excludes_and_leaves_no_file(tmp_path):
     path, order = tmp_path / "runs" / ".locks" / "a.lock", []
 
     def work(name):
@@ -99,6 +99,12 @@ def test_a_lock_excludes_and_leaves_nothing(tmp_path):
         each.join()
     assert order[::2] == order[1::2]
     assert sorted(order[::2]) == list(range(8))
+    assert not [each for each in tmp_path.rglob("*") if each.is_file()]
+
+
+def test_folders_go_with_the_lock_for_which_they_were_made(tmp_path):
+    with locked(tmp_path / "runs" / ".locks" / "a.lock", "a run", "give another folder"):
+        assert (tmp_path / "runs" / ".locks" / "a.lock").is_file()
     assert list(tmp_path.iterdir()) == []
 
 

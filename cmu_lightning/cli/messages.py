@@ -87,6 +87,9 @@ REWRITES: tuple[tuple[str, str], ...] = (
         r"(--network.*there is no option '\w+', check its spelling with --help).*",
         r"\1; what a function takes as **kwargs goes under dict_kwargs",
     ),
+    (r"Spaces not allowed in keys: \"([^\"]*)\"", r"the key '\1' has a blank in it, write NAME: VALUE with a colon"),
+    # All that was said is among the noise, as where `init_args:` is followed by nothing.
+    (r"^(--[\w.]+: \w+): *$", r"\1 cannot be read, check what stands under it and its indentation"),
     (r"\s+", " "),
 )
 """The parser's words, and the words in their place; each row is applied to the text that the rows above it made."""

@@ -40,6 +40,14 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "more samples than there are": (["--data.manipulation.size", "3000"], "3000 samples .* has 1197"),
     "a class that does not exist": (["--data.manipulation.target", "12"], "label 12 .* 0 to 9"),
     "a number that is none": (["--procedure.lr", "fast"], "procedure.lr=fast is not possible: give a number"),
+    "a value without a colon": (
+        ["--config", "network: {class_path: ResNet9, init_args: {width 4}}"],
+        "the key 'width 4' has a blank in it, write NAME: VALUE",
+    ),
+    "arguments that are not indented": (
+        ["--config", "data:\n  class_path: DigitsDataModule\n  init_args:\nmanipulation:\n  class_path: Poison\n"],
+        "--data: DigitsDataModule cannot be read, check what stands under it and its indentation",
+    ),
     "an unknown class": (["--model", "Foo"], "--model: there is no class Foo, check its spelling"),
     "an unknown manipulation": (["--data.manipulation", "Foo"], "--data.manipulation: there is no class Foo"),
     "a misspelt method": (["--model", "Scrubb"], r"there is no class Scrubb, did you mean Scrub\? check its spelling"),

@@ -1,0 +1,284 @@
+"""`repair.html`: what `repair` chose and why, as one page that opens offline, with images to look at.
+
+Importing torch and altair takes seconds, so functions import them once there is something to show.
+"""
+
+import base64
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cmu_lightning import __version__
+from cmu_lightning.deploy.candidate_charts import candidate_charts
+from cmu_lightning.deploy.choice import Candidate, Outcome, is_destroyed
+from cmu_lightning.deploy.evidence import SUSPECTS_FILE, SUSPICIOUS, ClassCounts, Evidence, gather, wilson
+from cmu_lightning.deploy.finished import FinishedRun
+from cmu_lightning.deploy.repair_story import facts, percent, share, story, warnings
+from cmu_lightning.deploy.thumbnails import Thumbnail, thumbnails
+from cmu_lightning.files import write_atomically
+
+if TYPE_CHECKING:
+    from cmu_lightning.deploy.predict import Classifier
+
+PAGE = "repair.html"
+"""Name of the page's file."""
+SHOWN = 24
+"""Images that a section shows at most."""
+CLASSES = 40
+"""Classes that the table shows at most, those that changed most."""
+LISTED = 10_000
+"""Samples up to which a list is small enough to lie in the page."""
+NEXT_LIST = "next_round.csv"
+"""Name under which a browser saves the list for the next round."""
+MEASURED = {
+    "val_acc": "validation accuracy",
+    "fit_identified": "flagged labels given",
+    "changed": "flagged changed",
+    "fit_retain": "other labels given",
+}
+"""Numbers in the table of candidates, and their headings."""
+
+
+def write_page(outcome: Outcome, place: Path, classifier: "Classifier | None" = None) -> Path:
+    """Write the page on a repair, and return its path.
+
+    Args:
+        outcome: What was tried and chosen.
+        place: Folder of the page, such as that of the chosen run.
+        classifier: The networks before and after with their data; default those of the chosen run, from its folder.
+
+    Raises:
+        UserError: A part of the chosen run is missing, or the suspects cannot be read.
+    """
+    from cmu_lightning.deploy.predict import Classifier
+
+    classifier = classifier or Classifier.restore(FinishedRun.open(outcome.chosen.folder))
+    # The suspects of the chosen run, else of any other candidate.
+    found = (run.folder / SUSPECTS_FILE for run in (outcome.chosen, *outcome.candidates))
+    evidence = gather(classifier, next((path for path in found if path.exists()), None))
+    path = place / PAGE
+    write_atomically(path, page(outcome, evidence))
+    return path
+
+
+def page(outcome: Outcome, evidence: Evidence) -> str:
+    """Return the page's text.
+
+    Args:
+        outcome: What was tried and chosen.
+        evidence: What is said of the samples.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    from cmu_lightning import report
+    from cmu_lightning.report.appearance import THEMES
+    from cmu_lightning.report.page import vega
+
+    charts = candidate_charts(outcome, sum(each.total for each in evidence.classes))
+    content = {
+        "figures": [chart.spec for chart in charts],
+        "themes": {name: THEMES[name] for name in ("light", "dark")},
+    }
+    of_report, here = Path(str(report.__file__)).parent, Path(__file__).parent
+    # Whatever comes from files, classes or configs is escaped; what is Markup here is ours.
+    templates = Environment(
+        loader=FileSystemLoader(here),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return templates.get_template("repair_page.html.jinja").render(
+        version=__version__,
+        setting=outcome.original.metrics["setting"],
+        chosen=outcome.chosen,
+        folder=shlex.quote(str(outcome.chosen.folder)),
+        is_kept=outcome.chosen is outcome.original,
+        reason=outcome.reason,
+        facts=facts(outcome, evidence),
+        story=story(outcome, evidence),
+        warnings=warnings(outcome, evidence),
+        charts=charts,
+        rows=[_candidate_row(run, outcome) for run in (outcome.original, *outcome.candidates)],
+        measured=MEASURED,
+        failures=outcome.failures,
+        classes=_class_table(evidence.classes),
+        galleries=_galleries(outcome, evidence),
+        suspects=len(evidence.suspects),
+        suspects_file=evidence.suspects_file,
+        suspicious=SUSPICIOUS,
+        list_uri=_list_uri(evidence),
+        next_list=NEXT_LIST,
+        style=Markup((of_report / "page.css").read_text() + (here / "repair_page.css").read_text()),
+        script=Markup((of_report / "page.js").read_text()),
+        vega=Markup(vega()),
+        # "<" within a script could end it.
+        data=Markup(json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")),
+    )
+
+
+def _candidate_row(run: Candidate, outcome: Outcome) -> dict[str, Any]:
+    """Return a row of the table of candidates."""
+    return {
+        "name": run.name,
+        "numbers": [percent(run.metrics[name]) if name in run.metrics else "" for name in MEASURED],
+        "seconds": f"{run.metrics['seconds']:.1f}",
+        "is_chosen": run is outcome.chosen,
+        "note": "destroyed" if is_destroyed(run, outcome.original) else "chosen" if run is outcome.chosen else "",
+    }
+
+
+# ---- Classes ----
+
+
+class ClassRow(NamedTuple):
+    """A row of the table of classes.
+
+    Args:
+        counts: What was counted.
+        before: Recall of the original with its interval, as text; empty where there are no validation samples.
+        after: That of the repaired model.
+        ends: Recalls and ends of their intervals: before, its low and high end, after, its low and high end.
+    """
+
+    counts: ClassCounts
+    before: str
+    after: str
+    ends: tuple[float, ...]
+
+    @property
+    def change(self) -> str:
+        """The change in points of percent, with its sign."""
+        return f"{100 * self.counts.change:+.1f}" if self.counts.change else "0.0"
+
+
+class ClassTable(NamedTuple):
+    """The classes that changed most, and how many others there are."""
+
+    rows: list[ClassRow]
+    left_out: int
+
+
+def _class_table(classes: list[ClassCounts]) -> ClassTable:
+    """Return the table of classes, sorted by how much they changed; classes without validation samples come last."""
+    ordered = sorted(classes, key=lambda each: (not each.total, -abs(each.change)))
+    return ClassTable([_class_row(each) for each in ordered[:CLASSES]], len(ordered[CLASSES:]))
+
+
+def _class_row(counts: ClassCounts) -> ClassRow:
+    """Return the row of a class."""
+    if not counts.total:
+        return ClassRow(counts, "", "", ())
+    ends = [(right / counts.total, *wilson(right, counts.total)) for right in (counts.before, counts.after)]
+    return ClassRow(counts, share(counts.before, counts.total), share(counts.after, counts.total), (*ends[0], *ends[1]))
+
+
+# ---- Images ----
+
+
+class Picture(NamedTuple):
+    """An image of a gallery, with what is said of it.
+
+    Args:
+        thumbnail: The picture.
+        name: Name of its file, or its index.
+        label: Class that was given.
+        before: Class that the original predicts.
+        after: Class that the chosen model predicts.
+        suspicion: What PURE says of an image that is not flagged; empty if nothing.
+    """
+
+    thumbnail: Thumbnail
+    name: str
+    label: str
+    before: str
+    after: str
+    suspicion: str
+
+
+class Gallery(NamedTuple):
+    """A section of images.
+
+    Args:
+        key: Identifies the section on the page.
+        title: What the images have in common.
+        note: Why they are shown.
+        total: How many such images there are.
+        pictures: Those that are shown.
+    """
+
+    key: str
+    title: str
+    note: str
+    total: int
+    pictures: list[Picture]
+
+
+def _galleries(outcome: Outcome, evidence: Evidence) -> list[Gallery]:
+    """Return the sections of images."""
+    is_kept = outcome.chosen is outcome.original
+    flagged = evidence.flagged.nonzero().flatten().tolist()
+    # Evenly over all flagged images, for they are often sorted by class.
+    spread = [flagged[len(flagged) * number // SHOWN] for number in range(SHOWN)] if len(flagged) > SHOWN else flagged
+    model = "original" if is_kept else "repaired model"
+    galleries = [
+        ("flagged", "Flagged images", "What the list or the detector has named.", len(flagged), spread),
+        (
+            "suspects",
+            "Further suspects",
+            f"Not flagged, but manipulated with a probability of at least {SUSPICIOUS:.0%} by what PURE has seen; the "
+            "most likely first. Check them before the next round.",
+            len(evidence.suspects),
+            evidence.suspects,
+        ),
+        (
+            "changed",
+            "Other training images whose prediction changed",
+            "Not flagged; those about which both models are most certain come first. Good where the given label is "
+            "wrong, damage where it is right.",
+            len(evidence.changed),
+            evidence.changed.tolist(),
+        ),
+        (
+            "kept",
+            "Flagged images that keep their flagged label",
+            f"The {model} still believes these labels, the most certain first: either the label is right, or the "
+            "manipulation is still in the model.",
+            len(evidence.kept),
+            evidence.kept.tolist(),
+        ),
+    ]
+    absent = {"suspects"} if evidence.suspicions is None else set()
+    absent |= {"changed"} if is_kept else set()
+    return [
+        Gallery(key, title, note, total, _pictures(evidence, rows[:SHOWN]))
+        for key, title, note, total, rows in galleries
+        if key not in absent
+    ]
+
+
+def _pictures(evidence: Evidence, rows: list[int]) -> list[Picture]:
+    """Return images with what is said of them."""
+    return [_picture(evidence, *each) for each in zip(rows, thumbnails(evidence.data, rows), strict=True)]
+
+
+def _picture(evidence: Evidence, row: int, thumbnail: Thumbnail) -> Picture:
+    """Return an image with what is said of it."""
+    classes = evidence.labels[row], evidence.before.classes[row], evidence.after.classes[row]
+    names = [evidence.class_name(int(label)) for label in classes]
+    said = (evidence.suspicions or {}).get(row)
+    suspicion = ""
+    if said is not None and said.suggested is not None and not evidence.flagged[row]:
+        suggested = evidence.class_name(said.suggested)
+        suspicion = f"suspect {said.probability:.0%}" + f": {suggested}?" * (suggested != names[2])
+    return Picture(thumbnail, str(evidence.name(row)), *names, suspicion)
+
+
+def _list_uri(evidence: Evidence) -> str | None:
+    """Return the list for the next round as a data URI; None if there are no suspects, or too many for a page."""
+    if not evidence.suspects or int(evidence.flagged.sum()) + len(evidence.suspects) > LISTED:
+        return None
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(evidence.next_list().encode()).decode()}"

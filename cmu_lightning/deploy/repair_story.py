@@ -1,0 +1,191 @@
+"""What a repair means, in sentences and numbers: the text of the page that `repair` leaves."""
+
+from typing import NamedTuple
+
+from cmu_lightning.deploy.choice import Outcome
+from cmu_lightning.deploy.evidence import SUSPECTS_FILE, Evidence, wilson
+
+NAMED = 10
+"""Classes that a sentence names at most."""
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction in percent.
+
+    Args:
+        fraction: Between 0 and 1.
+
+    >>> percent(0.975), percent(1)
+    ('97.5%', '100.0%')
+    """
+    return f"{fraction:.1%}"
+
+
+def share(right: int, total: int) -> str:
+    """Return a fraction in percent with Wilson's interval.
+
+    Args:
+        right: Number of samples that count.
+        total: Number of all samples, at least 1.
+
+    >>> share(39, 40)
+    '97.5% (87.1 to 99.6)'
+    """
+    low, high = wilson(right, total)
+    return f"{percent(right / total)} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Args:
+        number: How many.
+        noun: In the singular.
+
+    >>> count(1, "image"), count(1200, "image"), count(2, "class")
+    ('1 image', '1,200 images', '2 classes')
+    """
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{plural * (number != 1)}"
+
+
+class Tally(NamedTuple):
+    """Numbers of images that the sentences speak of.
+
+    Args:
+        validation: Validation images.
+        right_before: Of these, those that the original is right about.
+        right_after: Of these, those that the chosen model is right about.
+        flagged: Flagged images.
+        fit_before: Of these, those that the original gives their flagged label.
+        fit_after: Of these, those that the chosen model gives it.
+        others: Training images that are not flagged.
+        changed: Of these, those that the two predict differently.
+        gained: Of the changed, those that now get their given label.
+        lost: Of the changed, those that got it before.
+    """
+
+    validation: int
+    right_before: int
+    right_after: int
+    flagged: int
+    fit_before: int
+    fit_after: int
+    others: int
+    changed: int
+    gained: int
+    lost: int
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> "Tally":
+        """Return the numbers.
+
+        Args:
+            evidence: What is said of the samples.
+        """
+        flagged, changed = evidence.flagged, evidence.changed
+        before, after = (each.classes == evidence.labels for each in (evidence.before, evidence.after))
+        return cls(
+            validation=sum(each.total for each in evidence.classes),
+            right_before=sum(each.before for each in evidence.classes),
+            right_after=sum(each.after for each in evidence.classes),
+            flagged=int(flagged.sum()),
+            fit_before=int((before & flagged).sum()),
+            fit_after=int((after & flagged).sum()),
+            others=int((~flagged).sum()),
+            changed=len(changed),
+            gained=int(after[changed].sum()),
+            lost=int(before[changed].sum()),
+        )
+
+
+def facts(outcome: Outcome, evidence: Evidence) -> list[tuple[str, str]]:
+    """Return the numbers at the top of the page, each with what it is of.
+
+    Args:
+        outcome: What was tried and chosen.
+        evidence: What is said of the samples.
+    """
+    tally, is_kept = Tally.of(evidence), outcome.chosen is outcome.original
+    said = []
+    if tally.validation:
+        before, after = (percent(right / tally.validation) for right in (tally.right_before, tally.right_after))
+        accuracy = before if is_kept else f"{before} → {after}"
+        said.append((accuracy, f"accuracy on {count(tally.validation, 'validation image')}"))
+    fit = f"{tally.fit_before:,}" if is_kept else f"{tally.fit_before:,} → {tally.fit_after:,}"
+    said.append((fit, f"of {count(tally.flagged, 'flagged image')} get the flagged label"))
+    if not is_kept:
+        said.append((f"{tally.changed:,}", f"of {count(tally.others, 'other training image')} are predicted otherwise"))
+    if evidence.suspicions is not None:
+        said.append((f"{len(evidence.suspects):,}", "further suspects, found by PURE"))
+    return said
+
+
+def story(outcome: Outcome, evidence: Evidence) -> list[str]:
+    """Return what the choice means, in sentences.
+
+    Args:
+        outcome: What was tried and chosen.
+        evidence: What is said of the samples.
+    """
+    tally, is_kept = Tally.of(evidence), outcome.chosen is outcome.original
+    said = []
+    if tally.validation:
+        now = "" if is_kept else f", the repaired model in {share(tally.right_after, tally.validation)}"
+        said.append(
+            f"Of {count(tally.validation, 'validation image')} the original is right in "
+            f"{share(tally.right_before, tally.validation)}{now}."
+        )
+    flagged = f"The original gives {tally.fit_before:,} of {count(tally.flagged, 'flagged image')} the flagged label"
+    if is_kept:
+        return [*said, f"{flagged}. {_belief(tally)}"]
+    said.append(f"{flagged}, the repaired model {tally.fit_after:,}.")
+    suspects = set(evidence.suspects)
+    known = sum(row in suspects for row in evidence.changed.tolist())
+    of_suspects = f"; {known:,} of these are suspects" if known else ""
+    said.append(
+        f"Of {count(tally.others, 'other training image')} {tally.changed:,} are predicted otherwise than by the "
+        f"original{of_suspects}. {tally.gained:,} of them now get their given label and {tally.lost:,} no longer do, "
+        "which is right where that label is wrong."
+    )
+    return said
+
+
+def _belief(tally: Tally) -> str:
+    """Return a sentence on whether an original that is kept believes the flagged labels."""
+    if 2 * tally.fit_before < tally.flagged:
+        return "It does not believe most of them, so there is little to repair."
+    return "It believes most of them, so the manipulation is still in it."
+
+
+def warnings(outcome: Outcome, evidence: Evidence) -> list[str]:
+    """Return what to look at before the model is used, in sentences.
+
+    Args:
+        outcome: What was tried and chosen.
+        evidence: What is said of the samples.
+    """
+    said = []
+    if worse := sorted((each for each in evidence.classes if each.is_worse), key=lambda each: each.change):
+        named = [
+            f"{each.name} ({percent(each.before / each.total)} to {percent(each.after / each.total)})" for each in worse
+        ]
+        have = "class has" if len(worse) == 1 else "classes have"
+        said.append(f"{len(worse)} {have} become worse by more than noise explains: {_listed(named)}.")
+    unknown = [each.name for each in evidence.classes if not each.total]
+    if len(unknown) == len(evidence.classes):
+        said.append("There are no validation samples, so no accuracy is known; only given labels are compared.")
+    elif unknown:
+        have = "has" if len(unknown) == 1 else "have"
+        said.append(f"{count(len(unknown), 'class')} {have} no validation samples: {_listed(unknown)}.")
+    if outcome.failures:
+        said.append(f"{count(len(outcome.failures), 'candidate')} could not be run: the table says why.")
+    if evidence.suspicions is None:
+        said.append(f"No candidate has left {SUSPECTS_FILE}, as PURE does: nobody has looked for further bad samples.")
+    return said
+
+
+def _listed(names: list[str]) -> str:
+    """Return names in a row, of many the first ones."""
+    rest = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + rest

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from cmu_lightning.deploy.choice import Outcome
-from cmu_lightning.deploy.evidence import wilson
+from cmu_lightning.deploy.findings import wilson
 from cmu_lightning.deploy.repair_story import percent
 
 ORIGINAL = "None (the original)"
 """Name under which reports draw the original."""
+LINE_HEIGHT = 38
+"""Pixels from one candidate to the next."""
 MARGIN = 0.02
 """Room on both sides of the intervals."""
 
@@ -94,7 +96,7 @@ def _chart(rows: list[dict[str, Any]], label: str) -> dict[str, Any]:
         lines.mark_point(size=80, filled=True, opacity=1).encode(x, colour, shape, tooltip="text:N"),
         lines.transform_filter("datum.chosen").mark_point(size=260, stroke=CHOSEN, strokeWidth=2).encode(x),
         lines.mark_text(**words).encode(text="title:N", x=alt.value(0)),
-        height=alt.Step(38),
+        height=LINE_HEIGHT * len(rows),
         params=[HIDDEN.param],
     )
     spec: dict[str, Any] = chart.to_dict(validate=False)

@@ -6,13 +6,14 @@ Importing torch and altair takes seconds, so functions import them once there is
 import base64
 import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cmu_lightning import __version__
 from cmu_lightning.deploy.candidate_charts import candidate_charts
-from cmu_lightning.deploy.choice import Candidate, Outcome, is_destroyed
-from cmu_lightning.deploy.evidence import SUSPECTS_FILE, SUSPICIOUS, ClassCounts, Evidence, gather, wilson
+from cmu_lightning.deploy.choice import Outcome
+from cmu_lightning.deploy.findings import SUSPECTS_FILE, SUSPICIOUS, ClassCounts, Findings, gather, wilson
 from cmu_lightning.deploy.finished import FinishedRun
 from cmu_lightning.deploy.repair_story import facts, percent, share, story, warnings
 from cmu_lightning.deploy.thumbnails import Thumbnail, thumbnails
@@ -56,18 +57,18 @@ def write_page(outcome: Outcome, place: Path, classifier: "Classifier | None" = 
     classifier = classifier or Classifier.restore(FinishedRun.open(outcome.chosen.folder))
     # The suspects of the chosen run, else of any other candidate.
     found = (run.folder / SUSPECTS_FILE for run in (outcome.chosen, *outcome.candidates))
-    evidence = gather(classifier, next((path for path in found if path.exists()), None))
+    findings = gather(classifier, next((path for path in found if path.exists()), None))
     path = place / PAGE
-    write_atomically(path, page(outcome, evidence))
+    write_atomically(path, page(outcome, findings))
     return path
 
 
-def page(outcome: Outcome, evidence: Evidence) -> str:
+def page(outcome: Outcome, findings: Findings) -> str:
     """Return the page's text.
 
     Args:
         outcome: What was tried and chosen.
-        evidence: What is said of the samples.
+        findings: What is said of the samples.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -76,7 +77,7 @@ def page(outcome: Outcome, evidence: Evidence) -> str:
     from cmu_lightning.report.appearance import THEMES
     from cmu_lightning.report.page import vega
 
-    charts = candidate_charts(outcome, sum(each.total for each in evidence.classes))
+    charts = candidate_charts(outcome, sum(each.total for each in findings.classes))
     content = {
         "figures": [chart.spec for chart in charts],
         "themes": {name: THEMES[name] for name in ("light", "dark")},
@@ -98,19 +99,19 @@ def page(outcome: Outcome, evidence: Evidence) -> str:
         folder=shlex.quote(str(outcome.chosen.folder)),
         is_kept=outcome.chosen is outcome.original,
         reason=outcome.reason,
-        facts=facts(outcome, evidence),
-        story=story(outcome, evidence),
-        warnings=warnings(outcome, evidence),
+        facts=facts(outcome, findings),
+        story=story(outcome, findings),
+        warnings=warnings(outcome, findings),
         charts=charts,
-        rows=[_candidate_row(run, outcome) for run in (outcome.original, *outcome.candidates)],
+        rows=list(_candidate_rows(outcome)),
         measured=MEASURED,
         failures=outcome.failures,
-        classes=_class_table(evidence.classes),
-        galleries=_galleries(outcome, evidence),
-        suspects=len(evidence.suspects),
-        suspects_file=evidence.suspects_file,
+        classes=_class_table(findings.classes),
+        galleries=_galleries(outcome, findings),
+        suspects=len(findings.suspects),
+        suspects_file=findings.suspects_file,
         suspicious=SUSPICIOUS,
-        list_uri=_list_uri(evidence),
+        list_uri=_list_uri(findings),
         next_list=NEXT_LIST,
         style=Markup((of_report / "page.css").read_text() + (here / "repair_page.css").read_text()),
         script=Markup((of_report / "page.js").read_text()),
@@ -120,15 +121,19 @@ def page(outcome: Outcome, evidence: Evidence) -> str:
     )
 
 
-def _candidate_row(run: Candidate, outcome: Outcome) -> dict[str, Any]:
-    """Return a row of the table of candidates."""
-    return {
-        "name": run.name,
-        "numbers": [percent(run.metrics[name]) if name in run.metrics else "" for name in MEASURED],
-        "seconds": f"{run.metrics['seconds']:.1f}",
-        "is_chosen": run is outcome.chosen,
-        "note": "destroyed" if is_destroyed(run, outcome.original) else "chosen" if run is outcome.chosen else "",
-    }
+def _candidate_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the table of candidates; the original comes first."""
+    told = {each["run"]: each for each in outcome.as_json()["candidates"]}
+    for run in (outcome.original, *outcome.candidates):
+        of_run = told.get(str(run.folder), {})
+        notes = ["chosen"] * (run is outcome.chosen) + ["destroyed"] * of_run.get("destroyed", False)
+        yield {
+            "name": run.name,
+            "numbers": [percent(run.metrics[name]) if name in run.metrics else "" for name in MEASURED],
+            "seconds": f"{run.metrics['seconds']:.1f}",
+            "is_chosen": run is outcome.chosen,
+            "note": ", ".join([*notes, *filter(None, [of_run.get("refused")])]),
+        }
 
 
 # ---- Classes ----
@@ -217,10 +222,10 @@ class Gallery(NamedTuple):
     pictures: list[Picture]
 
 
-def _galleries(outcome: Outcome, evidence: Evidence) -> list[Gallery]:
+def _galleries(outcome: Outcome, findings: Findings) -> list[Gallery]:
     """Return the sections of images."""
     is_kept = outcome.chosen is outcome.original
-    flagged = evidence.flagged.nonzero().flatten().tolist()
+    flagged = findings.flagged.nonzero().flatten().tolist()
     # Evenly over all flagged images, for they are often sorted by class.
     spread = [flagged[len(flagged) * number // SHOWN] for number in range(SHOWN)] if len(flagged) > SHOWN else flagged
     model = "original" if is_kept else "repaired model"
@@ -231,54 +236,54 @@ def _galleries(outcome: Outcome, evidence: Evidence) -> list[Gallery]:
             "Further suspects",
             f"Not flagged, but manipulated with a probability of at least {SUSPICIOUS:.0%} by what PURE has seen; the "
             "most likely first. Check them before the next round.",
-            len(evidence.suspects),
-            evidence.suspects,
+            len(findings.suspects),
+            findings.suspects,
         ),
         (
             "changed",
             "Other training images whose prediction changed",
             "Not flagged; those about which both models are most certain come first. Good where the given label is "
             "wrong, damage where it is right.",
-            len(evidence.changed),
-            evidence.changed.tolist(),
+            len(findings.changed),
+            findings.changed.tolist(),
         ),
         (
             "kept",
             "Flagged images that keep their flagged label",
             f"The {model} still believes these labels, the most certain first: either the label is right, or the "
             "manipulation is still in the model.",
-            len(evidence.kept),
-            evidence.kept.tolist(),
+            len(findings.kept),
+            findings.kept.tolist(),
         ),
     ]
-    absent = {"suspects"} if evidence.suspicions is None else set()
+    absent = {"suspects"} if findings.suspicions is None else set()
     absent |= {"changed"} if is_kept else set()
     return [
-        Gallery(key, title, note, total, _pictures(evidence, rows[:SHOWN]))
+        Gallery(key, title, note, total, _pictures(findings, rows[:SHOWN]))
         for key, title, note, total, rows in galleries
         if key not in absent
     ]
 
 
-def _pictures(evidence: Evidence, rows: list[int]) -> list[Picture]:
+def _pictures(findings: Findings, rows: list[int]) -> list[Picture]:
     """Return images with what is said of them."""
-    return [_picture(evidence, *each) for each in zip(rows, thumbnails(evidence.data, rows), strict=True)]
+    return [_picture(findings, *each) for each in zip(rows, thumbnails(findings.data, rows), strict=True)]
 
 
-def _picture(evidence: Evidence, row: int, thumbnail: Thumbnail) -> Picture:
+def _picture(findings: Findings, row: int, thumbnail: Thumbnail) -> Picture:
     """Return an image with what is said of it."""
-    classes = evidence.labels[row], evidence.before.classes[row], evidence.after.classes[row]
-    names = [evidence.class_name(int(label)) for label in classes]
-    said = (evidence.suspicions or {}).get(row)
+    classes = findings.labels[row], findings.before.classes[row], findings.after.classes[row]
+    names = [findings.class_name(int(label)) for label in classes]
+    said = (findings.suspicions or {}).get(row)
     suspicion = ""
-    if said is not None and said.suggested is not None and not evidence.flagged[row]:
-        suggested = evidence.class_name(said.suggested)
+    if said is not None and said.suggested is not None and not findings.flagged[row]:
+        suggested = findings.class_name(said.suggested)
         suspicion = f"suspect {said.probability:.0%}" + f": {suggested}?" * (suggested != names[2])
-    return Picture(thumbnail, str(evidence.name(row)), *names, suspicion)
+    return Picture(thumbnail, str(findings.name(row)), *names, suspicion)
 
 
-def _list_uri(evidence: Evidence) -> str | None:
+def _list_uri(findings: Findings) -> str | None:
     """Return the list for the next round as a data URI; None if there are no suspects, or too many for a page."""
-    if not evidence.suspects or int(evidence.flagged.sum()) + len(evidence.suspects) > LISTED:
+    if not findings.suspects or int(findings.flagged.sum()) + len(findings.suspects) > LISTED:
         return None
-    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(evidence.next_list().encode()).decode()}"
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(findings.next_list().encode()).decode()}"

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from cmu_lightning.deploy.choice import Outcome
-from cmu_lightning.deploy.evidence import SUSPECTS_FILE, Evidence, wilson
+from cmu_lightning.deploy.findings import SUSPECTS_FILE, Findings, wilson
 
 NAMED = 10
 """Classes that a sentence names at most."""
@@ -77,18 +77,18 @@ class Tally(NamedTuple):
     lost: int
 
     @classmethod
-    def of(cls, evidence: Evidence) -> "Tally":
+    def of(cls, findings: Findings) -> "Tally":
         """Return the numbers.
 
         Args:
-            evidence: What is said of the samples.
+            findings: What is said of the samples.
         """
-        flagged, changed = evidence.flagged, evidence.changed
-        before, after = (each.classes == evidence.labels for each in (evidence.before, evidence.after))
+        flagged, changed = findings.flagged, findings.changed
+        before, after = (each.classes == findings.labels for each in (findings.before, findings.after))
         return cls(
-            validation=sum(each.total for each in evidence.classes),
-            right_before=sum(each.before for each in evidence.classes),
-            right_after=sum(each.after for each in evidence.classes),
+            validation=sum(each.total for each in findings.classes),
+            right_before=sum(each.before for each in findings.classes),
+            right_after=sum(each.after for each in findings.classes),
             flagged=int(flagged.sum()),
             fit_before=int((before & flagged).sum()),
             fit_after=int((after & flagged).sum()),
@@ -99,14 +99,14 @@ class Tally(NamedTuple):
         )
 
 
-def facts(outcome: Outcome, evidence: Evidence) -> list[tuple[str, str]]:
+def facts(outcome: Outcome, findings: Findings) -> list[tuple[str, str]]:
     """Return the numbers at the top of the page, each with what it is of.
 
     Args:
         outcome: What was tried and chosen.
-        evidence: What is said of the samples.
+        findings: What is said of the samples.
     """
-    tally, is_kept = Tally.of(evidence), outcome.chosen is outcome.original
+    tally, is_kept = Tally.of(findings), outcome.chosen is outcome.original
     said = []
     if tally.validation:
         before, after = (percent(right / tally.validation) for right in (tally.right_before, tally.right_after))
@@ -116,19 +116,19 @@ def facts(outcome: Outcome, evidence: Evidence) -> list[tuple[str, str]]:
     said.append((fit, f"of {count(tally.flagged, 'flagged image')} get the flagged label"))
     if not is_kept:
         said.append((f"{tally.changed:,}", f"of {count(tally.others, 'other training image')} are predicted otherwise"))
-    if evidence.suspicions is not None:
-        said.append((f"{len(evidence.suspects):,}", "further suspects, found by PURE"))
+    if findings.suspicions is not None:
+        said.append((f"{len(findings.suspects):,}", "further suspects, found by PURE"))
     return said
 
 
-def story(outcome: Outcome, evidence: Evidence) -> list[str]:
+def story(outcome: Outcome, findings: Findings) -> list[str]:
     """Return what the choice means, in sentences.
 
     Args:
         outcome: What was tried and chosen.
-        evidence: What is said of the samples.
+        findings: What is said of the samples.
     """
-    tally, is_kept = Tally.of(evidence), outcome.chosen is outcome.original
+    tally, is_kept = Tally.of(findings), outcome.chosen is outcome.original
     said = []
     if tally.validation:
         now = "" if is_kept else f", the repaired model in {share(tally.right_after, tally.validation)}"
@@ -138,10 +138,10 @@ def story(outcome: Outcome, evidence: Evidence) -> list[str]:
         )
     flagged = f"The original gives {tally.fit_before:,} of {count(tally.flagged, 'flagged image')} the flagged label"
     if is_kept:
-        return [*said, f"{flagged}. {_belief(tally)}"]
+        return [*said, f"{flagged}."]
     said.append(f"{flagged}, the repaired model {tally.fit_after:,}.")
-    suspects = set(evidence.suspects)
-    known = sum(row in suspects for row in evidence.changed.tolist())
+    suspects = set(findings.suspects)
+    known = sum(row in suspects for row in findings.changed.tolist())
     of_suspects = f"; {known:,} of these are suspects" if known else ""
     said.append(
         f"Of {count(tally.others, 'other training image')} {tally.changed:,} are predicted otherwise than by the "
@@ -151,38 +151,40 @@ def story(outcome: Outcome, evidence: Evidence) -> list[str]:
     return said
 
 
-def _belief(tally: Tally) -> str:
-    """Return a sentence on whether an original that is kept believes the flagged labels."""
-    if 2 * tally.fit_before < tally.flagged:
-        return "It does not believe most of them, so there is little to repair."
-    return "It believes most of them, so the manipulation is still in it."
-
-
-def warnings(outcome: Outcome, evidence: Evidence) -> list[str]:
-    """Return what to look at before the model is used, in sentences.
+def warnings(outcome: Outcome, findings: Findings) -> list[str]:
+    """Return what to know before the model is used, in sentences.
 
     Args:
-        outcome: What was tried and chosen.
-        evidence: What is said of the samples.
+        outcome: What was tried and chosen; what its JSON has under `notes` and `not_tried` is said, too.
+        findings: What is said of the samples.
     """
-    said = []
-    if worse := sorted((each for each in evidence.classes if each.is_worse), key=lambda each: each.change):
+    told = outcome.as_json()
+    said = [_sentence(note) for note in told.get("notes", ())]
+    if worse := sorted((each for each in findings.classes if each.is_worse), key=lambda each: each.change):
         named = [
             f"{each.name} ({percent(each.before / each.total)} to {percent(each.after / each.total)})" for each in worse
         ]
         have = "class has" if len(worse) == 1 else "classes have"
         said.append(f"{len(worse)} {have} become worse by more than noise explains: {_listed(named)}.")
-    unknown = [each.name for each in evidence.classes if not each.total]
-    if len(unknown) == len(evidence.classes):
+    unknown = [each.name for each in findings.classes if not each.total]
+    if len(unknown) == len(findings.classes):
         said.append("There are no validation samples, so no accuracy is known; only given labels are compared.")
     elif unknown:
         have = "has" if len(unknown) == 1 else "have"
         said.append(f"{count(len(unknown), 'class')} {have} no validation samples: {_listed(unknown)}.")
     if outcome.failures:
         said.append(f"{count(len(outcome.failures), 'candidate')} could not be run: the table says why.")
-    if evidence.suspicions is None:
+    if not_tried := [*told.get("not_tried", ())]:
+        said.append(f"Not tried, because the time was not enough: {', '.join(not_tried)}.")
+    if findings.suspicions is None:
         said.append(f"No candidate has left {SUSPECTS_FILE}, as PURE does: nobody has looked for further bad samples.")
     return said
+
+
+def _sentence(line: str) -> str:
+    """Return a line of the screen as a sentence."""
+    bare = line.removeprefix("warning: ").removesuffix(".")
+    return f"{bare[:1].upper()}{bare[1:]}."
 
 
 def _listed(names: list[str]) -> str:

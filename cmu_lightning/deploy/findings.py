@@ -80,7 +80,7 @@ class Suspicion(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Findings:
     """The training and validation samples of a repair, with what is said of them.
 
     Args:
@@ -173,7 +173,7 @@ class Evidence:
         return text.getvalue()
 
 
-def gather(classifier: "Classifier", suspects: Path | None) -> Evidence:
+def gather(classifier: "Classifier", suspects: Path | None) -> Findings:
     """Return what two networks, and PURE where it was run, say of the samples.
 
     Args:
@@ -185,9 +185,9 @@ def gather(classifier: "Classifier", suspects: Path | None) -> Evidence:
     """
     data = classifier.data
     before, after = classifier.classify_samples(data.samples)
-    evidence = Evidence(data, before, after, _counts(classifier))
-    found = None if suspects is None else dict(_read_suspects(suspects, evidence))
-    return replace(evidence, suspicions=found, suspects_file=suspects)
+    findings = Findings(data, before, after, _counts(classifier))
+    found = None if suspects is None else dict(_read_suspects(suspects, findings))
+    return replace(findings, suspicions=found, suspects_file=suspects)
 
 
 def _counts(classifier: "Classifier") -> list[ClassCounts]:
@@ -206,9 +206,9 @@ def _counts(classifier: "Classifier") -> list[ClassCounts]:
     return [ClassCounts(name, *numbers) for name, numbers in zip(names, counts, strict=True)]
 
 
-def _read_suspects(path: Path, evidence: Evidence) -> Iterator[tuple[int, Suspicion]]:
+def _read_suspects(path: Path, findings: Findings) -> Iterator[tuple[int, Suspicion]]:
     """Yield what PURE says of each sample, by its position in S_tr."""
-    rows = {str(evidence.name(row)): row for row in range(len(evidence.labels))}
+    rows = {str(findings.name(row)): row for row in range(len(findings.labels))}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             for cells in csv.DictReader(file):

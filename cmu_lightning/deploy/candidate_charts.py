@@ -35,7 +35,7 @@ def candidate_charts(outcome: Outcome, validation: int) -> list[CandidateChart]:
         (
             "fit_identified",
             flagged,
-            "flagged labels that it gives",
+            "flagged images that get their flagged label",
             "Flagged labels: left is better if flags are right",
         ),
     )

@@ -279,7 +279,8 @@ def _picture(findings: Findings, row: int, thumbnail: Thumbnail) -> Picture:
     if said is not None and said.suggested is not None and not findings.flagged[row]:
         suggested = findings.class_name(said.suggested)
         suspicion = f"suspect {said.probability:.0%}" + f": {suggested}?" * (suggested != names[2])
-    return Picture(thumbnail, str(findings.name(row)), *names, suspicion)
+    name = findings.name(row)
+    return Picture(thumbnail, name if isinstance(name, str) else f"#{name}", *names, suspicion)
 
 
 def _list_uri(findings: Findings) -> str | None:

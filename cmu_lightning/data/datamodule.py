@@ -171,7 +171,8 @@ class CorruptedDataModule(LightningDataModule):
     def content(self) -> dict[str, str]:
         """Return digests that stand for paths in a run's identity, by the dotted name of the argument."""
         of_discovery = {} if self.discovery is None else self.discovery.content()
-        return {f"discovery.{name}": digest for name, digest in of_discovery.items()}
+        found = {f"discovery.{name}": digest for name, digest in of_discovery.items()}
+        return found | {f"manipulation.{name}": digest for name, digest in self.manipulation.content().items()}
 
     # ---- Identity: what an original depends on ----
 
@@ -214,8 +215,9 @@ class CorruptedDataModule(LightningDataModule):
         """Return everything that `load` may look at; None if that cannot be told, so that the data are read again."""
         own = vars(self).keys() - vars(LightningDataModule()).keys() - self.irrelevant_to_reading
         try:
-            # A list of flagged samples is no image.
-            files = tuple(pair for pair in self.content().items() if not pair[0].startswith("discovery."))
+            # A list of flagged samples is no image, nor is a file of labels.
+            of_lists = ("discovery.", "manipulation.")
+            files = tuple(pair for pair in self.content().items() if not pair[0].startswith(of_lists))
             return type(self), pickle.dumps([(name, vars(self)[name]) for name in sorted(own)]), files
         except (pickle.PicklingError, AttributeError, TypeError):
             return None
@@ -240,6 +242,7 @@ class CorruptedDataModule(LightningDataModule):
             return
         train, validation, test, self.fingerprint = self._loaded()
         check_channels(self, {"mean": self.mean, "std": self.std}, train.images.shape[-1])
+        train = train._replace(labels=self.manipulation.true_labels(train.labels, self.names, self.classes))
         check_domains(self.manipulation, test.labels)
         flagged = self.discovery.flagged(len(train.labels), self.names) if self.discovery else None
         if isinstance(self.discovery, Flagged):
@@ -282,6 +285,7 @@ class CorruptedDataModule(LightningDataModule):
 
     def _manipulate(self, train: Split, exposed: Tensor) -> Samples:
         """Draw S_m among the samples exposed to the adversary, and relabel it."""
+        self.manipulation.exposed = exposed
         selected = self.manipulation.select(train.labels[exposed])
         check_selected(self.manipulation, selected, int(exposed.sum()))
         chosen = torch.nonzero(exposed).flatten()[selected]

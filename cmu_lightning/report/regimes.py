@@ -15,6 +15,7 @@ from cmu_lightning.report.load import rows_of, settings_of
 REGULARITY = (
     "RandomSwap",
     "SymmetricNoise",
+    "LabelsFromFile",
     "AsymmetricNoise",
     "InterclassConfusion",
     "OneWayConfusion",

@@ -5,9 +5,10 @@ from math import inf, nan
 import pytest
 import torch
 from torch import nn
+from torchvision.models import resnet18
 
 from cmu_lightning.errors import UserError
-from cmu_lightning.models import ResNet9, WideResNet
+from cmu_lightning.models import ResNet9, ResNet18, ViT, WideResNet
 from cmu_lightning.unlearning import Procedure
 
 
@@ -36,7 +37,56 @@ def test_wide_resnet_is_the_published_architecture():
         WideResNet(depth=27)
 
 
-@pytest.mark.parametrize("network", [ResNet9, WideResNet])
+def test_resnet18_is_torchvisions_with_another_stem():
+    with torch.device("meta"):
+        network, theirs = ResNet18(), resnet18(num_classes=10)
+    assert parameters(network) == 11_173_962
+    shapes, others = (
+        {name: tuple(values.shape) for name, values in each.state_dict().items()} for each in (network, theirs)
+    )
+    assert {name for name in others if shapes[name] != others[name]} == {"conv1.weight"}
+    assert shapes.keys() == others.keys()
+
+
+@pytest.mark.parametrize("width", [4, 64])
+def test_the_stem_of_resnet18_keeps_all_places(width):
+    network = ResNet18(num_classes=3, in_channels=1, width=width)
+    seen = {}
+    network.layer1.register_forward_pre_hook(lambda _, given: seen.update(shape=tuple(given[0].shape)))
+    assert network(torch.zeros(2, 1, 12, 12)).shape == (2, 3)
+    assert seen["shape"] == (2, width, 12, 12)
+    assert [getattr(network, f"layer{at}")[0].conv1.weight.shape[0] for at in (1, 2, 3, 4)] == [
+        width * 2**at for at in range(4)
+    ]
+
+
+def test_vit_has_the_sizes_of_rems():
+    with torch.device("meta"):
+        network = ViT()
+    attention = 4 * 512 * 512 + 4 * 512
+    mlp = 2 * 512 * 1536 + 512 + 1536
+    block = attention + mlp + 2 * 2 * 512
+    tokens = 512 + (16 + 1) * 512  # the class token, and places of it and of 16 patches
+    assert parameters(network) == 4 * block + tokens + (3 * 64 + 1) * 512 + 2 * 512 + 513 * 10
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def test_a_new_vit_of_other_channels_is_initialised_as_torchvisions():
+    torch.manual_seed(0)
+    grey, colour = (ViT(in_channels=channels, width=64, depth=1, heads=2, hidden=8).conv_proj for channels in (1, 3))
+    assert grey.weight.shape == (64, 1, 8, 8)
+    assert float(grey.weight.detach().std()) == pytest.approx(64**-0.5, rel=0.05)
+    assert float(colour.weight.detach().std()) == pytest.approx(192**-0.5, rel=0.05)
+    assert not grey.bias.any()
+
+
+@pytest.mark.parametrize(("sizes", "says"), [({"patch": 5}, "patch=5 does not divide"), ({"heads": 3}, "heads=3")])
+def test_a_vit_that_cannot_be(sizes, says):
+    with pytest.raises(UserError, match=says):
+        ViT(**sizes)
+
+
+@pytest.mark.parametrize("network", [ResNet9, ResNet18, ViT, WideResNet])
 @pytest.mark.parametrize("size", ["width", "num_classes", "in_channels"])
 def test_a_network_of_no_size(network, size):
     with pytest.raises(UserError, match=f"network.{size}=0 is not positive"):

@@ -3,6 +3,7 @@
 from cmu_lightning.data.manipulations.adaptive import AdapBlend, AdapPatch
 from cmu_lightning.data.manipulations.base import Manipulation, Unknown
 from cmu_lightning.data.manipulations.gaussian import GaussianPoison
+from cmu_lightning.data.manipulations.label_file import LabelsFromFile
 from cmu_lightning.data.manipulations.labels import (
     AsymmetricNoise,
     InterclassConfusion,
@@ -21,6 +22,7 @@ __all__ = [
     "Blended",
     "GaussianPoison",
     "InterclassConfusion",
+    "LabelsFromFile",
     "Manipulation",
     "OneWayConfusion",
     "Poison",

@@ -1,6 +1,7 @@
 """The base class of all manipulations: what an adversary did to the training data (paper, section 3.1)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ class Manipulation(ABC):
 
     num_classes: int
     """Number of classes of the data; the data module sets it before it calls any method."""
+    exposed: Tensor
+    """Stored training samples of which `select` is told, bool, shape (n,); the data module sets it before `select`."""
 
     def __init__(self, size: int | None = None, fraction: float | None = None, seed: int | None = None) -> None:
         if (size is None) == (fraction is None):
@@ -37,6 +40,23 @@ class Manipulation(ABC):
         self.size = size
         self.fraction = fraction
         self.seed = 0 if seed is None else seed
+
+    def content(self) -> dict[str, str]:
+        """Return a digest of each file that is read, by the argument that names the file."""
+        return {}
+
+    def true_labels(self, labels: Tensor, names: Sequence[str] | None, classes: Sequence[str] | None) -> Tensor:
+        """Return the true classes of all stored training samples, before validation samples are held out.
+
+        Args:
+            labels: The data's own labels, shape (n,).
+            names: Name of the file of each sample, relative to the training folder; None if samples have no names.
+            classes: Names of the classes; None if they have none.
+
+        Returns:
+            Shape (n,); by default the data's own labels.
+        """
+        return labels
 
     def count(self, total: int) -> int:
         """Return |S_m| for a training set of `total` samples.

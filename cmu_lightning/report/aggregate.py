@@ -22,8 +22,8 @@ ENOUGH = 0.9
 DISCOVERY, OF_PAPER = "data.discovery", (None, "None", "Uniform")
 """How S_f comes about, and what the paper's uniform draw is called."""
 
-DERIVED = ("retain_change", "utility_x_healed")
-"""Measurements that the report adds: acc_retain minus the original's, and acc_retain x acc_manipulated."""
+DERIVED = ("retain_change", "utility", "utility_x_healed")
+"""Measurements that the report adds: acc_retain minus the original's, `utility`, and utility x acc_manipulated."""
 
 
 class Spread(NamedTuple):
@@ -47,6 +47,19 @@ def spread(values: Iterable[float]) -> Spread | None:
     """
     known = [float(value) for value in values if not pd.isna(value)]
     return Spread(fmean(known), stdev(known) if len(known) > 1 else None, len(known)) if known else None
+
+
+def utility(acc_retain: float | None, acc_corr: float | None) -> float | None:
+    """Return what the field calls utility: the accuracy on clean test images that nothing was done to.
+
+    Where everything is affected there is no acc_retain, and acc_corr is the accuracy on all clean test images, which
+    REM takes.
+
+    Args:
+        acc_retain: None or NaN if it was not measured.
+        acc_corr: Likewise.
+    """
+    return acc_corr if pd.isna(acc_retain) else acc_retain
 
 
 @dataclass
@@ -123,7 +136,8 @@ class Comparison:
             values: dict[str, Any] = {name: metrics.get(name) for name in (*MEASURED, *COST)}
             retain, healed, before = values["acc_retain"], values["acc_manipulated"], original.get("acc_retain")
             values["retain_change"] = None if None in (retain, before) else retain - before
-            values["utility_x_healed"] = None if None in (retain, healed) else retain * healed
+            values["utility"] = useful = utility(retain, values["acc_corr"])
+            values["utility_x_healed"] = None if useful is None or healed is None else useful * healed
             own = {"folder": folders[id(metrics)], "metrics": metrics, "regret": regret(tried, metrics)}
             rows.append(point | values | own | {"destroyed": destroyed(metrics, point["original"])})
         measured = [*MEASURED, *COST, *DERIVED]

@@ -11,10 +11,11 @@ from cmu_lightning.files import write_atomically
 from cmu_lightning.report import tables
 from cmu_lightning.report.aggregate import Comparison
 from cmu_lightning.report.drawing import draw, file_name, is_figure, remove_stale
+from cmu_lightning.report.field import field_table, published_tables
 from cmu_lightning.report.figures import Figure, figures, regime_map
 from cmu_lightning.report.load import Runs
 from cmu_lightning.report.page import Maps, Section, page
-from cmu_lightning.report.regimes import regimes
+from cmu_lightning.report.regimes import families, regimes
 from cmu_lightning.report.table import ENDINGS, Table, write
 from cmu_lightning.report.variants import compare
 
@@ -61,6 +62,8 @@ def build(runs: Runs, rule: str) -> Report:
     found = regimes(comparisons)
     drawn = [regime_map(each) for each in found]
     across = [tables.regime_table(found), *tables.discovery_tables(found)] if found else []
+    if everywhere := families(comparisons):
+        across += [field_table(everywhere), *published_tables(everywhere)]
     maps = Maps(drawn, [_spec(figure) for figure in drawn], [each.data for each in found], across)
     everything = tables.together((section.comparison.name, section.tables) for section in sections)
     everything += [*across, tables.skipped_table(runs.skipped)]

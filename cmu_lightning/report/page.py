@@ -63,7 +63,7 @@ def page(sections: list[Section], maps: Maps, skipped: list[Skipped], source: Pa
     # "<" within a script could end it.
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     links = [(f"variant-{number}", section.comparison.name) for number, section in enumerate(sections, 1)]
-    links += [("regimes", "Regime map")] * bool(maps.figures)
+    links += [("regimes", _title(maps))] * bool(maps.tables)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -167,13 +167,18 @@ def _figure(figure: Figure, number: int, kind: str = "", setting: str = "") -> s
 
 def _maps(maps: Maps, first: int) -> str:
     """Return the part on regime maps, whose figures are numbered from `first`."""
-    if not maps.figures:
+    if not maps.tables:
         return ""
     shown = "".join(
         _figure(figure, first + at, ' class="map"', f"{data}: ")
         for at, (figure, data) in enumerate(zip(maps.figures, maps.data, strict=True))
     )
-    return f'<section id="regimes"><h2>Regime map</h2>\n{shown}{"".join(map(_folded, maps.tables))}</section>\n'
+    return f'<section id="regimes"><h2>{_title(maps)}</h2>\n{shown}{"".join(map(_folded, maps.tables))}</section>\n'
+
+
+def _title(maps: Maps) -> str:
+    """Return the heading of the part on all manipulations, which has a map where there are several."""
+    return "Regime map" if maps.figures else "The field's tables"
 
 
 def _skipped(skipped: list[Skipped]) -> str:

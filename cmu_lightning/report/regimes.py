@@ -162,16 +162,25 @@ def regimes(comparisons: Iterable[Comparison]) -> list[Regimes]:
     Args:
         comparisons: All variants.
     """
+    several = (({row.comparison.about["manipulation"] for row in each.rows}, each) for each in families(comparisons))
+    return [each for manipulations, each in several if len(manipulations) > 1]
+
+
+def families(comparisons: Iterable[Comparison]) -> list[Regimes]:
+    """Return the manipulations of every data set and network, however many; the usual runs come first.
+
+    Args:
+        comparisons: All variants.
+    """
     grouped: dict[tuple[str, str], list[tuple[Comparison, dict[str, str]]]] = defaultdict(list)
     for comparison in comparisons:
         about = comparison.about
         for way, methods in _ways(comparison).items():
             grouped[f"{about['dataset']}, {about['model']}", way].append((comparison, methods))
-    made = []
-    for (data, way), members in sorted(grouped.items(), key=lambda item: item[0]):
-        if len({comparison.about["manipulation"] for comparison, _ in members}) > 1:
-            made.append(Regimes(data, way, sorted(_rows(members), key=_regularity)))
-    return made
+    return [
+        Regimes(data, way, sorted(_rows(members), key=_regularity))
+        for (data, way), members in sorted(grouped.items(), key=lambda item: item[0])
+    ]
 
 
 def _ways(comparison: Comparison) -> dict[str, dict[str, str]]:

@@ -21,6 +21,7 @@ from cmu_lightning.report.aggregate import (
     smallest_fraction,
     spread,
 )
+from cmu_lightning.report.field import published as published_field
 from cmu_lightning.report.load import SEEDS, Skipped, rows_of, seeds_text
 from cmu_lightning.report.regimes import HARM, Regimes, Row
 from cmu_lightning.report.table import DIFFERS, Table, table
@@ -33,6 +34,7 @@ IN_CURVES = ("acc_corr", "acc_retain", "acc_manipulated", "acc_corr_nontarget", 
 NAMES = (
     *("retain_change", "measures", "cost", "regret", "curves", "origin", "chosen_runs", "missing"),
     *("regime_map", "discoveries", "discoveries_acc_retain", "skipped"),
+    *("field", *(f"published_{source}" for source in published_field())),
 )
 """Every table that a report may hold."""
 
@@ -62,7 +64,9 @@ def together(per_variant: Iterable[tuple[str, list[Table]]]) -> list[Table]:
             pd.DataFrame({"setting": pd.Series([variant] * len(made.frame), dtype=object)}).join(made.frame)
             for variant, made in members
         ]
-        joined.append(replace(members[0][1], frame=pd.concat(frames, ignore_index=True)))
+        # A note that says more holds for all: it names what it is said of.
+        fullest = max((made for _, made in members), key=lambda made: len(made.note))
+        joined.append(replace(fullest, frame=pd.concat(frames, ignore_index=True)))
     return joined
 
 
@@ -146,6 +150,8 @@ def measures(comparison: Comparison) -> Table:
         reached = _reached(curve, comparison.oracle("acc_corr"))
         share = _share(curve, comparison.expected(method))
         rows.append([method, share, reached, areas(comparison, method), healed, wrecked])
+    affects_all = bool(comparison.chosen["acc_retain"].isna().all())
+    without_retain = " Where everything is affected there is no acc_retain, and acc_corr takes its place." * affects_all
     return table(
         "measures",
         "How much has to be identified",
@@ -153,7 +159,7 @@ def measures(comparison: Comparison) -> Table:
         "oracle's (RewoD at identified 1), and larger ones at which it is not. Area under acc_corr against identified, "
         "divided by the width: mean and standard deviation over the seeds that have all fractions. Utility x healed: "
         "acc_retain x acc_manipulated, mean and standard deviation over fractions of the means over seeds. Destroyed: "
-        "chosen runs with less than half of the original's validation accuracy.",
+        f"chosen runs with less than half of the original's validation accuracy.{without_retain}",
         ["method", "fractions", f"{ENOUGH} of the oracle at", "area", "utility x healed", "destroyed"],
         rows,
         rule=comparison.rule,

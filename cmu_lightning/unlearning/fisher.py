@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import unfold
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -265,6 +266,7 @@ def _add_by_functions(
     # In pieces: vmap holds the gradients of all their samples at a time.
     pieces = pieces_of(len(batch.image) * sum(value.numel() for value in values.values()), batch.image.device)
     for image, label in zip(batch.image.chunk(pieces), batch.label.chunk(pieces), strict=True):
-        gradients = vmap(grad(of_one), in_dims=(None, 0, 0))(values, image, label)
+        with sdpa_kernel(SDPBackend.MATH):  # vmap would call the fused kernels of attention sample by sample
+            gradients = vmap(grad(of_one), in_dims=(None, 0, 0))(values, image, label)
         for name, gradient in gradients.items():
             sums[name] += gradient.square().sum(0)

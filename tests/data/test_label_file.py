@@ -53,7 +53,7 @@ def digits(path: str, **arguments: Any) -> DigitsDataModule:
 
 def test_s_m_are_the_samples_whose_labels_disagree(clean, noisy):
     publish("labels.pt", clean_label=clean, worse_label=noisy)
-    data = digits("labels.pt", given="worse_label", true="clean_label")
+    data = digits("labels.pt", given="worse_label", truth="clean_label")
     assert torch.equal(data.samples.given_labels, noisy[~data.held])
     assert torch.equal(data.samples.true_labels, clean[~data.held])
     assert torch.equal(data.samples.manipulated, (noisy != clean)[~data.held])
@@ -98,7 +98,7 @@ def test_the_datas_own_labels_are_the_given_ones_where_the_file_has_the_true(cle
     """As in Clothing1M: the folder of an image says what the shop called it, the file what it is."""
     truth = (clean + (torch.arange(STORED) % 5 == 0).long()) % 10
     write_csv("labels.csv", checked=truth)
-    data = digits("labels.csv", given=None, true="checked")
+    data = digits("labels.csv", given=None, truth="checked")
     assert torch.equal(data.samples.given_labels, clean[~data.held])
     assert torch.equal(data.samples.true_labels, truth[~data.held])
     assert torch.equal(data.validation.true_labels, truth[data.held])
@@ -130,7 +130,7 @@ def test_names_of_files_and_of_classes():
 def test_a_file_of_other_samples_is_noticed(clean, noisy):
     publish("labels.pt", clean_label=clean.roll(1), worse_label=noisy.roll(1))
     with pytest.raises(UserError, match=r"clean_label of labels.pt differs from the labels .* of 1,400 samples"):
-        digits("labels.pt", given="worse_label", true="clean_label")
+        digits("labels.pt", given="worse_label", truth="clean_label")
 
 
 WRONG = {
@@ -175,16 +175,16 @@ def test_a_csv_file_that_does_not_fit(what):
         digits("l.csv")
 
 
-@pytest.mark.parametrize(("given", "true"), [(None, None), ("a", "a")])
-def test_columns_that_say_nothing(given, true):
+@pytest.mark.parametrize(("given", "truth"), [(None, None), ("a", "a")])
+def test_columns_that_say_nothing(given, truth):
     with pytest.raises(UserError, match="are both"):
-        LabelsFromFile("l.csv", given=given, true=true)
+        LabelsFromFile("l.csv", given=given, truth=truth)
 
 
 def test_one_array_cannot_be_two_columns(noisy):
     np.save("l.npy", noisy)
     with pytest.raises(UserError, match="are one array, not the columns a and b"):
-        digits("l.npy", given="a", true="b")
+        digits("l.npy", given="a", truth="b")
 
 
 class Harm:

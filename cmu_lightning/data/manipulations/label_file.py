@@ -50,7 +50,7 @@ class LabelsFromFile(Manipulation):
     Args:
         path: Path of the file.
         given: Column of the labels to train on; null where the data's own labels are those, as in Clothing1M.
-        true: Column of the true classes; null where the data's own labels are those. If both are given, one of them has
+        truth: Column of the true classes; null where the data's own labels are those. If both are given, one of them has
             to be the data's own labels, by which a file of other samples is noticed.
         seed: Without effect: nothing is drawn.
 
@@ -73,14 +73,14 @@ class LabelsFromFile(Manipulation):
     """Labels of S_m, in the order of `select`, which sets them."""
 
     def __init__(
-        self, path: str, given: str | None = "given_label", true: str | None = None, seed: int | None = None
+        self, path: str, given: str | None = "given_label", truth: str | None = None, seed: int | None = None
     ) -> None:
-        if given is None and true is None:
-            raise UserError("manipulation.given and manipulation.true are both null: name a column of labels")
-        if given == true:
-            raise UserError(f"manipulation.given and manipulation.true are both {given}: set one of them to null")
+        if given is None and truth is None:
+            raise UserError("manipulation.given and manipulation.truth are both null: name a column of labels")
+        if given == truth:
+            raise UserError(f"manipulation.given and manipulation.truth are both {given}: set one of them to null")
         self.path = Path(path)
-        self.given, self.true = given, true
+        self.given, self.truth = given, truth
         self.seed = 0 if seed is None else seed
 
     def content(self) -> dict[str, str]:
@@ -113,7 +113,7 @@ class LabelsFromFile(Manipulation):
         columns = read_columns(self.path, self._bytes())
         rows = _rows_of_samples(self.path, columns, len(labels), names)
         found = {}
-        for column in filter(None, (self.given, self.true)):
+        for column in filter(None, (self.given, self.truth)):
             values = self._column(columns, column)
             if len(values) != len(labels):
                 raise UserError(
@@ -122,11 +122,11 @@ class LabelsFromFile(Manipulation):
                 )
             found[column] = self._classes(column, values, classes)[rows]
         self.given_labels = labels if self.given is None else found[self.given]
-        self.classes_of_samples = labels if self.true is None else found[self.true]
+        self.classes_of_samples = labels if self.truth is None else found[self.truth]
         if len(found) == 2 and not any(torch.equal(labels, each) for each in found.values()):
             differ = int((labels != self.classes_of_samples).sum())
             raise UserError(
-                f"{self.true} of {self.path} differs from the labels of these data at {differ:,} of {len(labels):,} "
+                f"{self.truth} of {self.path} differs from the labels of these data at {differ:,} of {len(labels):,} "
                 f"samples, and {self.given} differs too: give the file of these data in their order"
             )
         return self.classes_of_samples
@@ -134,10 +134,10 @@ class LabelsFromFile(Manipulation):
     def _column(self, columns: Columns, name: str) -> Sequence[Any] | np.ndarray:
         """Return the labels of a column; the only one of a file without names, if one is asked for."""
         if "" in columns and len(columns) == 1:
-            if self.given is not None and self.true is not None:
+            if self.given is not None and self.truth is not None:
                 raise UserError(
-                    f"the labels {self.path} are one array, not the columns {self.given} and {self.true}: set "
-                    "data.manipulation.true to null if they are the given ones, else data.manipulation.given"
+                    f"the labels {self.path} are one array, not the columns {self.given} and {self.truth}: set "
+                    "data.manipulation.truth to null if they are the given ones, else data.manipulation.given"
                 )
             name = ""
         if name not in columns:
@@ -176,7 +176,7 @@ class LabelsFromFile(Manipulation):
         if not len(chosen):
             raise UserError(
                 f"no label of {self.path} is wrong, so nothing is manipulated: give other columns as "
-                "data.manipulation.given and data.manipulation.true"
+                "data.manipulation.given and data.manipulation.truth"
             )
         self.relabelled = given[chosen]
         return chosen

@@ -82,6 +82,21 @@ def selection_score(val_acc: float, changed: float) -> float:
     return (val_acc + changed) / 2
 
 
+def rem_proxy(fit: float, fit_identified: float, gamma: float = 0.2) -> float:
+    """Return fit (1 - max(fit_identified, gamma)), the criterion of REM (arXiv 2505.17730): keep the rest, forget S_f.
+
+    Args:
+        fit: Accuracy on other samples, by labels as given, in [0, 1].
+        fit_identified: Accuracy on S_f, by labels as given, in [0, 1].
+        gamma: Accuracy on S_f below which all count as equal.
+
+    Example:
+        >>> round(rem_proxy(0.95, 0.1), 2)
+        0.76
+    """
+    return fit * (1 - max(fit_identified, gamma))
+
+
 def matched_accuracy(accuracies: Tensor, labels: Tensor) -> float:
     """Return the validation accuracy in the class mix of S_f, sum_c n_c acc_c / |S_f| (SCRUB+R: Kurmanji et al., 2023).
 

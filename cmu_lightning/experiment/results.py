@@ -21,6 +21,7 @@ from cmu_lightning.console import PlainConsole
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.experiment.identity import OPTIONAL_OF_MODEL, count_cpu_processes, digest_sources
 from cmu_lightning.experiment.run import MEASURED, OF_DISCOVERY, Run
+from cmu_lightning.unlearning.candidates import CandidateUnlearner
 from cmu_lightning.unlearning.networks import has_batch_norm
 from cmu_lightning.unlearning.stage import Stage
 from cmu_lightning.unlearning.tuned_ssd import TunedSSD
@@ -125,7 +126,7 @@ def collect_metrics(stage: Stage, description: dict[str, Any], config: dict[str,
     return {
         **description,
         **stage.results,
-        **({"chosen": stage.chosen} if isinstance(stage, TunedSSD) and stage.chosen else {}),
+        **({"chosen": stage.chosen} if isinstance(stage, TunedSSD | CandidateUnlearner) and stage.chosen else {}),
         "seconds": stage.seconds,
         "samples_forward": stage.samples_forward,
         "samples_backward": stage.samples_backward,

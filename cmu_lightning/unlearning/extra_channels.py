@@ -1,0 +1,146 @@
+"""Extra capacity for convolutions: real channels that change nothing at the start, can be switched, and dropped."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from cmu_lightning.errors import UserError
+from cmu_lightning.unlearning.networks import has_batch_norm
+from cmu_lightning.unlearning.sample_masks import sample_mask
+
+NAME = "extra_channels"
+"""Name of the extra channels among the modules of their convolution."""
+
+
+class ExtraChannels(nn.Module):
+    """Channels that read a convolution's input and write to its output: outgoing(mask * relu(norm(incoming(x)))).
+
+    The incoming filters are random and have the convolution's geometry; the outgoing weights are zero.
+
+    Args:
+        convolution: Convolution that they stand beside.
+        channels: Their number.
+        normalises: Whether they have a batch norm, which starts with weight 1 and bias 0.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, channels: int, normalises: bool) -> None:
+        super().__init__()
+        self.incoming = nn.Conv2d(
+            convolution.in_channels,
+            channels,
+            convolution.kernel_size,  # type: ignore[arg-type]
+            convolution.stride,  # type: ignore[arg-type]
+            convolution.padding,  # type: ignore[arg-type]
+            convolution.dilation,  # type: ignore[arg-type]
+            bias=not normalises,
+            padding_mode=convolution.padding_mode,
+        )
+        self.norm = nn.BatchNorm2d(channels) if normalises else nn.Identity()
+        self.outgoing = nn.Conv2d(channels, convolution.out_channels, 1, bias=False)
+        nn.init.zeros_(self.outgoing.weight)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return what they add to the convolution's output.
+
+        Args:
+            x: Input of the convolution, shape (n, in_channels, h, w).
+            mask: Channels that each sample uses, bool, shape (n, channels) or (1, channels).
+
+        Returns:
+            Shape (n, out_channels, h', w').
+        """
+        active = relu(self.norm(self.incoming(x))) * mask[:, :, None, None]
+        added: Tensor = self.outgoing(active)
+        return added
+
+
+class ExtraCapacity:
+    """Extra channels beside every ungrouped convolution of a network, all switched on or off together.
+
+    Off, the network computes what it would without them, bit for bit; on, too, as long as the outgoing weights are
+    zero. Each sample uses channels drawn for its index, by a hash. They are modules inside the convolutions, so that an
+    optimiser, a device or a batch norm over several processes takes them as any part of the network; dropped, the
+    network has the keys and shapes that it had before.
+
+    Args:
+        network: Convolutional network, changed in place.
+        ratio: Number of extra channels for each channel of a convolution's output.
+        probability: Probability with which a sample uses an extra channel.
+        seed: Seed of the incoming filters and of the masks.
+
+    Raises:
+        UserError: The network has no ungrouped convolution, or is a transformer.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten())
+        >>> capacity = ExtraCapacity(network, ratio=1.0, probability=0.2, seed=0)
+        >>> capacity.channels, len(network.state_dict())
+        (4, 5)
+        >>> capacity.drop()
+        >>> list(network.state_dict())
+        ['0.weight', '0.bias']
+    """
+
+    def __init__(self, network: nn.Module, ratio: float, probability: float, seed: int) -> None:
+        self.probability, self.seed = probability, seed
+        self.index: Tensor | None = None
+        """Indices of the samples in the batch, shape (n,) or (1,); None while the channels are off."""
+        self.channels = 0
+        self.convolutions = self._find(network)
+        normalises = has_batch_norm(network)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            made = [
+                ExtraChannels(each, max(1, round(ratio * each.out_channels)), normalises) for each in self.convolutions
+            ]
+        self.hooks = []
+        for convolution, extra in zip(self.convolutions, made, strict=True):
+            convolution.add_module(NAME, extra)
+            self.hooks.append(convolution.register_forward_hook(self._hook(self.channels)))
+            self.channels += extra.outgoing.in_channels
+
+    @staticmethod
+    def _find(network: nn.Module) -> list[nn.Conv2d]:
+        """Return the convolutions that get extra channels."""
+        name, modules = type(network).__name__, list(network.modules())
+        if any("Attention" in type(each).__name__ for each in modules):
+            raise UserError(f"extra channels are of convolutions, and {name} is a transformer: use Scrub or PURE there")
+        found = [each for each in modules if isinstance(each, nn.Conv2d) and each.groups == 1]
+        if not found:
+            raise UserError(f"extra channels are of convolutions, and {name} has none: use Scrub or PURE there")
+        return found
+
+    def _hook(self, first: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        """Return what adds the extra channels, whose numbers begin with `first`, to a convolution's output."""
+
+        def add(convolution: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if self.index is None:
+                return output
+            extra: ExtraChannels = convolution.get_submodule(NAME)  # type: ignore[assignment]
+            mask = sample_mask(self.index, extra.outgoing.in_channels, self.probability, self.seed, first)
+            added: Tensor = output + extra(inputs[0], mask)
+            return added
+
+        return add
+
+    @contextmanager
+    def on(self, index: Tensor) -> Iterator[None]:
+        """Switch the channels on for a while.
+
+        Args:
+            index: Indices of the samples that the network gets, shape (n,), or the one that all of them share, (1,).
+        """
+        self.index = index
+        try:
+            yield
+        finally:
+            self.index = None
+
+    def drop(self) -> None:
+        """Remove the channels from the network, whose own weights stay as they are."""
+        for convolution, hook in zip(self.convolutions, self.hooks, strict=True):
+            hook.remove()
+            delattr(convolution, NAME)

@@ -19,19 +19,18 @@ from cmu_lightning.data.evaluation import Evaluation, of_samples
 from cmu_lightning.data.sampling import derive_seed
 from cmu_lightning.escaping import csv_file_name
 from cmu_lightning.files import write_atomically
+from cmu_lightning.unlearning.networks import build
 from cmu_lightning.unlearning.stage import RECORD, View
 from cmu_lightning.unlearning.unlearner import Unlearner
 
 WARM_RATE = 4.0
-"""Learning rate while the original is warmed up again, in peak rates of the procedure."""
+"""Learning rate of the warm-up and of the witness, in peak rates of the procedure."""
 LOOKS = 4
 """Looks at the training samples on the way."""
-LET_GO = 0.3
-"""Weight that the given label keeps however suspicious a sample is."""
 SHARE = 0.125
 """Largest share of S_f in a batch where it cannot be told apart."""
 SMALL = 1e-6
-STATE = ("alternatives", "probability", "let_go", "share")
+STATE = ("weight", "alternatives", "probability", "kept", "certainty", "share", "beginning")
 """What travels in the checkpoint of a repair."""
 
 
@@ -59,16 +58,19 @@ def given_or_else(logits: Tensor, labels: Tensor, weight: Tensor, alternatives: 
 class PURE(Unlearner):
     """Positive-unlabelled repair: find what else is manipulated, then train on "the given label or something else".
 
-    It uses no clean labels and no validation samples, and takes 2 T steps, T being `procedure.unlearn_steps`:
+    It uses no clean labels and no validation samples, and takes 2.5 T steps, T being `procedure.unlearn_steps`:
       1. Warm up: the original is trained on all of S_tr as labelled, for T steps at four times the peak rate. That
          undoes memorisation, and S_f and hidden S_m stay alike. On the way it is shown the training samples four times.
       2. Suspect: positive-unlabelled probes on these looks give each sample of S_f's classes a probability q of being
          manipulated (`cmu_lightning.data.discoveries.positive_unlabelled`).
-      3. Start over: from the original where S_f's labels were not forgotten while warming up, as those of a trigger,
-         and from the warm network as far as they were, as memorised ones.
-      4. Repair: T steps on all of S_tr with the loss `given_or_else`, w = 0.7 q, at a rate that rises and falls to
-         zero. Half-way, q is corrected by what the network now says of each sample. Where S_f cannot be told apart from
-         clean samples, given labels say little, and S_f gets up to an eighth of the loss.
+      3. Hear a witness: a fresh network is trained for T / 2 steps with the weights 1 - q, so on what is not suspected.
+         Where it prefers a sample's given label, that label is right though the sample is manipulated: an image of the
+         target class that carries a trigger. The margin m of its preference is what the label keeps.
+      4. Repair: T steps on all of S_tr with the loss `given_or_else`, w = (1 - m) q, at a rate that rises and falls to
+         zero. It starts from the original where S_f's labels were not forgotten while warming up, as those of a
+         trigger, and from the warm network as far as they were, as memorised ones. Half-way, q is corrected by what
+         the network now says of each sample. Where S_f cannot be told apart from clean samples, given labels say
+         little, and S_f gets up to an eighth of the loss.
 
     It leaves `suspects.csv`: how likely each training sample is manipulated, and which label the network suggests.
 
@@ -82,20 +84,29 @@ class PURE(Unlearner):
         super().__init__(*args, **kwargs)
         self.looks: list[Look] = []
         self.weight: Tensor | None = None
-        """w of every sample of S_tr, shape (N,); None while warming up."""
+        """w of every sample of S_tr, shape (N,), and q of it while the witness is trained; None while warming up."""
         self.alternatives = torch.empty(0)
         """log a of every sample of S_f's classes, shape (n, num_classes)."""
         self.probability = torch.empty(0, dtype=torch.double)
         """q of every sample of S_f's classes, shape (n,)."""
-        self.let_go = torch.empty(0, dtype=torch.double)
-        """Weight that given labels keep, of every sample of S_f's classes, shape (n,)."""
+        self.kept = torch.empty(0, dtype=torch.double)
+        """Weight that given labels keep however suspicious they are, of every sample of S_f's classes, shape (n,)."""
+        self.certainty = 0.0
+        """How far S_f can be told apart, from 0 to 1; mean over the samples of S_f's classes."""
+        self.beginning: dict[str, Tensor] = {}
+        """Weights that the repair starts from, while the witness is trained."""
         self.share = 0.0
         """Share of the loss that S_f gets beyond its place in the batches; 0 for none."""
 
     @property
     def steps(self) -> int:
-        """Steps of both phases."""
-        return 2 * self.procedure.unlearn_steps
+        """Steps of all phases."""
+        return self.until_repair + self.procedure.unlearn_steps
+
+    @property
+    def until_repair(self) -> int:
+        """Steps of the warm-up and of the witness."""
+        return self.procedure.unlearn_steps + max(1, self.procedure.unlearn_steps // 2)
 
     def start(self, original: nn.Module) -> None:
         """Start from the original; keep its weights and what it says of the samples of S_f's classes."""
@@ -111,15 +122,19 @@ class PURE(Unlearner):
         self.samples_forward += len(self.rows)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return procedure A's optimiser at a constant rate, then at one that rises and falls to zero."""
+        """Return procedure A's optimiser: a constant rate, then twice one that rises and falls to zero."""
         optimizer = self.procedure.optimizer(self.network.parameters())
-        half = self.procedure.unlearn_steps
+        warm, begins = self.procedure.unlearn_steps, self.until_repair
+
+        def risen_and_fallen(done: int, steps: int) -> float:
+            return min(1.0, (done + 1) / max(1, warm // 10)) * (1 - done / steps)
 
         def rate(step: int) -> float:
-            if step < half:
+            if step < warm:
                 return WARM_RATE
-            done = step - half
-            return min(1.0, (done + 1) / max(1, half // 10)) * (1 - done / half)
+            if step < begins:
+                return WARM_RATE * risen_and_fallen(step - warm, begins - warm)
+            return risen_and_fallen(step - begins, warm)
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
 
@@ -139,7 +154,7 @@ class PURE(Unlearner):
     def training_step(self, batch: tuple[Batch, Batch], batch_idx: int) -> Tensor:  # type: ignore[override]
         """Return the loss of a step; where S_f gets a share of its own, its batch counts too."""
         main, known = batch
-        if not self.share:
+        if not self.share or self.global_step < self.until_repair:
             self.factor = torch.ones(len(main.label), device=self.device)
             return super().training_step(main, batch_idx)
         both = main.joined(known)
@@ -154,24 +169,28 @@ class PURE(Unlearner):
         return super().training_step(both, batch_idx)
 
     def on_train_batch_start(self, batch: tuple[Batch, Batch], batch_idx: int) -> None:
-        """Look, suspect and start over at the steps where a phase ends."""
-        half, step = self.procedure.unlearn_steps, self.global_step
-        if step in {max(1, half * number // LOOKS) for number in range(1, LOOKS + 1)}:
+        """Look, suspect, hear the witness and correct at the steps where a phase ends."""
+        warm, step = self.procedure.unlearn_steps, self.global_step
+        if step in {max(1, warm * number // LOOKS) for number in range(1, LOOKS + 1)}:
             self.looks.append(self._look())
-        if step == half:
+        if step == warm:
             self._suspect()
-        if step == half + max(1, half // 2):
+        if step == self.until_repair:
+            self._hear_witness()
+        if step == self.until_repair + max(1, warm // 2):
             self._correct()
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return cross-entropy while warming up, and `given_or_else` while repairing."""
+        """Return cross-entropy for the warm network and the witness, and `given_or_else` while repairing."""
         logits = self.network(batch.image)
         if self.weight is None:
             return cross_entropy(logits, batch.label, reduction="none")
         rows = batch.train_index.cpu()
+        weight = self.weight[rows].to(self.device)
+        if self.global_step < self.until_repair:
+            return cross_entropy(logits, batch.label, reduction="none") * (1 - weight)
         alternatives = self.alternatives[self.position[rows]].to(self.device)
-        losses = given_or_else(logits.float(), batch.label, self.weight[rows].to(self.device), alternatives)
-        return losses * self.factor
+        return given_or_else(logits.float(), batch.label, weight, alternatives) * self.factor
 
     def on_train_end(self) -> None:
         """Stop the clock, and leave the suspects."""
@@ -203,7 +222,6 @@ class PURE(Unlearner):
         if "optimizer_states" in checkpoint:  # a run that can go on
             checkpoint[RECORD]["pure"] = {
                 "looks": [each._asdict() for each in self.looks],
-                "weight": self.weight,
                 **{name: getattr(self, name) for name in STATE},
             }
 
@@ -212,72 +230,111 @@ class PURE(Unlearner):
         super().on_load_checkpoint(checkpoint)
         if stored := checkpoint[RECORD].get("pure"):
             self.looks = [Look(**each) for each in stored["looks"]]
-            self.weight = stored["weight"]
             for name in STATE:
                 setattr(self, name, stored[name])
 
     # ---- Looks and what follows from them ----
 
-    def _questions(self) -> Evaluation:
-        """Return the samples of S_f's classes as they are trained on but not augmented."""
-        everywhere = torch.ones(len(self.rows), dtype=torch.bool)
-        return of_samples(self.data.samples, self.rows, {"given": (self.labels, everywhere)})
+    def _questions(self, rows: Tensor | None = None) -> Evaluation:
+        """Return samples of S_f's classes, by default all, as they are trained on but not augmented."""
+        rows = self.rows if rows is None else rows
+        everywhere = torch.ones(len(rows), dtype=torch.bool)
+        labels = self.data.samples.given_labels.cpu()[rows]
+        return of_samples(self.data.samples, rows, {"given": (labels, everywhere)})
 
     def _look(self) -> Look:
-        """Return what the network as it is now shows of the samples of S_f's classes."""
-        batches = EvaluationBatches(self._questions(), self.data.pixels(), rank=0, world_size=1)
+        """Return what the network as it is now shows of the samples of S_f's classes, the same on every process.
+
+        Process r of N shows every N-th sample from r on; the last ones repeat the last sample, so that all have as
+        many.
+        """
+        total, rank, processes = len(self.rows), self.trainer.global_rank, self.trainer.world_size
+        own = self.rows[torch.arange(-(-total // processes) * processes).clamp(max=total - 1)[rank::processes]]
+        batches = EvaluationBatches(self._questions(own), self.data.pixels(), rank=0, world_size=1)
         images: Iterator[Tensor] = (batch.image for batch in batches)
-        self.samples_forward += len(self.rows)
+
+        def gather(part: Tensor) -> Tensor:  # of shape (n, d) into (n N, d), in the order of the samples
+            joined: Tensor = self.all_gather(part)  # type: ignore[assignment]
+            return joined.transpose(0, 1).flatten(0, 1)
+
+        self.samples_forward += total
         self.network.eval()
         try:
             with self.trainer.precision_plugin.forward_context(), self.without_autotuning():
-                return look(self.network, images)
+                shown = look(self.network, images, gather if processes > 1 else None)
         finally:
             self.network.train()
+        return Look(shown.logits[:total], shown.activations[:total], shown.sizes)
 
     def _suspect(self) -> None:
-        """End the warm-up: judge every sample, and start the repair."""
+        """End the warm-up: judge every sample, keep what the repair starts from, and begin with a fresh network."""
         found = suspect(self.looks, self.labels, self.known)
-        self.probability = found.probability
+        self.probability, self.certainty = found.probability, float(found.confidence.mean())
 
         # What S_f's labels lost while warming up was memory; a learned trigger loses nothing.
-        def fit(beliefs: Tensor) -> Tensor:
-            return beliefs.gather(1, self.labels.unsqueeze(1)).squeeze(1)[self.known].mean()
-
-        now = torch.stack([fit(each.logits.softmax(1)) for each in self.looks]).mean()
-        forgot = float((1 - now / fit(self.believed).clamp(min=SMALL)).clamp(min=0))
-        with torch.no_grad():
-            for name, values in self.network.state_dict().items():
-                if values.is_floating_point():
-                    values.mul_(forgot).add_(self.initial[name].to(values.device), alpha=1 - forgot)
-        for optimizer in self.trainer.optimizers:
-            optimizer.state.clear()  # momentum of the warm-up
+        now = torch.stack([self._of_given(each.logits.softmax(1))[self.known].mean() for each in self.looks]).mean()
+        fit = self._of_given(self.believed)[self.known].mean()
+        forgot = float((1 - now / fit.clamp(min=SMALL)).clamp(min=0))
+        self.beginning = {
+            name: self.initial[name].lerp(values.cpu(), forgot)
+            for name, values in self.network.state_dict().items()
+            if values.is_floating_point()
+        }
 
         # Other classes count alike where S_f can be told apart, else as the original believes in them.
         others = self.believed.scatter(1, self.labels.unsqueeze(1), 0.0)
         relative = (others / others.amax(1, keepdim=True).clamp(min=1e-12)).clamp(min=SMALL)
         doubt = (1 - found.confidence).float()
         self.alternatives = (doubt.unsqueeze(1) * relative.log()).scatter(1, self.labels.unsqueeze(1), -torch.inf)
-        self.let_go = torch.full((len(self.rows),), LET_GO, dtype=torch.double)
-        self.let_go[self.known] = LET_GO * float(found.confidence.mean())
         share = min(SHARE, float(doubt.sum()) / len(self.position))
         self.share = share if share > int(self.known.sum()) / len(self.position) else 0.0
         self.looks = []
-        self._weigh()
+        self._weigh(self.probability)
+        self._continue_from(build(self.make_network, derive_seed(self.seed, 3)).state_dict())
+
+    def _hear_witness(self) -> None:
+        """Let given labels keep what the witness says for them, and begin with the repair."""
+        beliefs = self._beliefs()
+        given = self._of_given(beliefs)
+        others = beliefs.scatter(1, self.labels.unsqueeze(1), 0.0).amax(1)
+        self.kept = (given - others).clamp(min=0).double()
+        # Where S_f cannot be told apart, neither can a witness say who of it is right.
+        self.kept[self.known] *= self.certainty
+        self._weigh(self.probability * (1 - self.kept))
+        self._continue_from(self.beginning)
+        self.beginning = {}
 
     def _correct(self) -> None:
         """Correct each probability by what the network says of the sample now, by Bayes' rule."""
-        logs = self.logits(self.network, self._questions()).log_softmax(1)
-        self.network.train()
-        self.samples_forward += len(self.rows)
-        given = logs.gather(1, self.labels.unsqueeze(1)).squeeze(1).exp().double()
-        other = (logs + self.alternatives).logsumexp(1).exp().double()
+        beliefs = self._beliefs()
+        given = self._of_given(beliefs).double()
+        other = (beliefs.clamp(min=1e-12).log() + self.alternatives).logsumexp(1).exp().double()
         q = self.probability
         q = q * other / (q * other + (1 - q) * given + 1e-12)
         self.probability = torch.where(self.known, torch.ones_like(q), q)
-        self._weigh()
+        self._weigh(self.probability * (1 - self.kept))
 
-    def _weigh(self) -> None:
-        """Turn probabilities into the weights of the loss; samples of other classes keep their labels."""
+    def _beliefs(self) -> Tensor:
+        """Return the class probabilities of the samples of S_f's classes, shape (n, num_classes)."""
+        self.samples_forward += len(self.rows)
+        beliefs = self.logits(self.network, self._questions()).softmax(1)
+        self.network.train()
+        return beliefs
+
+    def _of_given(self, beliefs: Tensor) -> Tensor:
+        """Return what beliefs, shape (n, num_classes), say of the given labels."""
+        return beliefs.gather(1, self.labels.unsqueeze(1)).squeeze(1)
+
+    def _weigh(self, weight: Tensor) -> None:
+        """Set the weights of the loss; samples of other classes keep their labels."""
         self.weight = torch.full((len(self.position),), SMALL)
-        self.weight[self.rows] = (self.probability * (1 - self.let_go)).clamp(SMALL, 1 - 1e-4).float()
+        self.weight[self.rows] = weight.clamp(SMALL, 1 - 1e-4).float()
+
+    @torch.no_grad()
+    def _continue_from(self, state: dict[str, Tensor]) -> None:
+        """Put other weights into the network, without the momentum of those before."""
+        for name, values in self.network.state_dict().items():
+            if values.is_floating_point():
+                values.copy_(state[name])
+        for optimizer in self.trainer.optimizers:
+            optimizer.state.clear()

@@ -58,7 +58,7 @@ def test_a_sample_that_agrees_with_its_label_is_let_go():
     assert sizes[1] < sizes[0] / 50
 
 
-def test_two_phases_of_steps_and_their_rates(original, tmp_path):
+def test_phases_of_steps_and_their_rates(original, tmp_path):
     stage = PURE(LINEAR, SHORT, original)
     rates = []
 
@@ -67,26 +67,27 @@ def test_two_phases_of_steps_and_their_rates(original, tmp_path):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     trainer(tmp_path, Rates("unused", 0)).fit(stage, datamodule=digits(0.5))
-    assert stage.global_step == stage.steps == 16
+    assert stage.global_step == stage.steps == 8 + 4 + 8
     assert rates[:7] == pytest.approx([4 * SHORT.lr] * 7)
-    assert max(rates[8:]) <= SHORT.lr
+    assert rates[7:11] == pytest.approx([4 * SHORT.lr * part for part in (1.0, 0.75, 0.5, 0.25)])
+    assert max(rates[11:]) <= SHORT.lr
     assert rates[-1] == pytest.approx(0.0)
 
 
 def test_counts_what_it_spends(original, tmp_path):
-    """Two phases of 8 steps, of 300 samples but for the last batch of an epoch, and six passes over S_f's classes."""
+    """Seven passes over S_f's classes: the original's beliefs, four looks, the witness and the correction."""
     stage, data = PURE(LINEAR, SHORT, original), digits(0.5)
     trainer(tmp_path).fit(stage, datamodule=data)
     labels, deleted = data.samples.given_labels, data.samples.deleted
     looked_at = int(torch.isin(labels, labels[deleted]).sum())
-    assert stage.samples_forward - stage.samples_backward == 6 * looked_at
+    assert stage.samples_forward - stage.samples_backward == 7 * looked_at
     assert stage.weight is not None
     assert int((stage.weight > 1e-5).sum()) <= looked_at
 
 
-@pytest.mark.parametrize("step", [5, 8, 11, 12])
+@pytest.mark.parametrize("step", [5, 8, 10, 12, 15, 16])
 def test_resumes_bit_for_bit(original, tmp_path, step):
-    """Interrupted while looks are kept, at the end of a phase, and in the repair."""
+    """Interrupted while looks are kept, with the witness, at the ends of phases, and in the repair."""
     whole = PURE(LINEAR, SHORT, original)
     path = tmp_path / "middle.ckpt"
     trainer(tmp_path, CheckpointAfter(path, step)).fit(whole, datamodule=digits(0.5))
@@ -148,11 +149,11 @@ def test_s_f_gets_its_share_of_the_loss(original, tmp_path):
 
     class Tells(CheckpointAfter):
         def on_train_batch_start(self, trainer, stage, batch, batch_idx):
-            if batch_idx == 12:
+            if batch_idx == 15:
                 stage.share = 0.1
 
         def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
-            if batch_idx == 12:
+            if batch_idx == 15:
                 seen["factor"], seen["totals"] = stage.factor.clone(), [each.total for each in batch]
 
     trainer(tmp_path, Tells("unused", 0)).fit(stage, datamodule=data)

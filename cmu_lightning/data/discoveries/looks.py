@@ -1,6 +1,6 @@
 """What a network shows of images: its logits and the pooled activations of its blocks, for any architecture."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,7 +15,7 @@ FEW = 3
 
 
 @torch.no_grad()
-def look(network: nn.Module, batches: Iterator[Tensor]) -> Look:
+def look(network: nn.Module, batches: Iterator[Tensor], gather: Callable[[Tensor], Tensor] | None = None) -> Look:
     """Show a network images, and keep what it says of them.
 
     Each block's map is reduced to the maximum and the mean of every channel over its places; for a transformer, over
@@ -24,9 +24,10 @@ def look(network: nn.Module, batches: Iterator[Tensor]) -> Look:
     Args:
         network: In evaluation mode.
         batches: Images as the network takes them, each of shape (n, C, H, W), n at least 1.
+        gather: Joins what several processes show of their parts of a batch, n rows in all; default what is shown here.
 
     Returns:
-        On the CPU, float32.
+        On the CPU, float32: 4 bytes a sample and feature.
     """
     blocks: list[nn.Module] | None = None
     logits, activations, sizes = [], [], []
@@ -34,10 +35,12 @@ def look(network: nn.Module, batches: Iterator[Tensor]) -> Look:
         if blocks is None:
             blocks = find_blocks(network, images[:1])
         with _recorded(network, blocks) as seen:
-            logits.append(network(images).float().cpu())
+            said = network(images).float()
         parts = [part for output in seen for part in _pooled(output)]
         sizes = [part.shape[1] for part in parts]
-        activations.append(torch.cat(parts, dim=1).cpu())
+        shown = torch.cat(parts, dim=1)
+        logits.append((gather(said) if gather else said).cpu())
+        activations.append((gather(shown) if gather else shown).cpu())
     return Look(torch.cat(logits), torch.cat(activations), sizes)
 
 

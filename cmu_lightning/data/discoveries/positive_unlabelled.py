@@ -6,18 +6,21 @@ steps tell them apart:
      sample is scored by the regression that leaves it out.
   2. A mixture of two Gaussians is fitted to these scores. S_f is known to belong to the upper one, which anchors it.
      The posterior of the mixture is the probability that a sample is manipulated.
-  3. The regression is repeated with these probabilities as soft labels, so that it learns from hidden S_m too.
+  3. The regression is repeated with these probabilities as soft labels, so that it learns from hidden S_m too, until
+     they stand still.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-ROUNDS = 3
-"""Regressions in a row, each on the posterior of the one before."""
+ROUNDS = 40
+"""Regressions in a row at most, each on the posterior of the one before."""
+STILL = 1e-3
+"""Change of every probability below which the rounds end."""
 PENALTY = 0.3
 """Ridge penalty of a feature, times the number of samples of S_f that a regression sees."""
 MAJORITY = 0.6
@@ -146,7 +149,9 @@ def anchored_mixture(unlabelled: Tensor, known: Tensor, iterations: int = 200) -
         within = (posterior * (unlabelled - upper).square()).sum() + (
             (1 - posterior) * (unlabelled - lower).square()
         ).sum()
-        spread = ((within + (known - upper).square().sum()) / total).sqrt() + 1e-6
+        before, spread = spread, ((within + (known - upper).square().sum()) / total).sqrt() + 1e-6
+        if abs(spread - before) < 1e-12 * spread:
+            break
     return Mixture(posterior, float(share), float((upper - lower) / spread))
 
 
@@ -155,45 +160,57 @@ def believed(separation: float) -> float:
     return math.erf(max(0.0, separation) / 2 / math.sqrt(2))
 
 
-def within_class(look: Look, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Describe each sample relative to the others of its given class.
+def standardised(values: Tensor) -> Tensor:
+    """Give every column zero mean and unit deviation; n samples of one class, shape (n, d)."""
+    spread = values.std(0) if len(values) > 1 else torch.zeros_like(values[0])
+    return (values - values.mean(0)) / (spread + 1e-6)
+
+
+def members_by_class(labels: Tensor) -> list[Tensor]:
+    """Return the indices of the samples of each class that occurs, in ascending order of class.
+
+    Args:
+        labels: Shape (n,).
+    """
+    _, counts = torch.unique(labels, return_counts=True)
+    return list(labels.argsort(stable=True).split(counts.tolist()))
+
+
+def relative_to_class(look: Look, classes: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Describe each sample by a few numbers, relative to the others of its given class.
 
     Args:
         look: What the network shows of n samples.
+        classes: Indices of the samples of each class.
         labels: Given labels, shape (n,).
 
     Returns:
-        Activations standardised within each class, shape (n, d); and, standardised likewise, how far each block is from
-        its class and what the logits say: the given label's log probability, the best other one's, their difference and
-        the entropy, shape (n, number of blocks + 4), float64.
+        How far each block is from its class and what the logits say: the given label's log probability, the best other
+        one's, their difference and the entropy; standardised within each class, shape (n, number of blocks + 4),
+        float64.
     """
-    standard = _standardised_by_class(look.activations, labels)
-    distances = [part.square().mean(1).clamp(min=1e-6).log() for part in torch.split(standard, list(look.sizes), dim=1)]
     logs = look.logits.float().log_softmax(1)
     given = logs.gather(1, labels.unsqueeze(1)).squeeze(1)
     other = logs.scatter(1, labels.unsqueeze(1), -1e9).amax(1)
     entropy = -(logs.exp() * logs).sum(1)
-    described = torch.stack([*distances, given, other, given - other, entropy], dim=1)
-    return standard, _standardised_by_class(described.double(), labels).clamp(-8, 8)
+    said = torch.stack([given, other, given - other, entropy], dim=1)
 
-
-def _standardised_by_class(values: Tensor, labels: Tensor) -> Tensor:
-    """Give every column zero mean and unit deviation within each class."""
-    standard = torch.zeros_like(values)
-    for label in torch.unique(labels):
-        own = labels == label
-        part = values[own]
-        spread = part.std(0) if len(part) > 1 else torch.zeros_like(part[0])
-        standard[own] = (part - part.mean(0)) / (spread + 1e-6)
-    return standard
+    # One class at a time, so that no second copy of all activations is made.
+    described = torch.zeros(len(labels), len(look.sizes) + said.shape[1], dtype=torch.double)
+    for own in classes:
+        parts = torch.split(standardised(look.activations[own]), list(look.sizes), dim=1)
+        distances = [part.square().mean(1).clamp(min=1e-6).log() for part in parts]
+        numbers = torch.cat([torch.stack(distances, dim=1), said[own]], dim=1)
+        described[own] = standardised(numbers.double()).clamp(-8, 8)
+    return described
 
 
 def suspect(looks: Sequence[Look], labels: Tensor, known: Tensor) -> Suspicion:
     """Tell hidden S_m from clean samples in the classes of S_f.
 
     Two probes compete, and the one that separates S_f better is taken: `within` sees all activations and learns a
-    regression for every class of which more than one sample is known; `relative` sees the few numbers of `within_class`
-    and learns one regression for all classes.
+    regression for every class of which more than one sample is known; `relative` sees the few numbers of
+    `relative_to_class` and learns one regression for all classes.
 
     Args:
         looks: What one or several networks show of the same n samples; their scores are averaged.
@@ -203,27 +220,23 @@ def suspect(looks: Sequence[Look], labels: Tensor, known: Tensor) -> Suspicion:
     Returns:
         Of S_f itself the probability is 1.
     """
-    described = [within_class(look, labels) for look in looks]
+    classes = members_by_class(labels)
     several = _has_several(labels, known)
     found: dict[str, tuple[Mixture, Tensor]] = {}
-    for probe, judged in (("within", several), ("relative", torch.ones_like(known))):
-        hidden = judged & ~known
-        if not (judged & known).any() or not hidden.any():
-            continue
-        probability = known.double()
-        for _ in range(ROUNDS):
-            # Score every sample by regressions on the present probabilities, then refit the mixture.
-            if probe == "relative":
-                each = [
-                    leave_one_out_scores(numbers, probability, PENALTY / int(known.sum())) for _, numbers in described
-                ]
-            else:
-                each = [_scores_by_class(standard, labels, known, probability, judged) for standard, _ in described]
-            scores = torch.stack(each).mean(0)
-            mixture = anchored_mixture(scores[hidden], scores[judged & known])
-            probability = known.double()
-            probability[hidden] = mixture.posterior
-        found[probe] = mixture, probability
+
+    def within(q: Tensor) -> Tensor:
+        return torch.stack([_scores_by_class(look, classes, known, q, several) for look in looks]).mean(0)
+
+    if (several & known).any() and (several & ~known).any():
+        found["within"] = _until_still(within, known, several)
+    described = [relative_to_class(look, classes, labels) for look in looks]
+
+    def relative(q: Tensor) -> Tensor:
+        penalty = PENALTY / int(known.sum())
+        return torch.stack([leave_one_out_scores(numbers, q, penalty) for numbers in described]).mean(0)
+
+    if not known.all():
+        found["relative"] = _until_still(relative, known, torch.ones_like(known))
     if not found:  # every sample of these classes is known
         certain = torch.ones(len(labels), dtype=torch.double)
         return Suspicion(known.double(), certain, {}, "none")
@@ -237,12 +250,34 @@ def suspect(looks: Sequence[Look], labels: Tensor, known: Tensor) -> Suspicion:
     probability = confidence * probability + (1 - confidence) / 2
 
     # A class of which most would be manipulated is a class that the probe got the wrong way round.
-    for label in torch.unique(labels):
-        own = (labels == label) & ~known
-        if own.any() and float((probability[own] > 0.5).double().mean()) > MAJORITY:
+    for members in classes:
+        own = members[~known[members]]
+        if len(own) and float((probability[own] > 0.5).double().mean()) > MAJORITY:
             probability[own], confidence[own] = 0.0, 1.0
     probability[known] = 1.0
     return Suspicion(probability, confidence, {name: each[0].separation for name, each in found.items()}, taken)
+
+
+def _until_still(score: Callable[[Tensor], Tensor], known: Tensor, judged: Tensor) -> tuple[Mixture, Tensor]:
+    """Repeat regression and mixture until the probabilities stand still.
+
+    Args:
+        score: Returns the leave-one-out scores that follow from probabilities, shape (n,).
+        known: Which samples are in S_f, bool, shape (n,).
+        judged: Which samples are judged, bool, shape (n,); some of them are in S_f, some are not.
+
+    Returns:
+        The last mixture, and the probabilities: 1 in S_f, 0 of what is not judged.
+    """
+    hidden, probability = judged & ~known, known.double()
+    for _ in range(ROUNDS):
+        scores = score(probability)
+        mixture = anchored_mixture(scores[hidden], scores[judged & known])
+        before, probability = probability, known.double()
+        probability[hidden] = mixture.posterior
+        if float((probability - before).abs().max()) < STILL:
+            break
+    return mixture, probability
 
 
 def _has_several(labels: Tensor, known: Tensor) -> Tensor:
@@ -251,11 +286,13 @@ def _has_several(labels: Tensor, known: Tensor) -> Tensor:
     return counts[labels] > 1
 
 
-def _scores_by_class(features: Tensor, labels: Tensor, known: Tensor, probability: Tensor, judged: Tensor) -> Tensor:
-    """Score the judged samples by a regression for each class; others get 0."""
-    scores = torch.zeros(len(labels), dtype=torch.double)
-    for label in torch.unique(labels[judged]):
-        own = (labels == label) & judged
-        penalty = PENALTY / int(known[own].sum())
-        scores[own] = leave_one_out_scores(features[own], probability[own], penalty)
+def _scores_by_class(
+    look: Look, classes: Sequence[Tensor], known: Tensor, probability: Tensor, judged: Tensor
+) -> Tensor:
+    """Score the samples of the judged classes by a regression for each; others get 0."""
+    scores = torch.zeros(len(known), dtype=torch.double)
+    for own in classes:
+        if judged[own[0]]:
+            penalty = PENALTY / int(known[own].sum())
+            scores[own] = leave_one_out_scores(standardised(look.activations[own]), probability[own], penalty)
     return scores

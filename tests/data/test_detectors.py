@@ -19,10 +19,12 @@ from cmu_lightning.data import (
     Inspection,
     LossRanking,
     Poison,
+    PULearning,
     Similarity,
     SpectralSignatures,
     Unknown,
 )
+from cmu_lightning.data.discoveries.positive_unlabelled import suspect
 from cmu_lightning.data.sampling import held_out
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
@@ -34,6 +36,7 @@ FLAGGING = {
     "clustering": ActivationClustering,
     "loss": LossRanking,
     "similarity": lambda **more: Similarity(known=5, **more),
+    "positive-unlabelled": lambda **more: PULearning(known=5, **more),
 }
 
 
@@ -205,6 +208,20 @@ def test_similarity_to_a_list_where_nobody_knows_more(tmp_path):
         Similarity(known=3, path="list.txt", count=30)
 
 
+def test_probes_decide_how_many_are_flagged(seen, data):
+    """Known samples come first, then those that the probes on the original's look give more than 1/2."""
+    labels, members = data.samples.given_labels, torch.nonzero(data.samples.manipulated).flatten()
+    known = members[torch.from_numpy(np.random.RandomState(3).permutation(60))[:12]]
+    rows = torch.nonzero(torch.isin(labels, labels[known])).flatten()
+    probability = suspect([seen.look(rows)], labels[rows], torch.isin(rows, known)).probability
+    found = PULearning(known=12).detect(seen, 3).tolist()
+    assert found[:12] == known.tolist()
+    assert set(found) == set(rows[probability > 0.5].tolist())
+    assert 12 < len(found) < len(rows)
+    assert PULearning(known_fraction=0.2).detect(seen, 3).tolist() == found
+    assert PULearning(known=12, count=13).detect(seen, 3).tolist() == found[:13]
+
+
 @pytest.mark.parametrize("make", FLAGGING.values(), ids=FLAGGING)
 def test_larger_sets_hold_smaller_ones_up_to_all_of_s_tr(make, seen):
     sets = [make(count=count).detect(seen, 0).tolist() for count in (1, 40, 600, 1197)]
@@ -252,6 +269,8 @@ class Convolutional(nn.Sequential):
         (lambda seen: SpectralSignatures([10], count=1).detect(seen, 0), "labelled 10"),
         (lambda seen: Similarity(count=9), "one of discovery.known"),
         (lambda seen: Similarity(3, 0.1, count=9), "one of discovery.known"),
+        (lambda seen: PULearning(), "one of discovery.known"),
+        (lambda seen: PULearning(known=5, count=3, fraction=0.1), "count=3 and fraction=0.1 are given"),
         (lambda seen: Similarity(known_fraction=2.0, count=9), "known_fraction=2.0"),
         (
             lambda seen: Similarity(known=61, count=99).detect(seen, 0),
@@ -358,6 +377,7 @@ def test_precision_and_recall_are_stored_and_test_finds_the_same(runs, fit, caps
         ("ActivationClustering", "--data.discovery.fraction", "0.03"),
         ("LossRanking", "--data.discovery.first", "lowest", "--data.discovery.count", "36"),
         ("Similarity", "--data.discovery.known_fraction", "0.1", "--data.discovery.count", "36"),
+        ("PULearning", "--data.discovery.known_fraction", "0.1", "--data.discovery.count", "36"),
     ],
     ids=lambda discovery: discovery[0],
 )

@@ -114,6 +114,60 @@ def test_one_known_sample_works(original, tmp_path):
     assert all(bool(values.isfinite().all()) for values in stage.network.state_dict().values())
 
 
+def short_repair(original, folder, processes):
+    """Run PURE; what it found, its weights, its cost, and its looks at the end of the warm-up."""
+    stage = PURE(LINEAR, SHORT, original)
+    seen = {}
+
+    class Keeps(CheckpointAfter):
+        def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
+            if batch_idx == 6:
+                seen["looks"] = [each.activations for each in stage.looks]
+
+    more = {"strategy": "ddp", "devices": processes, "use_distributed_sampler": False} if processes > 1 else {}
+    trainer(folder, Keeps("unused", 0), **more).fit(stage, datamodule=digits(0.5))
+    return stage.probability, dict(stage.network.state_dict()), stage.samples_forward, seen["looks"]
+
+
+def test_two_processes_look_at_parts_and_find_the_same(original, tmp_path, ranks):
+    probability, network, forward, looks = short_repair(original, tmp_path, 1)
+    for other in ranks.run(short_repair, original, tmp_path, 2):
+        assert len(other[3]) == len(looks) == 3
+        for ours, theirs in zip(looks, other[3], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(probability, other[0], rtol=1e-2, atol=1e-2)
+        for name, values in network.items():
+            torch.testing.assert_close(values, other[1][name], rtol=1e-2, atol=1e-3)
+        assert other[2] == forward
+
+
+def test_the_witness_decides_what_a_given_label_keeps(original, tmp_path):
+    """It keeps the margin by which a network that never trained on suspects prefers it; w is (1 - m) q."""
+    longer = Procedure(steps=24, unlearn_steps=60, batch_size=300, lr=0.05)
+    stage, seen = PURE(LINEAR, longer, original), {}
+
+    class Tells(CheckpointAfter):
+        def on_train_batch_start(self, trainer, stage, batch, batch_idx):
+            if batch_idx == stage.until_repair - 1:
+                seen["suspects"] = stage.weight.clone()
+
+        def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
+            if batch_idx == stage.until_repair - 1:
+                seen["witness"] = stage._beliefs()
+                stage.samples_forward -= len(stage.rows)
+            if batch_idx == stage.until_repair:
+                seen["weight"], seen["q"] = stage.weight.clone(), stage.probability.clone()
+
+    trainer(tmp_path, Tells("unused", 0)).fit(stage, datamodule=digits(0.5))
+    given = torch.nn.functional.one_hot(stage.labels, 10).bool()
+    margin = seen["witness"][given] - seen["witness"][~given].view(-1, 9).amax(1)
+    kept = margin.clamp(min=0).double() * torch.where(stage.known, stage.certainty, 1.0)
+    assert float(kept.max()) > 0.1
+    torch.testing.assert_close(seen["suspects"][stage.rows], seen["q"].clamp(1e-6, 1 - 1e-4).float())
+    expected = ((1 - kept) * seen["q"]).clamp(1e-6, 1 - 1e-4).float()
+    torch.testing.assert_close(seen["weight"][stage.rows], expected)
+
+
 def test_suspects_name_every_training_sample(original, tmp_path):
     data = digits(0.5)
     stage = PURE(LINEAR, SHORT, original)

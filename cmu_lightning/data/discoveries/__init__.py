@@ -6,6 +6,7 @@ from cmu_lightning.data.discoveries.detectors import (
     Detector,
     Inspection,
     LossRanking,
+    PULearning,
     Similarity,
     SpectralSignatures,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "Inspection",
     "LossRanking",
     "OrderedDiscovery",
+    "PULearning",
     "Similarity",
     "SpectralSignatures",
     "Uniform",

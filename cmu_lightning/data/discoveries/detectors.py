@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from cmu_lightning.console import bar
 from cmu_lightning.data.batches import evaluation_size
 from cmu_lightning.data.discoveries.base import Discovery
 from cmu_lightning.data.discoveries.flagged import Flagged
+from cmu_lightning.data.discoveries.looks import look
+from cmu_lightning.data.discoveries.positive_unlabelled import Look, suspect
 from cmu_lightning.data.samples import Samples
 from cmu_lightning.data.transforms import Pixels
 from cmu_lightning.data.validation import check_scores
@@ -69,6 +71,21 @@ class Inspection:
         losses = [cross_entropy(outputs, self.labels[rows], reduction="none") for rows, outputs in self._outputs()]
         return torch.cat(losses)
 
+    def look(self, rows: Tensor) -> Look:
+        """Return what the network shows of some samples, as they are trained on but not augmented.
+
+        Args:
+            rows: Indices of the samples, shape (n,), n at least 1.
+        """
+        parts = rows.split(evaluation_size(self.samples.images))
+        network, samples = self.network.to(self.pixels.device).eval(), self.samples
+        manipulated, index = samples.manipulated.cpu(), samples.manipulation_index.cpu()
+        images = (
+            self.pixels(samples.images[part.to(samples.images.device)], manipulated[part], index[part])
+            for part in bar(parts, "looking", len(parts))
+        )
+        return look(network, images)
+
     @torch.no_grad()
     def _outputs(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield the rows of each batch and their logits, float64, on the CPU."""
@@ -93,10 +110,13 @@ class Detector(Discovery, ABC):
         fraction: Number of samples to flag as a fraction of S_tr, in (0, 1]; rounded.
     """
 
+    decides: ClassVar[bool] = False
+    """Whether it flags every score over 1/2 where neither `count` nor `fraction` is given."""
+
     def __init__(self, count: int | None = None, fraction: float | None = None) -> None:
         if count is not None and count < 1:
             raise UserError(f"discovery.count={count} flags nothing: give at least 1")
-        if (count is None) == (fraction is None):
+        if (count is None) == (fraction is None) and not (self.decides and count is None):
             given = "neither is" if count is None else f"count={count} and fraction={fraction} are"
             raise UserError(
                 f"a detector flags discovery.count samples or discovery.fraction of S_tr, and {given} given: give one"
@@ -108,6 +128,8 @@ class Detector(Discovery, ABC):
     @property
     def extent(self) -> str:
         """The argument that fixes the size of S_f."""
+        if self.count is None and self.fraction is None:
+            return "probability over 0.5"
         return f"fraction={self.fraction}" if self.count is None else f"count={self.count}"
 
     @abstractmethod
@@ -138,10 +160,11 @@ class Detector(Discovery, ABC):
         """
         total = len(seen.labels)
         count = round(total * self.fraction) if self.fraction is not None else self.count
-        if not count or count > total:
+        if (not count or count > total) and (self.count, self.fraction) != (None, None):
             raise UserError(f"discovery.{self.extent} cannot be flagged of {total} samples: give 1 to {total} of them")
         scores = self.scores(seen, np.random.RandomState(seed))
         check_scores(self, scores, total)
+        count = int((scores > 0.5).sum()) if count is None else count
         return scores.argsort(descending=True, stable=True)[:count]
 
 
@@ -289,23 +312,16 @@ class ActivationClustering(Detector):
         return (cluster == smaller).astype(float), silhouette_samples(reduced, cluster)
 
 
-class Similarity(Detector):
-    """The cosine similarity of a sample's features to those of known samples of S_m with the same given label.
+class FromKnown(Detector):
+    """A detector that starts from known samples of S_m.
 
-    The known samples come from a list or from a uniform draw, the paper's S_f. They belong to S_f and are flagged
-    first; samples whose given label no known sample has are flagged last.
+    They come from a list or from a uniform draw, the paper's S_f. They belong to S_f and are flagged first.
 
     Args:
         known: Number of known samples; give this, `known_fraction` or `path`.
         known_fraction: Number of known samples as a fraction of S_m, in (0, 1]; rounded.
         path: Path of a list of the known samples in the format of `Flagged`; they are flagged in the order of the data.
-        to: `nearest` compares with the most similar known sample, `mean` with the mean of their directions.
         kwargs: Arguments of `Detector`: `count` and `fraction`.
-
-    Example:
-        >>> from cmu_lightning.data import Similarity
-        >>> Similarity(known=4, count=36).extent
-        'count=36'
     """
 
     def __init__(
@@ -313,7 +329,6 @@ class Similarity(Detector):
         known: int | None = None,
         known_fraction: float | None = None,
         path: str | None = None,
-        to: Literal["nearest", "mean"] = "nearest",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -323,7 +338,7 @@ class Similarity(Detector):
             )
         if known_fraction is not None and not 0 < known_fraction <= 1:
             raise UserError(f"discovery.known_fraction={known_fraction} is not in (0, 1]: it is a fraction of S_m")
-        self.known, self.known_fraction, self.to = known, known_fraction, to
+        self.known, self.known_fraction = known, known_fraction
         self.known_list = None if path is None else Flagged(path)
 
     def content(self) -> dict[str, str]:
@@ -334,22 +349,16 @@ class Similarity(Detector):
         """Return the mask of listed samples; S_f has more. The arguments are those of `Flagged.flagged`."""
         return None if self.known_list is None else self.known_list.flagged(total, names)
 
-    def scores(self, seen: Inspection, random: np.random.RandomState) -> Tensor:
-        """Return cosines, and numbers above 2 for the known samples, descending in their order."""
+    def known_samples(self, samples: Samples, random: np.random.RandomState) -> Tensor:
+        """Return the indices of the known samples, in the order in which they are flagged.
+
+        Args:
+            samples: S_tr, in which a list's samples are marked as S_f.
+            random: Generator of the draw.
+        """
         if self.known_list is None:
-            known = self._draw_known(torch.nonzero(seen.samples.manipulated.cpu()).flatten(), random)
-        else:
-            known = torch.nonzero(seen.samples.deleted.cpu()).flatten()
-        directions = normalize(seen.features())
-        scores = torch.full((len(directions),), -torch.inf, dtype=torch.float64)
-        for label in set(seen.labels[known].tolist()):
-            members, examples = seen.labels == label, directions[known[seen.labels[known] == label]]
-            if self.to == "mean":
-                scores[members] = directions[members] @ normalize(examples.mean(dim=0), dim=0)
-            else:
-                scores[members] = (directions[members] @ examples.T).amax(dim=1)
-        scores[known] = 2 + torch.arange(len(known), 0, -1, dtype=torch.float64)
-        return scores
+            return self._draw_known(torch.nonzero(samples.manipulated.cpu()).flatten(), random)
+        return torch.nonzero(samples.deleted.cpu()).flatten()
 
     def _draw_known(self, members: Tensor, random: np.random.RandomState) -> Tensor:
         """Return the first samples of the permutation of S_m that also draws the paper's S_f.
@@ -369,3 +378,70 @@ class Similarity(Detector):
                 f"discovery.{given} of {total} manipulated samples is not possible: give 1 to {total} of them"
             )
         return members[torch.from_numpy(random.permutation(total))[:known]]
+
+
+class Similarity(FromKnown):
+    """The cosine similarity of a sample's features to those of known samples of S_m with the same given label.
+
+    Samples whose given label no known sample has are flagged last.
+
+    Args:
+        to: `nearest` compares with the most similar known sample, `mean` with the mean of their directions.
+        kwargs: Arguments of `FromKnown` (`known`, `known_fraction`, `path`) and of `Detector` (`count`, `fraction`).
+
+    Example:
+        >>> from cmu_lightning.data import Similarity
+        >>> Similarity(known=4, count=36).extent
+        'count=36'
+    """
+
+    def __init__(self, *args: Any, to: Literal["nearest", "mean"] = "nearest", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.to = to
+
+    def scores(self, seen: Inspection, random: np.random.RandomState) -> Tensor:
+        """Return cosines, and numbers above 2 for the known samples, descending in their order."""
+        known = self.known_samples(seen.samples, random)
+        directions = normalize(seen.features())
+        scores = torch.full((len(directions),), -torch.inf, dtype=torch.float64)
+        for label in set(seen.labels[known].tolist()):
+            members, examples = seen.labels == label, directions[known[seen.labels[known] == label]]
+            if self.to == "mean":
+                scores[members] = directions[members] @ normalize(examples.mean(dim=0), dim=0)
+            else:
+                scores[members] = (directions[members] @ examples.T).amax(dim=1)
+        scores[known] = 2 + torch.arange(len(known), 0, -1, dtype=torch.float64)
+        return scores
+
+
+class PULearning(FromKnown):
+    """The probability that a sample is manipulated, by PURE's probes on the original as it is.
+
+    Known samples are a labelled sample of S_m, the others of their given labels a mixture of hidden S_m and clean ones:
+    `cmu_lightning.data.discoveries.positive_unlabelled` tells them apart. A detector only looks, it does not train. So
+    it lacks what PURE's warm-up shows: where the original has memorised S_m, it finds less than PURE does.
+
+    Without `count` and `fraction` all samples of a probability over 1/2 are flagged. Samples whose given label no known
+    sample has come last.
+
+    Args:
+        kwargs: Arguments of `FromKnown` (`known`, `known_fraction`, `path`) and of `Detector` (`count`, `fraction`).
+
+    Example:
+        >>> from cmu_lightning.data import PULearning
+        >>> PULearning(known_fraction=0.1).extent
+        'probability over 0.5'
+    """
+
+    decides = True
+
+    def scores(self, seen: Inspection, random: np.random.RandomState) -> Tensor:
+        """Return probabilities, -1 where no known sample has the given label, and numbers above 2 for known samples."""
+        known = self.known_samples(seen.samples, random)
+        is_known = torch.zeros(len(seen.labels), dtype=torch.bool)
+        is_known[known] = True
+        rows = torch.nonzero(torch.isin(seen.labels, seen.labels[known])).flatten()
+        scores = torch.full((len(seen.labels),), -1.0, dtype=torch.float64)
+        scores[rows] = suspect([seen.look(rows)], seen.labels[rows], is_known[rows]).probability
+        scores[known] = 2 + torch.arange(len(known), 0, -1, dtype=torch.float64)
+        return scores

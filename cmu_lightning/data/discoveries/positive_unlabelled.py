@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROUNDS = 40
+ROUNDS = 100
 """Regressions in a row at most, each on the posterior of the one before."""
 STILL = 1e-3
 """Change of every probability below which the rounds end."""

@@ -97,6 +97,8 @@ class PURE(Unlearner):
         """Weights that the repair starts from, while the witness is trained."""
         self.share = 0.0
         """Share of the loss that S_f gets beyond its place in the batches; 0 for none."""
+        self.found: dict[str, float] = {}
+        """Precision and recall of the suspects, where S_m is known and the run is at its end."""
 
     @property
     def steps(self) -> int:
@@ -193,11 +195,27 @@ class PURE(Unlearner):
         return given_or_else(logits.float(), batch.label, weight, alternatives) * self.factor
 
     def on_train_end(self) -> None:
-        """Stop the clock, and leave the suspects."""
+        """Stop the clock, and leave the suspects and how well they agree with S_m."""
         super().on_train_end()
+        self.found = self._agreement()
         logits = self.logits(self.network, self._questions())
         if self.trainer.is_global_zero:
             write_atomically(self.place / "suspects.csv", self._as_csv(logits))
+
+    def _agreement(self) -> dict[str, float]:
+        """Return precision and recall of the suspects over 1/2 that were not known; none where there is no S_m."""
+        manipulated = self.data.samples.manipulated.cpu()
+        hidden, suspected = manipulated & ~self.data.samples.deleted.cpu(), torch.zeros_like(manipulated)
+        suspected[self.rows] = (self.probability > 0.5) & ~self.known
+        right = int((hidden & suspected).sum())
+        measured = {"suspect_precision": (right, suspected), "suspect_recall": (right, hidden)}
+        if not manipulated.any():
+            return {}
+        return {name: count / int(among.sum()) for name, (count, among) in measured.items() if among.any()}
+
+    def _metrics(self) -> dict[str, float]:
+        """Return the metrics of every stage, and how well the suspects agree with S_m."""
+        return super()._metrics() | self.found
 
     def _as_csv(self, logits: Tensor) -> str:
         """Return every training sample, the most suspicious first; only samples of S_f's classes can be suspicious."""
@@ -219,6 +237,7 @@ class PURE(Unlearner):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the looks have shown so far, or what followed from them."""
         super().on_save_checkpoint(checkpoint)
+        checkpoint[RECORD]["found"] = self.found
         if "optimizer_states" in checkpoint:  # a run that can go on
             checkpoint[RECORD]["pure"] = {
                 "looks": [each._asdict() for each in self.looks],
@@ -228,6 +247,7 @@ class PURE(Unlearner):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take that up again."""
         super().on_load_checkpoint(checkpoint)
+        self.found = checkpoint[RECORD].get("found", {})
         if stored := checkpoint[RECORD].get("pure"):
             self.looks = [Look(**each) for each in stored["looks"]]
             for name in STATE:

@@ -106,6 +106,23 @@ def test_a_finished_checkpoint_holds_no_looks(original, tmp_path):
     assert "pure" not in torch.load(path, weights_only=True)["cmu_lightning"]
 
 
+def test_precision_and_recall_of_the_suspects_are_measured_again_from_the_last_checkpoint(original, tmp_path):
+    """Of those that were not known; `test` of a finished run has no probabilities any more."""
+    stage, data, run = PURE(LINEAR, SHORT, original), digits(0.25), trainer(tmp_path)
+    run.fit(stage, datamodule=data)
+    run.test(stage, datamodule=data, verbose=False)
+    samples, suspected = data.samples, torch.zeros_like(data.samples.deleted)
+    suspected[stage.rows] = stage.probability > 0.5
+    suspected &= ~samples.deleted
+    right, hidden = int((suspected & samples.manipulated).sum()), 36 - 9
+    assert stage.results["suspect_recall"] == pytest.approx(right / hidden)
+    assert stage.results.get("suspect_precision", 0) == pytest.approx(right / max(1, int(suspected.sum())))
+    run.save_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    again = PURE(LINEAR, SHORT, original)
+    trainer(tmp_path).test(again, digits(0.25), ckpt_path=str(tmp_path / "last.ckpt"), weights_only=True, verbose=False)
+    assert again.results == stage.results
+
+
 def test_one_known_sample_works(original, tmp_path):
     data = digits(1 / 36)
     stage = PURE(LINEAR, SHORT, original)

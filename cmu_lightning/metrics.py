@@ -43,24 +43,28 @@ class DomainAccuracy(Metric):
         """Count the samples of a batch, and the correct ones, in each domain.
 
         Args:
-            preds: Predicted classes, shape (n,), or logits, shape (n, num_classes).
+            preds: Predicted classes, shape (n,), or one for each domain, shape (n, D); or logits, of floating point,
+                shape (n, num_classes).
             target: True classes, shape (n,), or one for each domain, shape (n, D).
             domain: Whether a domain counts a sample, bool, shape (n, D).
 
         Raises:
             ValueError: The shapes do not fit together.
         """
-        classes = preds.argmax(dim=1) if preds.ndim == 2 else preds
-        if domain.shape != (len(classes), self.num_domains) or target.shape not in (
-            classes.shape,
-            domain.shape,
+        classes = preds.argmax(dim=1) if preds.is_floating_point() else preds
+        shapes = ((len(classes),), domain.shape)
+        if (
+            domain.shape != (len(classes), self.num_domains)
+            or target.shape not in shapes
+            or classes.shape not in shapes
         ):
             raise ValueError(
                 f"preds {tuple(preds.shape)}, target {tuple(target.shape)} and domain {tuple(domain.shape)} "
                 f"do not fit together for {self.num_domains} domains"
             )
-        # One target for all domains is broadcast; an empty batch has no elements to infer a dimension from.
-        correct = classes.unsqueeze(1) == target.reshape(len(target), -1 if len(target) else self.num_domains)
+        # One class or target for all domains is broadcast; an empty batch has no elements to infer a dimension from.
+        wide = -1 if len(target) else self.num_domains
+        correct = classes.reshape(len(classes), wide) == target.reshape(len(target), wide)
         self.correct += (correct & domain).sum(dim=0)
         self.total += domain.sum(dim=0)
 

@@ -37,6 +37,18 @@ def test_logits_one_target_and_an_empty_domain():
     assert metric.compute()[1].isnan()
 
 
+def test_a_prediction_for_each_domain():
+    metric = DomainAccuracy(2)
+    predicted, everywhere = torch.tensor([[0, 1], [2, 1], [1, 1]]), torch.ones(3, 2, dtype=torch.bool)
+    metric.update(predicted, torch.tensor([0, 1, 1]), everywhere)
+    metric.update(torch.empty(0, 2, dtype=torch.long), torch.empty(0, dtype=torch.long), everywhere[:0])
+    np.testing.assert_allclose(metric.compute(), [2 / 3, 2 / 3])
+    metric.update(predicted[:1], torch.tensor([[1, 1]]), everywhere[:1])
+    np.testing.assert_allclose(metric.compute(), [2 / 4, 3 / 4])
+    with pytest.raises(ValueError, match="do not fit together"):
+        metric.update(predicted[:, :1], torch.tensor([0, 1, 1]), everywhere)
+
+
 def test_it_pickles_clones_and_resets():
     metric = DomainAccuracy(1)
     metric.update(torch.tensor([1]), torch.tensor([1]), torch.tensor([[True]]))

@@ -223,7 +223,7 @@ class EvaluationBatches:
         return -(-len(self.evaluation.rows) // self.size)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        _, images, rows, stamped, target, domain, number = self.evaluation
+        _, images, rows, stamped, target, domain, number, _ = self.evaluation
         place, device = images.device, self.pixels.device
         # Copy what is asked once: a copy for each batch would make the CPU wait for the device.
         images_at = rows.to(place)

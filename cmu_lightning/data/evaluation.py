@@ -17,6 +17,9 @@ from cmu_lightning.data.samples import Samples
 if TYPE_CHECKING:
     from cmu_lightning.data.datamodule import CorruptedDataModule
 
+FORCED = "acc_pair"
+"""The accuracy of a choice between the two classes of a pair, whatever other classes are more likely."""
+
 Question = tuple[Tensor, Tensor]
 """The class asked for, int64, and the domain, bool; each of shape (n,)."""
 
@@ -27,7 +30,7 @@ class Evaluation(NamedTuple):
     `names` are the accuracies' names. `rows` (n,) are indices into `images`, `stamped` (n,) marks the samples that
     carry the manipulation's pixels, `target` (n, D) is the class that an accuracy asks for, and `domain` (n, D) says
     whether it counts the sample. `number` (n,) identifies training samples to the manipulation; None stamps all as
-    unseen images.
+    unseen images. `pair` are the two classes between which the accuracy `acc_pair` has to choose.
     """
 
     names: tuple[str, ...]
@@ -37,6 +40,22 @@ class Evaluation(NamedTuple):
     target: Tensor
     domain: Tensor
     number: Tensor | None = None
+    pair: tuple[int, int] | None = None
+
+    def predictions(self, logits: Tensor) -> Tensor:
+        """Return predicted classes, shape (n,); with `pair` one for each accuracy, shape (n, D).
+
+        Of equal logits the first class counts.
+
+        Args:
+            logits: Shape (n, num_classes).
+        """
+        classes = logits.argmax(dim=1)
+        if self.pair is None:
+            return classes
+        first, second = self.pair
+        forced = torch.where(logits[:, first] >= logits[:, second], first, second)
+        return torch.stack([forced if name == FORCED else classes for name in self.names], dim=1)
 
 
 def ask(
@@ -95,7 +114,12 @@ def of_test(data: "CorruptedDataModule") -> Evaluation:
         # An image that is of the target class anyway says nothing about the attack.
         others = affected & (targets.repeat(2) != clean)
         questions |= {"acc_corr_nontarget": (clean, others), "asr": (targets.repeat(2), others)}
-    return ask(data.test.images, torch.arange(len(labels)).repeat(2), torch.cat([~nothing, nothing]), questions)
+    if adversary.pair is not None:
+        # Who says B of everything is right on half of A and B; only the choice between them tells.
+        counted = affected | questions["acc_retain"][1]
+        questions[FORCED] = (clean, counted & torch.isin(clean, torch.tensor(adversary.pair)))
+    rows, stamped = torch.arange(len(labels)).repeat(2), torch.cat([~nothing, nothing])
+    return ask(data.test.images, rows, stamped, questions)._replace(pair=adversary.pair)
 
 
 def of_train(data: "CorruptedDataModule", reference: Tensor | None) -> Evaluation:

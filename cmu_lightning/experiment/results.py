@@ -27,6 +27,8 @@ from cmu_lightning.unlearning.stage import Stage
 from cmu_lightning.unlearning.tuned_ssd import TunedSSD
 
 SHOWN = MEASURED | OF_DISCOVERY
+ADDED = frozenset({"acc_pair"})
+"""Measurements that runs of earlier versions lack."""
 
 
 def describe_run(
@@ -198,7 +200,8 @@ def read_revision() -> str | None:
 def find_differences(now: dict[str, float], stored: dict[str, Any]) -> list[str]:
     """Return the names of measurements that are not the stored ones.
 
-    What is missing on one side differs, also from NaN, and NaN differs from every number.
+    What is missing on one side differs, also from NaN, and NaN differs from every number; what a stored run could not
+    hold, because it is of a version that did not measure it, does not differ.
 
     Args:
         now: Measurements.
@@ -207,7 +210,7 @@ def find_differences(now: dict[str, float], stored: dict[str, Any]) -> list[str]
     >>> find_differences({"acc_corr": 0.5, "val_acc": 1.0}, {"acc_corr": 0.5, "val_acc": 0.9})
     ['val_acc']
     """
-    names = [name for name in SHOWN if name in now or name in stored]
+    names = [name for name in SHOWN if name in stored or (name in now and name not in ADDED)]
     return [name for name in names if name not in now or name not in stored or not _is_same(now[name], stored[name])]
 
 

@@ -15,6 +15,7 @@ MEASURED = {
     "acc_corr": "affected domain, unseen: accuracy (acc_corr)",
     "acc_corr_nontarget": "  the same without the target class",
     "asr": "  attack success rate",
+    "acc_pair": "  choice between the two confused classes",
     "acc_retain": "unaffected domain, unseen: accuracy (acc_retain)",
     "acc_manipulated": "manipulated training samples S_m, true labels",
     "acc_identified": "  the identified ones",

@@ -30,7 +30,7 @@ from cmu_lightning.selection import RULES
 ENVIRONMENT = (
     *("python", "torch", "lightning", "torchmetrics", "device", "precision", "world_size", "threads", "revision"),
 )
-IN_CURVES = ("acc_corr", "acc_retain", "acc_manipulated", "acc_corr_nontarget", "asr", "val_acc", "changed")
+IN_CURVES = ("acc_corr", "acc_retain", "acc_manipulated", "acc_corr_nontarget", "asr", "acc_pair", "val_acc", "changed")
 NAMES = (
     *("retain_change", "measures", "cost", "regret", "curves", "origin", "chosen_runs", "missing"),
     *("regime_map", "discoveries", "discoveries_acc_retain", "skipped"),
@@ -300,7 +300,7 @@ def chosen_runs(comparison: Comparison) -> Table:
     Args:
         comparison: The variant.
     """
-    names = ("acc_corr", "acc_retain", "acc_manipulated", "val_acc", "changed", "selection_score", "seconds")
+    names = ("acc_corr", "acc_pair", "acc_retain", "acc_manipulated", "val_acc", "changed", "selection_score", "seconds")
     rows = []
     for run in comparison.chosen.to_dict("records"):
         metrics = run["metrics"]

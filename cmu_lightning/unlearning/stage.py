@@ -378,8 +378,8 @@ class Stage(LightningModule):
     def _metrics(self) -> dict[str, float]:
         """Return the metrics of all evaluations by their names; a metric that does not apply is absent."""
         values: dict[str, float] = {}
-        for names, score in zip(self.measured, self.scores, strict=True):
-            values |= dict(zip(names, score.compute().view(-1).tolist(), strict=True))
+        for each, score in zip(self.measured, self.scores, strict=True):
+            values |= dict(zip(each.names, score.compute().view(-1).tolist(), strict=True))
         by_class = [values.pop(name) for name in list(values) if name.startswith("val_acc_class_")]
         if "unchanged" in values:
             values["changed"] = 1 - values.pop("unchanged")
@@ -408,14 +408,14 @@ class Stage(LightningModule):
         self._reset_scores(self.trainer.test_dataloaders)
 
     def _reset_scores(self, loaders: Any) -> None:
-        self.measured = [loader.evaluation.names for loader in loaders]
-        self.scores = [DomainAccuracy(len(names)).to(self.device) for names in self.measured]
+        self.measured = [loader.evaluation for loader in loaders]
+        self.scores = [DomainAccuracy(len(each.names)).to(self.device) for each in self.measured]
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Count correct predictions on this process's slice of a batch, which can be empty."""
         if len(batch.image):
             with self.without_autotuning():
-                predicted = self.network(batch.image).argmax(dim=1)
+                predicted = self.measured[dataloader_idx].predictions(self.network(batch.image))
             self.scores[dataloader_idx].update(predicted, batch.target, batch.domain)
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int, dataloader_idx: int = 0) -> None:

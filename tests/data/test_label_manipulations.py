@@ -220,8 +220,27 @@ def test_what_is_asked_of_one_way_confusion():
         "acc_retain": 397 - threes,
         "acc_corr_nontarget": threes,
         "asr": threes,
+        "acc_pair": int(torch.isin(data.test.labels, torch.tensor([3, 5])).sum()),
     }
     assert (what.target[:, what.names.index("asr")] == 5).all()
+
+
+def test_a_choice_between_two_confused_classes():
+    """Of equal logits the first class counts, and a network that says 5 of everything is right on half."""
+    data = DigitsDataModule(InterclassConfusion((3, 5), size=30))
+    data.setup()
+    what = evaluation.of_test(data)
+    confused = torch.isin(data.test.labels, torch.tensor([3, 5]))
+    at, clean = what.names.index("acc_pair"), data.test.labels.repeat(2)
+    assert torch.equal(what.rows[what.domain[:, at]], torch.nonzero(confused).flatten()), "each once"
+    assert torch.equal(what.target[:, at], clean[torch.cat([confused, ~confused])])
+    logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(0)).round()
+    predicted = what.predictions(logits)
+    assert torch.equal(predicted[:, at], torch.tensor([3, 5])[logits[:, [3, 5]].argmax(1)])
+    others = [column for column in range(len(what.names)) if column != at]
+    assert torch.equal(predicted[:, others], logits.argmax(1, keepdim=True).expand(-1, len(others)))
+    plain = what._replace(pair=None).predictions(logits)
+    assert torch.equal(plain, logits.argmax(1))
 
 
 NAMES = sorted(

@@ -27,6 +27,8 @@ class Manipulation(ABC):
     """Number of classes of the data; the data module sets it before it calls any method."""
     exposed: Tensor
     """Stored training samples of which `select` is told, bool, shape (n,); the data module sets it before `select`."""
+    pair: tuple[int, int] | None = None
+    """The two classes that it confuses, if these are what it affects; `acc_pair` is measured between them."""
 
     def __init__(self, size: int | None = None, fraction: float | None = None, seed: int | None = None) -> None:
         if (size is None) == (fraction is None):

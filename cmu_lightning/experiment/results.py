@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import nn
 
 from cmu_lightning.console import PlainConsole
-from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.data import CorruptedDataModule, Flagged
 from cmu_lightning.experiment.identity import OPTIONAL_OF_MODEL, count_cpu_processes, digest_sources
 from cmu_lightning.experiment.run import MEASURED, OF_DISCOVERY, Run
 from cmu_lightning.unlearning.candidates import CandidateUnlearner
@@ -64,6 +64,7 @@ def describe_run(
         of_unlearner = {"identified": data.identified} if manipulated else {}
         of_unlearner |= {"deleted": int(data.samples.deleted.sum()), "original": original.hash}
         of_unlearner |= digest_content(data)
+        of_unlearner |= count_corrections(data)
         of_unlearner |= measure_discovery(data)
     return {
         "setting": run.setting,
@@ -141,6 +142,17 @@ def digest_content(data: CorruptedDataModule) -> dict[str, str]:
     """Return a digest of the user's own files among the data as `content`; nothing where there are none."""
     content = json.dumps(data.content(), sort_keys=True)
     return {"content": hashlib.sha256(content.encode()).hexdigest()[:10]} if data.content() else {}
+
+
+def count_corrections(data: CorruptedDataModule) -> dict[str, int]:
+    """Return how many samples of S_f have a corrected label, as `corrected`; nothing where the list gives none.
+
+    Args:
+        data: Data of a stage, set up.
+    """
+    if not isinstance(data.discovery, Flagged) or data.discovery.corrected is None:
+        return {}
+    return {"corrected": int((data.samples.deleted.cpu() & (data.discovery.corrected[~data.held] >= 0)).sum())}
 
 
 def measure_discovery(data: CorruptedDataModule) -> dict[str, float]:

@@ -8,6 +8,7 @@ from cmu_lightning.unlearning.etd import ETD
 from cmu_lightning.unlearning.potion import Potion
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.pure import PURE
+from cmu_lightning.unlearning.relabel import Relabel
 from cmu_lightning.unlearning.rem import REM
 from cmu_lightning.unlearning.sap import SAP
 from cmu_lightning.unlearning.scrub import Scrub
@@ -38,6 +39,7 @@ __all__ = [
     "Original",
     "Potion",
     "Procedure",
+    "Relabel",
     "RewoD",
     "Scrub",
     "Stage",

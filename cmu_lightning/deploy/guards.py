@@ -1,0 +1,101 @@
+"""What a repaired model must not do, whatever its score: lose a class, or win by chance.
+
+Both guards look at single samples: at what the original and a candidate predict of the validation samples, of the
+retain data and of S_f.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cmu_lightning.selection import UTILITY_WEIGHT
+
+Classes = np.ndarray
+"""Classes of some samples, int64, shape (n,)."""
+
+LEFT = 0.5
+"""Share of a class's recall that has to be left: below it most of the class is called something else."""
+
+LEVEL = 0.05
+"""Probability up to which a difference counts as chance's."""
+
+RESAMPLES = 2000
+"""Samples of the bootstrap; the probability that decides is known to 0.005."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples with what two models predict of them.
+
+    Args:
+        labels: Labels as given.
+        before: Predictions of the original.
+        after: Predictions of a candidate.
+
+    Example:
+        >>> part = Part(np.array([0, 0, 1]), np.array([0, 0, 1]), np.array([0, 1, 1]))
+        >>> part.gains().tolist()
+        [0, -1, 0]
+    """
+
+    labels: Classes
+    before: Classes
+    after: Classes
+
+    def gains(self) -> np.ndarray:
+        """Return for each sample 1 if only the candidate predicts its label, -1 if only the original does, else 0."""
+        return (self.after == self.labels).astype(int) - (self.before == self.labels).astype(int)
+
+
+def lost_classes(part: Part, num_classes: int) -> list[int]:
+    """Return the classes of which less than half of the original's recall is left, and not by chance.
+
+    A sample that the original had right and the candidate has not speaks for a loss, one the other way round against
+    it. Were more than half of the recall left, the candidate would be right on more than half as many as the original;
+    the exact binomial probability of at most so few has to be below `LEVEL`.
+
+    Args:
+        part: Validation samples, or the retain data.
+        num_classes: Number of classes.
+    """
+    lost = []
+    for label in range(num_classes):
+        own = part.labels == label
+        right_before = int((part.before[own] == label).sum())
+        right_after = int((part.after[own] == label).sum())
+        if right_after < LEFT * right_before and _at_most(right_after, right_before, LEFT) < LEVEL:
+            lost.append(label)
+    return lost
+
+
+def _at_most(successes: int, trials: int, chance: float) -> float:
+    """Return the probability of at most so many successes in independent trials."""
+    count = np.arange(trials + 1)
+    # log of the binomial coefficients, by cumulated logs of factorials
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.maximum(count[1:], 1)))])
+    logs = factorials[trials] - factorials - factorials[::-1]
+    logs = logs + count * np.log(chance) + (trials - count) * np.log1p(-chance)
+    return float(np.exp(logs[: successes + 1]).sum())
+
+
+def chance_of_no_gain(utility: Part, deleted: Part, seed: int = 0) -> float:
+    """Return how often a candidate's `balanced_score` is not above the original's when samples are drawn again.
+
+    This is the paired bootstrap: validation samples and S_f are each drawn with replacement, both models are scored on
+    the same draw. Samples have one of three gains, so only their numbers have to be drawn.
+
+    Args:
+        utility: Validation samples; the retain data where there are none.
+        deleted: S_f.
+        seed: Seed of the draws.
+    """
+    random = np.random.default_rng(seed)
+    return float((UTILITY_WEIGHT * _means(random, utility) - _means(random, deleted) <= 0).mean())
+
+
+def _means(random: np.random.Generator, part: Part) -> np.ndarray:
+    """Return the mean gain of each bootstrap sample, shape (RESAMPLES,)."""
+    gains, size = part.gains(), len(part.labels)
+    numbers = [int((gains == gain).sum()) for gain in (-1, 0, 1)]
+    drawn = random.multinomial(size, np.array(numbers) / size, RESAMPLES)
+    return np.asarray((drawn[:, 2] - drawn[:, 0]) / size)

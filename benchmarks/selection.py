@@ -27,6 +27,11 @@ def weighted(utility, matched=0.0):
     return lambda run: utility * run["val_acc"] + matched * run["val_acc_matched"] + 1 - run["fit_identified"]
 
 
+def rem(power):
+    """Return the rule fit_retain^power (1 - max(fit_identified, 0.2))."""
+    return lambda run: run["fit_retain"] ** power * (1 - max(run["fit_identified"], 0.2))
+
+
 def by_classes(run):
     """Return the score with a weight of half the number of classes, 5 for ten."""
     return run["classes"] / 2 * run["val_acc"] + 1 - run["fit_identified"]
@@ -35,8 +40,8 @@ def by_classes(run):
 RULES = {
     "paper: val + changed": lambda run: run["selection_score"],
     "val_acc": lambda run: run["val_acc"],
-    "REM: fit_retain (1 - max(fit_identified, 0.2))": lambda run: run["fit_retain"] * (1 - max(run["fit_identified"], 0.2)),
-    "REM with fit_retain cubed": lambda run: run["fit_retain"] ** 3 * (1 - max(run["fit_identified"], 0.2)),
+    "REM: fit_retain (1 - max(fit_identified, 0.2))": rem(1),
+    "REM with fit_retain cubed": rem(3),
     **{f"{weight} val + 1 - fit_identified": weighted(weight) for weight in (3, 4, 5, 7, 10)},
     "5 fit_retain + 1 - fit_identified (no labels)": lambda run: 5 * run["fit_retain"] + 1 - run["fit_identified"],
     "classes / 2 val + 1 - fit_identified": by_classes,

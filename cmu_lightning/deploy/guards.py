@@ -23,6 +23,10 @@ RESAMPLES = 2000
 """Samples of the bootstrap; the probability that decides is known to 0.005."""
 
 
+SMALL = 1e-9
+"""A gain that is no more than the rounding of equal scores."""
+
+
 @dataclass(frozen=True)
 class Part:
     """Samples with what two models predict of them.
@@ -90,7 +94,8 @@ def chance_of_no_gain(utility: Part, deleted: Part, seed: int = 0) -> float:
         seed: Seed of the draws.
     """
     random = np.random.default_rng(seed)
-    return float((UTILITY_WEIGHT * _means(random, utility) - _means(random, deleted) <= 0).mean())
+    gains = UTILITY_WEIGHT * _means(random, utility) - _means(random, deleted)
+    return float((gains < SMALL).mean())
 
 
 def _means(random: np.random.Generator, part: Part) -> np.ndarray:

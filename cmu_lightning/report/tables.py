@@ -300,16 +300,8 @@ def chosen_runs(comparison: Comparison) -> Table:
     Args:
         comparison: The variant.
     """
-    names = (
-        "acc_corr",
-        "acc_pair",
-        "acc_retain",
-        "acc_manipulated",
-        "val_acc",
-        "changed",
-        "selection_score",
-        "seconds",
-    )
+    accuracies = ("acc_corr", "acc_pair", "acc_retain", "acc_manipulated", "val_acc")
+    names = (*accuracies, "changed", "selection_score", "seconds")
     rows = []
     for run in comparison.chosen.to_dict("records"):
         metrics = run["metrics"]

@@ -13,8 +13,8 @@ from cmu_lightning.unlearning.unlearner import Unlearner
 class Relabel(Unlearner):
     """The original, fine-tuned with procedure A on the retain data and on S_f with corrected labels.
 
-    The corrected labels are those of the list (`Flagged`, column `corrected_label`); samples of S_f without one are left
-    out, as in CF. It is measured as all unlearners are, by the labels as given.
+    The corrected labels are those of the list (`Flagged`, column `corrected_label`); samples of S_f without one are
+    left out, as in CF. It is measured as all unlearners are, by the labels as given.
 
     Args:
         kwargs: `network`, `procedure`, `original` and `seed`, as of every unlearner.
@@ -37,8 +37,8 @@ class Relabel(Unlearner):
         corrected = data.discovery.corrected if isinstance(data.discovery, Flagged) else None
         if corrected is None:
             raise UserError(
-                "Relabel trains on corrected labels, and S_f comes with none: give the list of data.discovery Flagged a "
-                "column corrected_label, or use CF"
+                "Relabel trains on corrected labels, and S_f comes with none: give the list of data.discovery Flagged "
+                "a column corrected_label, or use CF"
             )
         own, deleted = corrected[~data.held], data.samples.deleted.cpu()
         self.trained = ~deleted | (own >= 0)

@@ -1,26 +1,36 @@
 """The choice of the repaired model among the candidates of a study, and how it is reported."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from cmu_lightning.deploy.guards import Parts, objection
 from cmu_lightning.errors import UserError
-from cmu_lightning.selection import destroyed
+from cmu_lightning.selection import balanced_score
 
 CHOICE_FILE = "repaired.json"
 """Name of the file, in the folder of a setting, that says which run was chosen."""
 
-COLUMNS = {"val_acc": "val_acc", "changed": "changed", "selection_score": "score", "seconds": "seconds"}
-"""Numbers in the table of candidates, and their headings."""
+COLUMNS = {
+    "val_acc": "val_acc",
+    "fit_retain": "fit_retain",
+    "fit_identified": "fit_identified",
+    "score": "score",
+    "seconds": "seconds",
+}
+"""Numbers in the table of candidates, and their headings; of the first two the one that the score is made of."""
 
-REPORTED = ("method", "hyperparameters", "hash", "val_acc", "changed", "selection_score")
-"""Entries of a candidate's `metrics.json` that `repaired.json` repeats."""
+REPORTED = ("method", "hyperparameters", "hash", "val_acc", "fit_retain", "fit_identified", "changed")
+"""Entries of a candidate's `metrics.json` that `repaired.json` repeats, as far as they were measured."""
 
 PLAUSIBLE_FIT = 0.5
 """Least agreement with the given labels on retain that is expected of an original: it was trained on them."""
+
+ORIGINAL_NAMES = ("the original", "original", "keep")
+"""What the original can be called by a user who takes it back."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +43,8 @@ class Candidate:
         metrics: Content of its `metrics.json`.
 
     Example:
-        >>> Candidate("CF", Path("runs/mine/CF/0-0123456789"), {"selection_score": 0.75}).score
-        0.75
+        >>> Candidate("CF", Path("runs/mine/CF/0-0123456789"), {"val_acc": 0.75, "fit_identified": 0.25}).score
+        4.5
     """
 
     name: str
@@ -43,86 +53,167 @@ class Candidate:
 
     @property
     def score(self) -> float:
-        """The number that candidates are ranked by: (val_acc + changed) / 2."""
-        return float(self.metrics["selection_score"])
+        """The number that candidates are ranked by, `balanced_score`."""
+        return balanced_score(self.metrics)
+
+    @property
+    def utility(self) -> float:
+        """Accuracy on validation samples; where there are none, agreement with the given labels on retain."""
+        return float(self.metrics["val_acc"] if "val_acc" in self.metrics else self.metrics["fit_retain"])
+
+    @property
+    def utility_name(self) -> str:
+        """What `utility` is called."""
+        return "val_acc" if "val_acc" in self.metrics else "fit_retain"
 
 
-def choose(original: Candidate, candidates: Sequence[Candidate]) -> tuple[Candidate, str]:
-    """Return the candidate with the highest selection score, or the original, and a sentence that says why.
+@dataclass(frozen=True)
+class Choice:
+    """Which candidate was chosen, and why no other one.
+
+    Args:
+        run: The candidate, or the original.
+        reason: Why it was chosen, in one sentence.
+        refused: Why a candidate of a higher score was passed over, by its name.
+    """
+
+    run: Candidate
+    reason: str
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def choose(
+    original: Candidate, candidates: Sequence[Candidate], parts_of: Callable[[Candidate], Parts] | None = None
+) -> Choice:
+    """Choose the candidate with the highest score that passes the guards, or the original.
 
     Destroyed candidates are left out. Of equal scores the first candidate counts, and the original before all.
 
     Args:
         original: Run that kept the original as it is.
         candidates: Runs of unlearners that started from it.
+        parts_of: Returns what the original and a candidate predict of single samples, for the guards; it is asked
+            about candidates of a higher score than the original's only, the highest first. None chooses by scores.
     """
     alive = [candidate for candidate in candidates if not is_destroyed(candidate, original)]
-    best = max([original, *alive], key=lambda candidate: candidate.score)
-    if best is original:
-        return best, (
-            f"The original is kept: of {len(candidates)} candidates none that keeps at least half of its validation "
-            f"accuracy over guessing has a higher selection score than its own {original.score:.4f}."
-        )
-    return best, (
-        f"{best.name} is chosen: of {len(alive)} candidates that keep at least half of the original's validation "
-        f"accuracy over guessing it has the highest selection score, {best.score:.4f} against the original's "
-        f"{original.score:.4f}; its validation accuracy is {best.metrics['val_acc']:.4f} (the original's: "
-        f"{original.metrics['val_acc']:.4f}), and it predicts another class for {best.metrics['changed']:.0%} of the "
-        "flagged samples."
+    better = sorted((each for each in alive if each.score > original.score), key=lambda each: -each.score)
+    refused: dict[str, str] = {}
+    for candidate in better:
+        why_not = objection(parts_of(candidate)) if parts_of else None
+        if why_not is None:
+            return Choice(candidate, _why(candidate, original, len(candidates), len(refused)), refused)
+        refused[candidate.name] = why_not
+    lead = f"The original is kept: of {len(candidates)} candidates none"
+    score = f"a higher score than its own {original.score:.4f}"
+    if not refused:
+        return Choice(original, f"{lead} that keeps half of its {original.utility_name} over guessing has {score}.")
+    first, why_not = next(iter(refused.items()))
+    return Choice(original, f"{lead} with {score} passes the guards; {first} had the highest, but {why_not}.", refused)
+
+
+def take(original: Candidate, candidates: Sequence[Candidate], name: str) -> Choice:
+    """Choose what a user asks for.
+
+    Args:
+        original: Run that kept the original as it is.
+        candidates: Runs of unlearners that started from it.
+        name: Name of a candidate in the table, or of its method, of several the one with the highest score.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    wanted = name.strip().lower()
+    if wanted in ORIGINAL_NAMES:
+        return Choice(original, "The original is kept, because --choose asks for it.")
+    named = [each for each in candidates if each.name.lower() == wanted]
+    named = named or [each for each in candidates if str(each.metrics["method"]).lower() == wanted]
+    if not named:
+        known = ", ".join(each.name for each in candidates) or "none"
+        raise UserError(f"--choose {name} is no candidate that has finished: these are {known}")
+    taken = max(named, key=lambda each: each.score)
+    marked = ", which is destroyed" if is_destroyed(taken, original) else ""
+    why = f"{taken.name}{marked} is taken, because --choose asks for {name}; {_numbers(taken, original)}."
+    return Choice(taken, why)
+
+
+def _why(chosen: Candidate, original: Candidate, count: int, passed_over: int) -> str:
+    """Return the sentence that says why a candidate was chosen."""
+    higher = f", {passed_over} of a higher one being passed over" if passed_over else ""
+    return (
+        f"{chosen.name} is chosen: of {count} candidates it has the highest score that passes the guards, "
+        f"{chosen.score:.4f} against the original's {original.score:.4f}{higher}; {_numbers(chosen, original)}."
+    )
+
+
+def _numbers(chosen: Candidate, original: Candidate) -> str:
+    """Return what a user wants to know of a candidate at once."""
+    before, after = original.metrics["fit_identified"], chosen.metrics["fit_identified"]
+    return (
+        f"its {chosen.utility_name} is {chosen.utility:.4f} (the original's: {original.utility:.4f}), and it gives "
+        f"{after:.0%} of the flagged samples the labels that were flagged (the original: {before:.0%})"
     )
 
 
 def is_destroyed(candidate: Candidate, original: Candidate) -> bool:
     """Return whether less than half is left of the original's validation accuracy over guessing.
 
-    Guessing always gives the most frequent label. With two classes it is right half of the time and changes most
-    predictions on S_f, so without this rule it would have the highest score.
+    Guessing always gives the most frequent label. With two classes it is right half of the time. Without validation
+    samples, less than half of the agreement with the given labels on retain counts as destroyed.
 
     Args:
         candidate: Run of an unlearner, or the original itself.
         original: Run that kept the original; `val_majority` in its results is the accuracy of guessing.
     """
-    guessing = original.metrics.get("val_majority", 0.0)  # results of older versions do not hold it
-    before, after = (run.metrics["val_acc"] - guessing for run in (original, candidate))
+    # Results of older versions do not hold it, and those without validation samples have none.
+    guessing = original.metrics.get("val_majority", 0.0)
+    before, after = (run.utility - guessing for run in (original, candidate))
     if before > 0:
         return bool(after < before / 2)
     # The original is no better than guessing, so half of its plain accuracy decides.
-    return bool(destroyed(candidate.metrics, original.metrics))
+    return bool(candidate.utility < original.utility / 2)
 
 
-def require_validation(original: Candidate | None) -> Candidate:
-    """Return the original if it was measured and candidates can be compared with it.
+def require_results(original: Candidate | None) -> Candidate:
+    """Return the original if it was measured.
 
     Args:
         original: Run that kept the original; None if the ledger has no entry for it.
 
     Raises:
-        UserError: There are no validation samples, or the run is not in the ledger.
+        UserError: The run is not in the ledger.
     """
     if original is None:
         raise UserError(
             "the files of cmu_lightning changed while the original was measured: run the same command again"
         )
-    if "selection_score" not in original.metrics:
-        raise UserError(
-            "there are no validation samples, so candidates cannot be compared: add a val folder or set data.val_size"
-        )
     return original
 
 
-def doubt(original: Candidate) -> str | None:
-    """Return a warning if the original does not predict the labels that it was trained on; None if it does.
+def doubts(original: Candidate) -> list[str]:
+    """Return warnings that can be given before anything else is run.
+
+    1. The original does not predict the labels that it was trained on: it gets other inputs than in training.
+    2. It does not believe the flagged labels: it gives them no more often than it is wrong anyway, and who never
+       trained on them would do as much.
 
     Args:
         original: Run that kept the original.
     """
-    fit = original.metrics.get("fit_retain", 1.0)
-    if fit >= PLAUSIBLE_FIT:
-        return None
-    return (
-        f"warning: the original predicts the given label of only {fit:.0%} of the images that are not flagged: check "
-        "that mean, std, grey, image_size and the order of the classes are those that it was trained with"
-    )
+    found = []
+    fit, flagged = original.metrics.get("fit_retain", 1.0), original.metrics.get("fit_identified", 1.0)
+    if fit < PLAUSIBLE_FIT:
+        found.append(
+            f"warning: the original predicts the given label of only {fit:.0%} of the images that are not flagged: "
+            "check that mean, std, grey, image_size and the order of the classes are those that it was trained with"
+        )
+    errors = 1 - original.utility
+    if flagged <= errors:
+        found.append(
+            f"there is little to repair: the original gives only {flagged:.0%} of the flagged samples the label that "
+            f"was flagged, no more than the {errors:.0%} of its errors on other samples, so it does not believe these "
+            "labels"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -135,6 +226,9 @@ class Outcome:
         chosen: One of them, or the original.
         reason: Why it was chosen, in one sentence.
         failures: Error message by the name of each candidate that could not be run.
+        refused: Why a candidate of a higher score was passed over, by its name.
+        not_tried: Names of candidates for which the time was not enough.
+        notes: Warnings, and what was said before anything was run.
     """
 
     original: Candidate
@@ -142,6 +236,9 @@ class Outcome:
     chosen: Candidate
     reason: str
     failures: dict[str, str]
+    refused: dict[str, str] = field(default_factory=dict)
+    not_tried: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the content of `repaired.json`."""
@@ -152,35 +249,54 @@ class Outcome:
             "why": self.reason,
             "original": _reported(self.original),
             "candidates": [
-                _reported(candidate) | {"destroyed": is_destroyed(candidate, self.original)}
+                _reported(candidate)
+                | {"destroyed": is_destroyed(candidate, self.original)}
+                | ({"refused": self.refused[candidate.name]} if candidate.name in self.refused else {})
                 for candidate in self.candidates
             ],
             "failed": self.failures,
+            "not_tried": list(self.not_tried),
+            "notes": list(self.notes),
         }
 
     def as_table(self) -> Table:
-        """Return a table of the original, all candidates and all failures."""
+        """Return a table of the original, all candidates, all failures and what was not tried."""
         count = self.original.metrics["deleted"]
         title = f"{self.original.metrics['setting']}: {count} flagged sample{'s' * (count != 1)}"
         table = Table(title=title, title_justify="left")
+        runs = (self.original, *self.candidates)
+        unused = "fit_retain" if "val_acc" in self.original.metrics else "val_acc"
+        shown = [name for name in COLUMNS if name != unused]
         table.add_column("")
-        for heading in COLUMNS.values():
-            table.add_column(heading, justify="right", no_wrap=True)
+        for name in shown:
+            table.add_column(COLUMNS[name], justify="right", no_wrap=True)
         table.add_column("")
-        for run in (self.original, *self.candidates):
-            cells = [f"{run.metrics[name]:.{1 if name == 'seconds' else 4}f}" for name in COLUMNS]
+        for run in runs:
+            cells = [_cell(run, name) for name in shown]
             table.add_row(run.name, *cells, self._note(run), style="bold" if run is self.chosen else "")
         for name, message in self.failures.items():
-            table.add_row(name, *[""] * len(COLUMNS), f"failed: {message}")
+            table.add_row(name, *[""] * len(shown), f"failed: {message}")
+        for name in self.not_tried:
+            table.add_row(name, *[""] * len(shown), "not tried: no time")
         return table
 
     def _note(self, run: Candidate) -> str:
         """Return what the last column of the table says about a run."""
+        if run is self.chosen:
+            return "chosen"
         if is_destroyed(run, self.original):
             return "destroyed"
-        return "chosen" if run is self.chosen else ""
+        # The whole reason, with numbers, is in `repaired.json`.
+        return self.refused.get(run.name, "").removeprefix("it ").partition(" (")[0].partition(":")[0]
+
+
+def _cell(run: Candidate, name: str) -> str:
+    """Return a number of a run as the table shows it."""
+    value = run.score if name == "score" else run.metrics.get(name)
+    return "" if value is None else f"{value:.{1 if name == 'seconds' else 4}f}"
 
 
 def _reported(run: Candidate) -> dict[str, Any]:
     """Return what `repaired.json` says about a run."""
-    return {"run": str(run.folder)} | {name: run.metrics[name] for name in REPORTED}
+    found = {name: run.metrics[name] for name in REPORTED if name in run.metrics}
+    return {"name": run.name, "run": str(run.folder)} | found | {"score": run.score}

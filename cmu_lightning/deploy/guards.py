@@ -104,3 +104,50 @@ def _means(random: np.random.Generator, part: Part) -> np.ndarray:
     numbers = [int((gains == gain).sum()) for gain in (-1, 0, 1)]
     drawn = random.multinomial(size, np.array(numbers) / size, RESAMPLES)
     return np.asarray((drawn[:, 2] - drawn[:, 0]) / size)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the original and a candidate predict of all samples that the guards look at.
+
+    Args:
+        validation: Validation samples; None where there are none.
+        retain: The retain data.
+        deleted: S_f.
+        classes: What each class is called.
+    """
+
+    validation: Part | None
+    retain: Part
+    deleted: Part
+    classes: list[str]
+
+
+def objection(parts: Parts) -> str | None:
+    """Return why a candidate must not be chosen; None if nothing speaks against it.
+
+    1. No class may be lost, neither on validation samples nor on the retain data: a score that is a mean over classes
+       pays for a lost one with a tenth of ten, a hundredth of a hundred.
+    2. Its score has to be above the original's in 95 of 100 draws of the same samples: what is within the noise is not
+       worth another model.
+
+    Args:
+        parts: Predictions of both models.
+    """
+    for name, part in (("validation samples", parts.validation), ("samples that are not flagged", parts.retain)):
+        lost = [] if part is None else lost_classes(part, len(parts.classes))
+        if part is not None and lost:
+            shown = ", ".join(f"{parts.classes[label]} ({_recalls(part, label)})" for label in lost[:3])
+            more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+            return f"it loses {'class' if len(lost) == 1 else 'classes'} {shown}{more} on {name}"
+    chance = chance_of_no_gain(parts.validation or parts.retain, parts.deleted)
+    if chance > LEVEL:
+        return f"its gain is within the noise: in {chance:.0%} of the draws of the same samples there is none"
+    return None
+
+
+def _recalls(part: Part, label: int) -> str:
+    """Return the recall of a class before and after."""
+    own = part.labels == label
+    before, after = ((predicted[own] == label).mean() for predicted in (part.before, part.after))
+    return f"recall {before:.2f} to {after:.2f}"

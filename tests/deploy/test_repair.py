@@ -22,8 +22,9 @@ from sklearn.datasets import load_digits
 import cmu_lightning
 from cmu_lightning.__main__ import main
 from cmu_lightning.data import Flagged
-from cmu_lightning.deploy import export, repair
-from cmu_lightning.deploy.choice import Candidate, doubt
+from cmu_lightning.deploy import choice, export, guards, repair, study
+from cmu_lightning.deploy.choice import Candidate, doubts
+from cmu_lightning.deploy.evidence import PREDICTED
 from cmu_lightning.experiment.run import read_metrics
 from cmu_lightning.report.load import read_runs
 from cmu_lightning.sweep.queue import Failure
@@ -43,7 +44,7 @@ network: {class_path: tests.helpers.networks.Linear, init_args: {pixels: 64, num
 procedure: {steps: 20, unlearn_steps: 6, batch_size: 64, lr: 0.02}
 trainer: {accelerator: cpu, enable_progress_bar: false}
 """
-WHOLE_STUDY = repair.STUDY
+WHOLE_STUDY = study.STUDY
 STUDY = WHOLE_STUDY | {"ssd": {"selection": (1.0, 10.0), "dampening_ratio": (1.0,)}, "scrub": {"distill": (0.1,)}}
 """Every method, at fewer values."""
 REPAIR = ("repair", "--config", "repair.yaml", "--model.original", "model.pt", "--runs_dir", "runs")
@@ -57,7 +58,13 @@ def _no_processes() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _small_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair, "STUDY", STUDY)
+    monkeypatch.setattr(study, "STUDY", STUDY)
+
+
+@pytest.fixture(autouse=True)
+def _no_guards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choose by scores: a linear network that forgets the trigger forgets its class."""
+    monkeypatch.setattr(choice, "objection", lambda parts: None)
 
 
 @pytest.fixture(scope="module")
@@ -95,33 +102,37 @@ def repaired(project: Path) -> Path:
     """The same folder after `repair`; tests that change it change it back."""
     with pytest.MonkeyPatch.context() as patch, in_process_workers():
         patch.chdir(project)
-        patch.setattr(repair, "STUDY", STUDY)
+        patch.setattr(study, "STUDY", STUDY)
+        patch.setattr(choice, "objection", lambda parts: None)
         assert main(REPAIR) == 0
     return project
 
 
 def read_choice(project: Path) -> dict[str, Any]:
-    choice: dict[str, Any] = json.loads((project / "runs/mine/repaired.json").read_text())
-    return choice
+    content: dict[str, Any] = json.loads((project / "runs/mine/repaired.json").read_text())
+    return content
 
 
 def test_what_was_tried_and_what_was_chosen(repaired):
-    choice = read_choice(repaired)
+    told = read_choice(repaired)
     methods = {path.parent.name for path in repaired.glob("runs/mine/*/*") if (path / "metrics.json").exists()}
-    assert methods == {"Keep", "Potion", "ASSD", "SSD", "CF", "Scrub", "BadT"}
-    assert (len(choice["candidates"]), choice["failed"]) == (7, {})
-    scores = {each["run"]: each["selection_score"] for each in choice["candidates"] if not each["destroyed"]}
-    assert choice["run"] == max(scores, key=lambda run: scores[run])
-    assert not choice["original_kept"]
-    guessing = read_metrics(repaired / choice["original"]["run"])["val_majority"]
+    assert methods == {"Keep", "PURE", "Potion", "ASSD", "SSD", "CF", "Scrub", "BadT"}
+    assert (len(told["candidates"]), told["failed"], told["not_tried"], told["notes"]) == (8, {}, [], [])
+    stands = [each for each in told["candidates"] if not each["destroyed"] and "refused" not in each]
+    scores = {each["run"]: each["score"] for each in stands}
+    assert told["run"] == max(scores, key=lambda run: scores[run])
+    assert not told["original_kept"]
+    for each in (told["original"], *told["candidates"]):
+        assert each["score"] == pytest.approx(5 * each["val_acc"] + 1 - each["fit_identified"])
+    guessing = read_metrics(repaired / told["original"]["run"])["val_majority"]
     classes = [len(list(folder.iterdir())) for folder in repaired.glob("images/val/*")]
     assert guessing == max(classes) / sum(classes)
-    for each in choice["candidates"]:
-        assert each["destroyed"] == (each["val_acc"] - guessing < (choice["original"]["val_acc"] - guessing) / 2)
-        assert read_metrics(repaired / each["run"])["selection_score"] == each["selection_score"]
-    assert f"of {len(scores)} candidates" in choice["why"]
-    assert choice["why"].count("\n") == 0
-    config = (repaired / choice["run"] / "config.yaml").read_text()
+    for each in told["candidates"]:
+        assert each["destroyed"] == (each["val_acc"] - guessing < (told["original"]["val_acc"] - guessing) / 2)
+        assert read_metrics(repaired / each["run"])["fit_identified"] == each["fit_identified"]
+    assert "of 8 candidates" in told["why"]
+    assert told["why"].count("\n") == 0
+    config = (repaired / told["run"] / "config.yaml").read_text()
     assert "checkpoints: all" in config, "no other repair drops its weights"
 
 
@@ -142,31 +153,31 @@ def test_the_original_is_measured_though_it_has_no_run(repaired):
 
 
 def test_weights_of_the_chosen_run_and_of_the_original_stay(repaired):
-    choice = read_choice(repaired)
+    told = read_choice(repaired)
     left = {str(path.parent.relative_to(repaired)) for path in repaired.glob("runs/mine/*/*/last.ckpt")}
-    assert left == {choice["run"], choice["original"]["run"]}
+    assert left == {told["run"], told["original"]["run"]}
 
 
 def test_repeating_the_command_runs_nothing_and_lost_weights_come_back(repaired, monkeypatch, capsys):
     monkeypatch.chdir(repaired)
     before = {path: path.read_bytes() for path in Path("runs").glob("mine/*/*/metrics.json")}
-    choice = read_choice(repaired)
-    weights = torch.load(f"{choice['run']}/last.ckpt", weights_only=True)["state_dict"]
-    Path(choice["run"], "last.ckpt").unlink()
+    told = read_choice(repaired)
+    weights = torch.load(f"{told['run']}/last.ckpt", weights_only=True)["state_dict"]
+    Path(told["run"], "last.ckpt").unlink()
     started = time.time_ns()
     assert main([*REPAIR, "--out", "other.json"]) == 0
-    again = torch.load(f"{choice['run']}/last.ckpt", weights_only=True)["state_dict"]
+    again = torch.load(f"{told['run']}/last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(again[key], weights[key]) for key in weights)
     assert main(REPAIR) == 0  # runs the original only, to learn whether the files are the same
     assert sorted(path.stat().st_mtime_ns for path in Path("runs/.sweep/asked").iterdir())[-3] < started
     after = {path: path.read_bytes() for path in Path("runs").glob("mine/*/*/metrics.json")}
-    assert {path for path in after if after[path] != before[path]} <= {Path(choice["run"], "metrics.json")}
-    assert json.loads(Path("other.json").read_text()) == choice
+    assert {path for path in after if after[path] != before[path]} <= {Path(told["run"], "metrics.json")}
+    assert json.loads(Path("other.json").read_text()) == told
     printed = capsys.readouterr().out
-    assert choice["why"] in printed
+    assert told["why"] in printed
     assert "other.json" in printed
-    assert f"python -m cmu_lightning predict {choice['run']} --out predictions.csv" in printed
-    assert f"python -m cmu_lightning export {choice['run']} --out FOLDER" in printed
+    assert f"python -m cmu_lightning predict {told['run']} --out predictions.csv" in printed
+    assert f"python -m cmu_lightning export {told['run']} --out FOLDER" in printed
     assert "the original" in printed
 
 
@@ -208,20 +219,20 @@ def test_the_card_of_the_chosen_run(repaired, monkeypatch, tmp_path):
     monkeypatch.chdir(repaired)
     monkeypatch.setattr(export, "write_onnx", lambda network, images, path: path.touch())
     monkeypatch.setattr(export, "largest_difference", lambda network, images, path: 0.0)
-    choice = read_choice(repaired)
-    assert main(["export", choice["run"], "--out", str(tmp_path / "out")]) == 0
+    told = read_choice(repaired)
+    assert main(["export", told["run"], "--out", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out/README.md").read_text()
-    original, own = (read_metrics(Path(each)) for each in (choice["original"]["run"], choice["run"]))
+    original, own = (read_metrics(Path(each)) for each in (told["original"]["run"], told["run"]))
     assert f"| `val_acc` | validation accuracy | {original['val_acc']:.4f} | {own['val_acc']:.4f} |" in card
-    assert choice["why"] in card
+    assert told["why"] in card
     assert "in this order: `0`, `1`, `2`" in card
     assert "converted to grey" in card
     assert "True labels are not known" in card
     assert "acc_corr" not in card
-    assert main(["export", choice["original"]["run"], "--out", str(tmp_path / "kept")]) == 0
+    assert main(["export", told["original"]["run"], "--out", str(tmp_path / "kept")]) == 0
     card = (tmp_path / "kept/README.md").read_text()
     assert "kept as it was" in card
-    assert choice["why"] not in card
+    assert told["why"] not in card
 
 
 def test_a_chosen_run_that_cannot_be_repeated(repaired, monkeypatch, capsys):
@@ -247,26 +258,119 @@ def test_a_chosen_run_that_cannot_be_repeated(repaired, monkeypatch, capsys):
 def test_an_original_that_fits_its_training_data_is_not_doubted(repaired):
     stored = read_metrics(repaired / read_choice(repaired)["original"]["run"])
     assert "fit_retain" in stored
-    assert doubt(Candidate("the original", repaired, stored)) is None
+    assert doubts(Candidate("the original", repaired, stored)) == []
+
+
+def test_what_is_predicted_of_single_samples_agrees_with_the_results(repaired):
+    told = read_choice(repaired)
+    labels = {path.parent.name: len(list(path.parent.iterdir())) for path in repaired.glob("images/val/*/*")}
+    for each in (told["original"], next(one for one in told["candidates"] if one["run"] == told["run"])):
+        stored = np.load(repaired / each["run"] / PREDICTED)
+        assert len(stored["train"]) == 600
+        given = np.repeat([*map(int, sorted(labels))], [labels[name] for name in sorted(labels)])
+        assert (stored["validation"] == given).mean() == pytest.approx(each["val_acc"], abs=1e-12)
+
+
+def test_a_model_that_loses_a_class_is_passed_over(repaired, monkeypatch, capsys):
+    monkeypatch.chdir(repaired)
+    first = read_choice(repaired)
+    monkeypatch.setattr(choice, "objection", guards.objection)
+    assert main([*REPAIR, "--out", "guarded.json"]) == 0
+    guarded = json.loads(Path("guarded.json").read_text())
+    assert guarded["original_kept"]
+    refused = {each["run"]: each["refused"] for each in guarded["candidates"] if "refused" in each}
+    assert refused[first["run"]].startswith("it loses class 0 (recall ")
+    assert f"but {refused[first['run']]}" in guarded["why"]
+    assert "loses class 0" in capsys.readouterr().out
+    assert all(each["score"] <= guarded["original"]["score"] for each in guarded["candidates"] if "refused" not in each)
+    Path("runs/mine/repaired.json").write_text(json.dumps(first))
+
+
+def test_only_some_methods_and_no_time_for_others(project, monkeypatch, tmp_path, capsys):
+    """The original and PURE are run whatever the time, and what is not started is named."""
+    monkeypatch.chdir(project)
+    own = [*REPAIR, "--runs_dir", str(tmp_path)]
+    assert main([*own, "--only", "CF, pure", "--budget", "0"]) == 0
+    told = json.loads((tmp_path / "mine/repaired.json").read_text())
+    assert [each["method"] for each in told["candidates"]] == ["PURE"]
+    assert told["not_tried"] == ["cf"]
+    assert "after 0 minutes 1 candidates were not started" in told["notes"][0]
+    assert "not tried" in capsys.readouterr().out
+    assert main([*own, "--only", "pure,cf"]) == 0
+    told = json.loads((tmp_path / "mine/repaired.json").read_text())
+    assert ([each["method"] for each in told["candidates"]], told["not_tried"]) == (["PURE", "CF"], [])
+
+
+def test_another_candidate_afterwards(repaired, monkeypatch, capsys):
+    """Its weights are made again, nothing else is run, and the weights of the first choice stay."""
+    monkeypatch.chdir(repaired)
+    first = read_choice(repaired)
+    (cf,) = Path("runs/mine/CF").iterdir()
+    assert not (cf / "last.ckpt").exists()
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").glob("mine/*/*/metrics.json")}
+    assert main([*REPAIR, "--choose", "cf"]) == 0
+    now = read_choice(repaired)
+    assert (now["run"], len(now["candidates"])) == (str(cf), 8)
+    assert now["why"].startswith("CF is taken, because --choose asks for cf; its val_acc is")
+    assert (cf / "last.ckpt").exists()
+    assert Path(first["run"], "last.ckpt").exists()
+    changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert changed == {cf / "metrics.json"}
+    assert main([*REPAIR, "--choose", "the original"]) == 0
+    assert read_choice(repaired)["original_kept"]
+    assert main([*REPAIR, "--choose", "nothing"]) == 2
+    assert "these are PURE, Potion, ASSD, SSD (selection 1, dampening_ratio 1)" in capsys.readouterr().err
+    (cf / "last.ckpt").unlink()
+    config = cf / "config.yaml"
+    config.write_text(config.read_text().replace("checkpoints: all", "checkpoints: chosen"))
+    assert main(REPAIR) == 0
+    assert read_choice(repaired) == first
+
+
+def test_corrected_labels_are_used(project, monkeypatch, tmp_path):
+    monkeypatch.chdir(project)
+    flagged = (project / "flagged.csv").read_text().split()[1:]
+    labels = load_digits().target
+    rows = [f"{name},{labels[int(Path(name).stem)]}" for name in flagged]
+    (tmp_path / "corrected.csv").write_text("\n".join(["name,corrected_label", *rows]))
+    arguments = ["--data.discovery.path", str(tmp_path / "corrected.csv"), "--runs_dir", str(tmp_path)]
+    assert main([*REPAIR, *arguments, "--only", "relabel"]) == 0
+    told = json.loads((tmp_path / "mine/repaired.json").read_text())
+    assert [each["method"] for each in told["candidates"]] == ["Relabel"]
+    assert read_metrics(Path(told["candidates"][0]["run"]))["corrected"] == len(flagged)
+
+
+def test_without_validation_samples_the_retain_data_decide(project, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(project)
+    shutil.copytree("images/train", tmp_path / "bare/train")
+    arguments = ["--data.root", str(tmp_path / "bare"), "--data.val_size", "0", "--runs_dir", str(tmp_path)]
+    assert main([*REPAIR, *arguments, "--only", "potion,cf"]) == 0
+    told = json.loads((tmp_path / "mine/repaired.json").read_text())
+    for each in (told["original"], *told["candidates"]):
+        assert "val_acc" not in each
+        assert each["score"] == pytest.approx(5 * each["fit_retain"] + 1 - each["fit_identified"])
+    table = capsys.readouterr().out
+    assert "fit_retain" in table
+    assert "val_acc" not in table.partition("Potion")[0]
 
 
 def test_a_detector_in_place_of_a_list(project, monkeypatch, tmp_path):
     monkeypatch.chdir(project)
-    monkeypatch.setattr(repair, "STUDY", {"keep": {}, "assd": {}})
+    monkeypatch.setattr(study, "STUDY", {"keep": {}, "assd": {}})
     setting = SETTING.replace("Flagged, init_args: {path: flagged.csv}", "LossRanking, init_args: {count: 9}")
     (tmp_path / "detect.yaml").write_text(setting)
     arguments = ["--config", str(tmp_path / "detect.yaml"), "--model.original", "model.pt", "--runs_dir", str(tmp_path)]
     assert main(["repair", *arguments]) == 0
-    choice = json.loads((tmp_path / "mine/repaired.json").read_text())
-    assert read_metrics(Path(choice["run"]))["deleted"] == 9
-    assert len(choice["candidates"]) == 1
+    told = json.loads((tmp_path / "mine/repaired.json").read_text())
+    assert read_metrics(Path(told["run"]))["deleted"] == 9
+    assert len(told["candidates"]) == 1
 
 
 def test_a_failed_run_is_named_and_one_of_another_list_does_not_stand_for_it(repaired, monkeypatch, capsys):
     """On the second list only CF fails: a file stands where its run should be."""
     monkeypatch.chdir(repaired)
-    monkeypatch.setattr(repair, "STUDY", {"keep": {}, "assd": {}, "cf": {}, "badt": {}})
-    choice, before = read_choice(repaired), Path("flagged.csv").read_text()
+    monkeypatch.setattr(study, "STUDY", {"keep": {}, "assd": {}, "cf": {}, "badt": {}})
+    told, before = read_choice(repaired), Path("flagged.csv").read_text()
     Path("flagged.csv").write_text("\n".join(before.splitlines()[:-1]))
     Path("runs/mine/CF").rename("runs/mine/CF.kept")
     Path("runs/mine/CF").write_text("")
@@ -280,8 +384,8 @@ def test_a_failed_run_is_named_and_one_of_another_list_does_not_stand_for_it(rep
     assert [each["method"] for each in now["candidates"]] == ["ASSD", "BadT"]
     assert [*now["failed"]] == ["cf"]
     assert now == read_choice(repaired), "where a model card looks for it"
-    Path("runs/mine/repaired.json").write_text(json.dumps(choice))
-    assert not {each["run"] for each in now["candidates"]} & {each["run"] for each in choice["candidates"]}
+    Path("runs/mine/repaired.json").write_text(json.dumps(told))
+    assert not {each["run"] for each in now["candidates"]} & {each["run"] for each in told["candidates"]}
     assert "failed" in capsys.readouterr().out
 
 
@@ -311,9 +415,13 @@ WRONG = {
     "weights that are no numbers": (["--model.original", "nan.pt"], "nan.pt has weights that are not finite"),
     "a folder to write to": (["--out", "images"], "--out images is a folder"),
     "a config that is no YAML": (["--config", "tab.yaml"], "the config tab.yaml is not YAML (while scanning"),
-    "nothing to choose by": (
-        ["--data.root", "bare", "--data.val_size", "0", "--data.discovery.path", "two.csv"],
-        "there are no validation samples",
+    "no such method": (["--only", "pure,fc"], "--only pure,fc names no method that repair tries: give some of pure"),
+    "only the original": (["--only", "keep"], "--only keep names no method that repair tries"),
+    "a time that is none": (["--budget", "-1"], "--budget -1 is no time: give a number of minutes"),
+    "nothing of that name": (["--choose", "cf"], "--choose cf is no candidate that has finished: these are none"),
+    "no corrected labels": (
+        ["--only", "relabel"],
+        "--only relabel needs labels: give the list a column corrected_label",
     ),
 }
 
@@ -321,12 +429,6 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 def test_a_mistake_is_reported_once(case, project, monkeypatch, capfd):
     monkeypatch.chdir(project)
-    for row in range(5):
-        for label in range(10):
-            path = Path("bare/train", str(label), f"{row}.png")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (8, 8), row).save(path)
-    Path("two.csv").write_text("name\n0/1.png\n1/0.png\n")
     Path("tab.yaml").write_text("data:\n\tinit_args: {}\n")
     torch.save({key: nan * value for key, value in torch.load("model.pt").items()}, "nan.pt")
     arguments, says = WRONG[case]
@@ -336,7 +438,7 @@ def test_a_mistake_is_reported_once(case, project, monkeypatch, capfd):
     assert "Traceback" not in error
     assert not list(Path("wrong").glob("*/repaired.json"))
     assert not list(Path("wrong").glob("*/CF"))
-    if "bare" not in arguments:
+    if case not in ("nothing of that name", "no corrected labels"):  # the original has to be measured first
         assert not [path for path in Path("wrong").rglob("*") if not path.relative_to("wrong").parts[0].startswith(".")]
 
 
@@ -366,17 +468,17 @@ def test_an_original_that_is_not_given_is_announced(monkeypatch, capsys):
 
 
 def test_every_overlay_of_the_study_exists_and_the_original_comes_first(monkeypatch):
-    monkeypatch.setattr(repair, "STUDY", WHOLE_STUDY)
-    points = repair.study_points(["--config", "own_images.yaml"], Path("runs"))
-    assert len(points) == 13
-    assert len({point.key for point in points}) == 13
-    assert "unlearn/keep.yaml" in points[0].arguments
+    monkeypatch.setattr(study, "STUDY", WHOLE_STUDY)
+    points = study.study_points(["--config", "own_images.yaml"], Path("runs"))
+    assert len(points) == 15
+    assert len({point.key for point in points}) == 15
+    assert [study.overlay_of(point) for point in points[:3]] == ["keep", "pure", "relabel"]
     assert "rewod" not in WHOLE_STUDY
 
 
 def test_where_the_weights_of_the_original_are_chooses_no_method():
     where = ["--model.original_key", "net", "--model.original_prefix", "student"]
-    for point in repair.study_points(["--config", "own_images.yaml", *where], Path("runs")):
+    for point in study.study_points(["--config", "own_images.yaml", *where], Path("runs")):
         assert set(where) <= set(point.arguments)
 
 

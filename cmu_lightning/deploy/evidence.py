@@ -1,0 +1,104 @@
+"""What the runs of a study predict of single samples, kept in their folders."""
+
+import io
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cmu_lightning.deploy.choice import Candidate
+from cmu_lightning.deploy.guards import Part, Parts
+from cmu_lightning.files import write_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+    from cmu_lightning.data import CorruptedDataModule
+    from cmu_lightning.data.samples import Samples
+
+PREDICTED = "predicted.npz"
+"""File in the folder of a run: predicted classes of S_tr (`train`) and of the validation samples (`validation`)."""
+
+
+class Evidence:
+    """The predictions of the original and of candidates, made when they are asked for, on the GPU if there is one.
+
+    Args:
+        original: Run that kept the original; its data are those of all candidates.
+        restore_weights: Makes the weights of a run again, if they were dropped.
+    """
+
+    def __init__(self, original: Candidate, restore_weights: Callable[[Candidate], None]) -> None:
+        self.original, self.restore_weights = original, restore_weights
+
+    @cached_property
+    def data(self) -> "CorruptedDataModule":
+        """The data of all runs."""
+        from cmu_lightning.experiment.restore import restore_data  # imports torch
+
+        self.restore_weights(self.original)
+        return restore_data(self.original.folder)
+
+    def parts(self, candidate: Candidate) -> Parts:
+        """Return what the original and a candidate predict.
+
+        Args:
+            candidate: Run of an unlearner.
+        """
+        before, after = self.predicted(self.original), self.predicted(candidate)
+        data, train = self.data, "train"
+        labels, deleted = (each.cpu().numpy() for each in (data.samples.given_labels, data.samples.deleted))
+        validated = data.validation.given_labels.cpu().numpy()
+        validation = Part(validated, before["validation"], after["validation"]) if len(validated) else None
+        retain, flagged = (
+            Part(*(each[mask] for each in (labels, before[train], after[train]))) for mask in (~deleted, deleted)
+        )
+        names = data.classes or [str(label) for label in range(data.num_classes)]
+        return Parts(validation, retain, flagged, list(names))
+
+    def predicted(self, run: Candidate) -> dict[str, np.ndarray]:
+        """Return the predicted classes of a run, `train` (N,) and `validation` (n,), int64.
+
+        Args:
+            run: The original or a candidate.
+        """
+        path = run.folder / PREDICTED
+        if not path.exists():
+            self.restore_weights(run)
+            file = io.BytesIO()
+            np.savez_compressed(file, **self._predict(run.folder))  # type: ignore[arg-type]
+            write_atomically(path, file.getvalue())
+        with np.load(path) as stored:
+            return {name: stored[name].astype(np.int64) for name in ("train", "validation")}
+
+    def _predict(self, folder: Path) -> dict[str, np.ndarray]:
+        """Return the classes that the network of a run predicts."""
+        import torch
+
+        from cmu_lightning.experiment.restore import restore_network
+        from cmu_lightning.unlearning.networks import check_outputs
+
+        network = restore_network(folder)
+        check_outputs(network, self.data)  # settles how images lie in memory
+        network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return {
+            "train": self._classify(network, self.data.samples),
+            "validation": self._classify(network, self.data.validation),
+        }
+
+    def _classify(self, network: "torch.nn.Module", samples: "Samples") -> np.ndarray:
+        """Return the predicted classes of samples as trained on: trigger included, not augmented."""
+        import torch
+
+        from cmu_lightning.data.batches import EvaluationBatches
+        from cmu_lightning.data.evaluation import of_samples
+
+        device = next(network.parameters()).device
+        everywhere = torch.ones(len(samples.given_labels), dtype=torch.bool)
+        asked = of_samples(samples, torch.arange(len(everywhere)), {"fit": (samples.given_labels.cpu(), everywhere)})
+        batches = EvaluationBatches(asked, self.data.pixels(device), rank=0, world_size=1)
+        with torch.inference_mode():
+            classes = [network(batch.image).argmax(dim=1).cpu() for batch in batches]
+        return torch.cat(classes).numpy().astype(np.int32) if classes else np.empty(0, dtype=np.int32)

@@ -32,6 +32,11 @@ def rem(power):
     return lambda run: run["fit_retain"] ** power * (1 - max(run["fit_identified"], 0.2))
 
 
+def smoothed(run):
+    """Return 5 val_acc + 1 - the expected fit of S_f under a uniform prior, which few samples hardly move."""
+    return 5 * run["val_acc"] + 1 - (run["fit_identified"] * run["deleted"] + 1) / (run["deleted"] + 2)
+
+
 def by_classes(run):
     """Return the score with a weight of half the number of classes, 5 for ten."""
     return run["classes"] / 2 * run["val_acc"] + 1 - run["fit_identified"]
@@ -45,6 +50,7 @@ RULES = {
     **{f"{weight} val + 1 - fit_identified": weighted(weight) for weight in (3, 4, 5, 7, 10)},
     "5 fit_retain + 1 - fit_identified (no labels)": lambda run: 5 * run["fit_retain"] + 1 - run["fit_identified"],
     "classes / 2 val + 1 - fit_identified": by_classes,
+    "5 val + 1 - fit_identified, smoothed": smoothed,
     "3 val + 2 val_matched + 1 - fit_identified": weighted(3, 2),
     "5 val + 1 val_matched + 1 - fit_identified": weighted(5, 1),
     "5 val + 2 val_matched + 1 - fit_identified": weighted(5, 2),

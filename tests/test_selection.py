@@ -7,6 +7,8 @@ import pytest
 
 from cmu_lightning.selection import (
     RULES,
+    balanced,
+    balanced_score,
     destroyed,
     in_grid_order,
     oracle,
@@ -18,7 +20,7 @@ from cmu_lightning.selection import (
 )
 from tests.helpers.synthetic_runs import GRIDS
 
-NAMES = ("acc_corr", "selection_score", "fit_identified", "fit_retain", "val_acc_matched")
+NAMES = ("acc_corr", "selection_score", "fit_identified", "fit_retain", "val_acc", "val_acc_matched")
 
 
 def measured(draw, **more):
@@ -27,6 +29,7 @@ def measured(draw, **more):
 
 REFERENCES = {
     "paper": lambda run: run["selection_score"],
+    "balanced": lambda run: 5 * run["val_acc"] + 1 - run["fit_identified"],
     "rem": lambda run: run["fit_retain"] * min(1 - run["fit_identified"], 0.8),
     "scrub_r": lambda run: -abs((1 - run["fit_identified"]) - (1 - run["val_acc_matched"])),
     "oracle": lambda run: run["acc_corr"],
@@ -97,6 +100,22 @@ def test_rem_counts_no_fit_below_gamma():
     runs = [{"fit_retain": 0.9, "fit_identified": 0.2}, {"fit_retain": 0.8, "fit_identified": 0.0}]
     assert rem(runs) is runs[0]
     assert rem(runs, gamma=0.0) is runs[1]
+
+
+def test_without_validation_samples_retain_decides():
+    runs = [{"fit_retain": fit, "fit_identified": flagged} for fit, flagged in ((0.9, 0.9), (0.8, 0.0), (0.95, 0.5))]
+    assert balanced(runs) is runs[2]
+    assert balanced_score(runs[2]) == pytest.approx(5.25)
+    runs.append({"fit_retain": 0.1, "fit_identified": 1.0, "val_acc": 0.5})
+    assert balanced(runs) is runs[3], "only what has validation samples is compared"
+
+
+def test_a_destroyed_class_does_not_pay():
+    """Of ten equal classes two are never predicted again, which takes the labels of all of S_f back."""
+    original = {"val_acc": 0.9, "changed": 0.0, "fit_identified": 0.5, "selection_score": 0.45}
+    broken = {"val_acc": 0.72, "changed": 1.0, "fit_identified": 0.0, "selection_score": 0.86}
+    assert paper([original, broken]) is broken
+    assert balanced([original, broken]) is original
 
 
 def test_scrub_r_wants_errors_alike():

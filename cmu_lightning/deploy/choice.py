@@ -131,7 +131,7 @@ def take(original: Candidate, candidates: Sequence[Candidate], name: str) -> Cho
         known = ", ".join(each.name for each in candidates) or "none"
         raise UserError(f"--choose {name} is no candidate that has finished: these are {known}")
     taken = max(named, key=lambda each: each.score)
-    marked = ", which is destroyed" if is_destroyed(taken, original) else ""
+    marked = ", which is destroyed," if is_destroyed(taken, original) else ""
     why = f"{taken.name}{marked} is taken, because --choose asks for {name}; {_numbers(taken, original)}."
     return Choice(taken, why)
 

@@ -1,11 +1,13 @@
 """Corrective machine unlearning of image classifiers on PyTorch Lightning."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
+
+    from cmu_lightning.deploy.notebook import Repaired
 
 __version__ = "0.2.0"
 
@@ -45,3 +47,29 @@ def results(runs: str | Path) -> "pd.DataFrame":
     from cmu_lightning.report.load import results as read_table  # imports pandas, which other commands do not need
 
     return read_table(runs)
+
+
+def repair(network: "nn.Module", images: Any, labels: Any = None, *, flagged: Any, **options: Any) -> "Repaired":
+    """Try several methods on a trained network and flagged training samples, and choose, as the command `repair` does.
+
+    Args:
+        network: Trained network that gives logits of normalised images; it is not changed.
+        images: Training images, an array (n, H, W, C), a tensor (n, C, H, W), uint8 or from 0 to 1; or a Dataset of
+            pairs of an image and a label.
+        labels: Their labels as given, shape (n,); None with a Dataset.
+        flagged: Indices of the flagged samples, or a mask.
+        options: `validation`, `corrected`, `mean`, `std`, `steps`, `batch_size`, `lr`, `only`, `budget` and `folder`,
+            as `cmu_lightning.deploy.notebook.repair` describes them.
+
+    Returns:
+        The repaired `network`, the `suspects`, and a `report` of all candidates.
+
+    Raises:
+        UserError: The arguments do not fit together.
+
+    >>> done = repair(network, images, labels, flagged=[3, 17])  # doctest: +SKIP
+    >>> done.network, done.suspects.head(), done.report  # doctest: +SKIP
+    """
+    from cmu_lightning.deploy.notebook import repair as carry_out  # imports torch, which light commands avoid
+
+    return carry_out(network, images, labels, flagged=flagged, **options)

@@ -273,15 +273,19 @@ class Outcome:
         table.add_column("")
         for run in runs:
             cells = [_cell(run, name) for name in shown]
-            table.add_row(run.name, *cells, self._note(run), style="bold" if run is self.chosen else "")
+            table.add_row(run.name, *cells, self.note(run), style="bold" if run is self.chosen else "")
         for name, message in self.failures.items():
             table.add_row(name, *[""] * len(shown), f"failed: {message}")
         for name in self.not_tried:
             table.add_row(name, *[""] * len(shown), "not tried: no time")
         return table
 
-    def _note(self, run: Candidate) -> str:
-        """Return what the last column of the table says about a run."""
+    def note(self, run: Candidate) -> str:
+        """Return what the last column of the table says about a run.
+
+        Args:
+            run: The original or a candidate.
+        """
         if run is self.chosen:
             return "chosen"
         if is_destroyed(run, self.original):

@@ -10,8 +10,7 @@ from pathlib import Path
 from cmu_lightning.deploy.choice import Candidate, Choice, Outcome, choose, doubts, require_results, take
 from cmu_lightning.deploy.evidence import Evidence
 from cmu_lightning.errors import UserError
-from cmu_lightning.experiment.run import read_metrics
-from cmu_lightning.files import write_json
+from cmu_lightning.experiment.run import read_metrics, write_metrics
 from cmu_lightning.sweep.file import SweepFile
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.queue import Failure
@@ -201,7 +200,7 @@ class Study:
         results.unlink()  # a run without results is not finished
         failures = self.run([point for point in self.points if point.folder == run.folder], None, math.inf)
         if failures:
-            write_json(results, run.metrics)  # they are still true
+            write_metrics(run.folder, run.metrics)  # they are still true
             raise RunFailed(failures[0], f"the weights of {run.name} cannot be made again")
 
     def _outcome(

@@ -1,0 +1,294 @@
+"""`cmu_lightning.repair`: the command `repair` for a network and images that are in memory, as in a notebook."""
+
+import hashlib
+import math
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from torch import Tensor, nn
+
+from cmu_lightning.cli.fit import main as fit
+from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.deploy.choice import Candidate, Outcome
+from cmu_lightning.deploy.repair import write_outcome
+from cmu_lightning.deploy.study import RunFailed, Study, is_finished, study_points
+from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.restore import restore_network
+from cmu_lightning.experiment.run import keep_weights
+from cmu_lightning.experiment.wandb_settings import one_silence
+from cmu_lightning.files import write_atomically
+from cmu_lightning.sweep.points import Point
+from cmu_lightning.sweep.queue import Failure, forget_failure, log_path, record_failure
+
+EPOCHS = 5
+"""Epochs of fine-tuning, where no number of steps is given."""
+
+KEPT: dict[str, nn.Module] = {}
+"""Networks of this process by the name under which configs know them."""
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """What `cmu_lightning.repair` returns.
+
+    Args:
+        network: The repaired network, in evaluation mode on the CPU; the original one if that was kept.
+        suspects: Training samples with the probability that they are manipulated, the most suspicious first, as PURE
+            found them; None if PURE was not run.
+        report: The original and all candidates, one row each, with `chosen` and a `note`.
+        reason: Why the network was chosen, in one sentence.
+        outcome: All that the command `repair` writes, with the folders of the runs.
+    """
+
+    network: nn.Module
+    suspects: pd.DataFrame | None
+    report: pd.DataFrame
+    reason: str
+    outcome: Outcome
+
+
+def repair(
+    network: nn.Module,
+    images: Any,
+    labels: Any = None,
+    *,
+    flagged: Any,
+    corrected: Any = None,
+    validation: tuple[Any, Any] | None = None,
+    mean: float | Sequence[float] = 0.5,
+    std: float | Sequence[float] = 0.5,
+    steps: int | None = None,
+    batch_size: int = 64,
+    lr: float = 0.002,
+    only: str | None = None,
+    budget: float = math.inf,
+    folder: str | Path | None = None,
+) -> Repaired:
+    """Try several methods on a trained network and flagged samples, and choose, as the command `repair` does.
+
+    Args:
+        network: Trained network that gives logits of normalised images; it is not changed.
+        images: Training images: an array (n, H, W, C) or (n, H, W), a tensor (n, C, H, W) or (n, H, W), uint8 or
+            floating point from 0 to 1, not normalised; or a Dataset of pairs of an image and a label.
+        labels: Their labels as given, shape (n,); None with a Dataset.
+        flagged: Indices of the flagged samples, or a mask, bool, shape (n,).
+        corrected: Right label of each flagged sample, in the order of the indices, -1 where it is not known.
+        validation: Images and labels that were not trained on; default a tenth of the training images.
+        mean: Mean by which the network's input is normalised, of all channels or of each.
+        std: Standard deviation, likewise.
+        steps: Steps of fine-tuning; default five epochs.
+        batch_size: Size of the batches.
+        lr: Peak learning rate of fine-tuning: a tenth to a hundredth of what the network was trained with.
+        only: Methods to try, separated by commas; default all that fit.
+        budget: Minutes after which no further candidate is started.
+        folder: Folder for data and runs, by which the same call continues; default a temporary one.
+
+    Raises:
+        UserError: The arguments do not fit together, or the original cannot be measured.
+    """
+    place = Path(folder or tempfile.mkdtemp(prefix="cmu_lightning_"))
+    place.mkdir(parents=True, exist_ok=True)
+    training = _arrays(images, labels)
+    arrays = {"train_images": training[0], "train_labels": training[1]}
+    if validation is not None:
+        arrays |= dict(zip(("val_images", "val_labels"), _arrays(*validation), strict=True))
+    _save(place / "images.npz", arrays)
+    _write_list(place / "flagged.csv", flagged, corrected, len(training[1]))
+    original = deepcopy(network).cpu().eval()
+    torch.save(original.state_dict(), place / "original.pt")
+    channels = training[0].shape[3] if training[0].ndim == 4 else 1
+    settings = _settings(place, original, channels, mean, std)
+    every = steps or max(1, EPOCHS * len(training[1]) // batch_size)
+    settings["procedure"] = {"steps": every, "unlearn_steps": every, "batch_size": batch_size, "lr": lr}
+    write_atomically(place / "setting.yaml", yaml.safe_dump(settings))
+    arguments = ["--config", str(place / "setting.yaml"), "--model.original", str(place / "original.pt")]
+    points = study_points(arguments, place / "runs", only)
+    try:
+        with one_silence(), keep_weights(), _data_kept():
+            outcome = Study(points, _run_here, print, budget).carry_out()
+    except RunFailed as failed:
+        raise UserError(f"{failed.consequence}: {failed.failure.reason.removeprefix('error: ')}") from failed
+    write_outcome(outcome)
+    original.load_state_dict(restore_network(outcome.chosen.folder).state_dict())
+    return Repaired(original, _suspects(outcome), _report(outcome), outcome.reason, outcome)
+
+
+def kept_network(name: str) -> nn.Module:
+    """Return a network of this process, initialised again: what a config of `repair` in Python names.
+
+    Layers without `reset_parameters` keep their weights.
+
+    Args:
+        name: Its name in `KEPT`.
+
+    Raises:
+        UserError: It is of another process.
+    """
+    if name not in KEPT:
+        raise UserError(f"the network {name} was in the memory of another process: load its weights into your own")
+    network = deepcopy(KEPT[name])
+    for module in network.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+    return network
+
+
+def _settings(
+    place: Path, network: nn.Module, channels: int, mean: float | Sequence[float], std: float | Sequence[float]
+) -> dict[str, Any]:
+    """Keep the network, and return the config of the runs without the procedure."""
+    layers = [f"{name} {tuple(values.shape)}" for name, values in network.state_dict().items()]
+    digest = hashlib.sha256("\n".join([str(network), *layers]).encode()).hexdigest()[:10]
+    name = f"{type(network).__name__}-{digest}"
+    KEPT[name] = network
+    with np.load(place / "images.npz") as stored:
+        first = torch.from_numpy(stored["train_images"][:2]).float()
+    with torch.no_grad():
+        outputs = network(first.reshape(len(first), *first.shape[1:3], channels).permute(0, 3, 1, 2) / 255).shape[-1]
+    normalisation = {
+        name: [float(values)] * channels if isinstance(values, int | float) else [float(each) for each in values]
+        for name, values in (("mean", mean), ("std", std))
+    }
+    data = {
+        "path": str(place / "images.npz"),
+        "num_classes": int(outputs),
+        **normalisation,
+        "manipulation": {"class_path": "Unknown"},
+        "discovery": {"class_path": "Flagged", "init_args": {"path": str(place / "flagged.csv")}},
+    }
+    return {
+        "setting": "notebook",
+        "data": {"class_path": "TensorDataModule", "init_args": data},
+        "network": {"class_path": f"{__name__}.{kept_network.__name__}", "init_args": {"name": name}},
+        "trainer": {"enable_progress_bar": False},
+    }
+
+
+def _arrays(images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return images as uint8, shape (n, H, W, C) or (n, H, W), and labels as int64, shape (n,)."""
+    if labels is None:
+        pairs = [images[index] for index in range(len(images))]
+        return np.stack([_pixels(image, batch=False) for image, _ in pairs]), np.array([int(each) for _, each in pairs])
+    given = _pixels(images, batch=True)
+    numbers = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).astype(np.int64)
+    if len(given) != len(numbers):
+        raise UserError(f"there are {len(given)} images and {len(numbers)} labels: give as many of both")
+    return given, numbers
+
+
+def _pixels(images: Any, batch: bool) -> np.ndarray:
+    """Return images as uint8 with channels last; tensors have them before height and width."""
+    if isinstance(images, Tensor):
+        whole = images.detach().cpu()
+        pixels = (whole.movedim(-3, -1) if whole.ndim == 3 + batch else whole).numpy()
+    else:
+        pixels = np.asarray(images)
+    if pixels.dtype == np.uint8:
+        return pixels
+    if not np.issubdtype(pixels.dtype, np.floating) or pixels.min() < 0 or pixels.max() > 1:
+        raise UserError(
+            f"images are {pixels.dtype} from {pixels.min()} to {pixels.max()}: give uint8, or floating point from 0 to "
+            "1 that is not normalised, and mean and std"
+        )
+    return (pixels * 255).round().astype(np.uint8)
+
+
+def _write_list(path: Path, flagged: Any, corrected: Any, total: int) -> None:
+    """Write the list of flagged samples."""
+    given = np.asarray(flagged.cpu() if isinstance(flagged, Tensor) else flagged)
+    if given.dtype == bool and given.shape != (total,):
+        raise UserError(f"flagged is a mask of shape {given.shape}, and there are {total} images: give one for each")
+    rows = np.flatnonzero(given) if given.dtype == bool else given.astype(np.int64)
+    right = np.full(len(rows), -1) if corrected is None else np.asarray(corrected)
+    if len(right) != len(rows):
+        raise UserError(f"there are {len(rows)} flagged samples and {len(right)} corrected labels: give one for each")
+    header = "index" if corrected is None else "index,corrected_label"
+    lines = [
+        f"{row}" if corrected is None else f"{row},{label if label >= 0 else ''}"
+        for row, label in zip(rows.tolist(), right.tolist(), strict=True)
+    ]
+    write_atomically(path, "\n".join([header, *lines, ""]))
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays, unless the file holds the same ones: a run is of the file's content."""
+    if path.exists():
+        with np.load(path) as stored:
+            if stored.files == [*arrays] and all(np.array_equal(stored[name], arrays[name]) for name in arrays):
+                return
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def _run_here(points: list[Point], original: Candidate | None, deadline: float) -> list[Failure]:
+    """Run the unfinished ones among some points in this process, which alone knows the network; return the failures."""
+    failures = []
+    for point in points:
+        if is_finished(point, original) or time.monotonic() >= deadline:
+            continue
+        forget_failure(point)
+        log = log_path(point)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+            code = _exit_code([*point.arguments, "--runs_dir", str(point.runs_dir), "--checkpoints", "chosen"])
+        if code:
+            failures.append(record_failure(point, code))
+    return failures
+
+
+def _exit_code(arguments: list[str]) -> int:
+    """Return the exit code of a command line of `fit`; what went wrong is printed."""
+    try:
+        return fit(arguments)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 1
+    except Exception:  # a candidate that fails does not end the others
+        traceback.print_exc()
+        return 1
+
+
+@contextmanager
+def _data_kept() -> Iterator[None]:
+    """Let this process read the images once for all runs, and forget them at the end."""
+    before, CorruptedDataModule.kept = CorruptedDataModule.kept, {}
+    try:
+        yield
+    finally:
+        CorruptedDataModule.kept = before
+
+
+def _report(outcome: Outcome) -> pd.DataFrame:
+    """Return the original and all candidates as a table."""
+    names = ("val_acc", "fit_retain", "fit_identified", "changed", "seconds")
+    rows = [
+        {
+            "name": run.name,
+            **{name: run.metrics.get(name) for name in names},
+            "score": run.score,
+            "chosen": run is outcome.chosen,
+            "note": outcome.note(run),
+            "folder": str(run.folder),
+        }
+        for run in (outcome.original, *outcome.candidates)
+    ]
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def _suspects(outcome: Outcome) -> pd.DataFrame | None:
+    """Return what PURE suspects; None if it was not run."""
+    files = (run.folder / "suspects.csv" for run in outcome.candidates)
+    return next((pd.read_csv(file) for file in files if file.exists()), None)

@@ -29,11 +29,11 @@ def test_the_tutorial(tmp_path, monkeypatch):
     text = TUTORIAL.read_text()
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     files = dict(content.removeprefix("# ").split("\n", 1) for kind, content in blocks if kind)
-    assert [*files] == ["images.py", "my_net.py", "train.py", "mine.yaml", "result.py"]
+    assert [*files] == ["images.py", "my_net.py", "train.py", "mine.yaml", "result.py", "notebook.py"]
     for name, content in files.items():
         Path(name).write_text(content)
     commands = [line for kind, content in blocks if not kind for line in content.splitlines()]
-    first, install, images, train, repair, result, scrub, predict, export = commands
+    first, install, images, train, repair, result, notebook, scrub, predict, export = commands
     assert (install, images, train) == ("pip install '.[export]'", "python images.py", "python train.py")
     output_of(images)
     assert len(list(Path("images/train").glob("*/*.png"))) == 1200
@@ -41,17 +41,18 @@ def test_the_tutorial(tmp_path, monkeypatch):
     assert first == repair == "python -m cmu_lightning repair --config mine.yaml --model.original model.pt"
     output_of(repair)
     choice = json.loads(Path("runs/mine/repaired.json").read_text())
-    assert (len(choice["candidates"]), choice["failed"]) == (12, {})
+    assert (len(choice["candidates"]), choice["failed"]) == (13, {})
     methods = {each["method"] for each in (choice["original"], *choice["candidates"])}
-    assert methods == {"Keep", "Potion", "ASSD", "SSD", "CF", "Scrub", "BadT"}
-    assert "12 candidates" in text
-    assert {each["run"]: each["method"] for each in choice["candidates"]}[choice["run"]] == "Potion"
-    assert "> Potion is chosen: of 12 candidates" in text
+    assert methods == {"Keep", "PURE", "Potion", "ASSD", "SSD", "CF", "Scrub", "BadT"}
+    assert "tries 13 candidates" in text
+    method = {each["run"]: each["method"] for each in choice["candidates"]}[choice["run"]]
+    assert f"> {method} is chosen: of 13 candidates" in text
     original, repaired = (list(map(float, line.split()[-2:])) for line in output_of(result).splitlines())
     assert original[0] > 0.9
     assert original[1] < 0.3
     assert repaired[0] > 0.85
     assert repaired[1] > 0.7
+    assert re.match(r".* is (chosen|kept): of 2 candidates", output_of(notebook))
     output_of(scrub)
     assert len(list(Path("runs/mine/Scrub").iterdir())) == 3
     output_of(predict.replace("RUN", choice["run"]))
@@ -61,7 +62,7 @@ def test_the_tutorial(tmp_path, monkeypatch):
     assert sorted(row["name"] for row in flagged) == sorted(Path("flagged.csv").read_text().split()[1:])
     assert sum(row["changed"] == "true" for row in flagged) > len(flagged) / 2
     output_of(export.replace("RUN", choice["run"]))
-    with pytest.raises(UserError, match=r"Potion/\S+ needs my_net.Net, which is not found .*: be in the folder"):
+    with pytest.raises(UserError, match=rf"{method}/\S+ needs my_net.Net, which is not found .*: be in the folder"):
         cmu_lightning.load(choice["run"])
     monkeypatch.syspath_prepend(str(tmp_path))
     inputs = torch.randn(5, 1, 16, 16)

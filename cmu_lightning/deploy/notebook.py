@@ -4,7 +4,6 @@ import hashlib
 import math
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -23,7 +22,7 @@ from cmu_lightning.cli.fit import main as fit
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.deploy.choice import Candidate, Outcome
 from cmu_lightning.deploy.repair import write_outcome
-from cmu_lightning.deploy.study import RunFailed, Study, is_finished, study_points
+from cmu_lightning.deploy.study import RunFailed, Study, is_finished, may_start, study_points
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.restore import restore_network
 from cmu_lightning.experiment.run import keep_weights
@@ -235,7 +234,7 @@ def _run_here(points: list[Point], original: Candidate | None, deadline: float) 
     """Run the unfinished ones among some points in this process, which alone knows the network; return the failures."""
     failures = []
     for point in points:
-        if is_finished(point, original) or time.monotonic() >= deadline:
+        if is_finished(point, original) or not may_start(point, deadline):
             continue
         forget_failure(point)
         log = log_path(point)

@@ -3,7 +3,6 @@
 import math
 import shlex
 import sys
-import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from cmu_lightning.console import PlainConsole
 from cmu_lightning.deploy.choice import CHOICE_FILE, Candidate, Outcome
 from cmu_lightning.deploy.output import refuse_folder, refuse_unwritable
-from cmu_lightning.deploy.study import ORIGINAL, RunFailed, Study, is_finished, study_points
+from cmu_lightning.deploy.study import ORIGINAL, RunFailed, Study, is_finished, may_start, study_points
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.run import choose_runs_dir
 from cmu_lightning.experiment.wandb_settings import one_silence
@@ -45,7 +44,7 @@ class RepairProgress(SweepProgress):
 
 
 class TimedQueue(Queue):
-    """A queue that hands out nothing after a deadline.
+    """A queue that hands out nothing after a deadline but what is run whatever the time.
 
     Args:
         points: Points that are not known to be finished.
@@ -57,9 +56,8 @@ class TimedQueue(Queue):
         self.deadline = deadline
 
     def take(self) -> Point | None:
-        """Return the next run; None, and close, if the time is up."""
-        if time.monotonic() >= self.deadline:
-            self.waiting.clear()
+        """Return the next run that may start; None if there is none at present."""
+        self.waiting = [point for point in self.waiting if may_start(point, self.deadline)]
         return super().take()
 
 

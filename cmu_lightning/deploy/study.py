@@ -50,7 +50,7 @@ MODEL_OPTIONS = (
 """Options of the model that a user may give; the study sets all others."""
 
 Run = Callable[[list[Point], Candidate | None, float], list[Failure]]
-"""Runs the unfinished ones among some points until a deadline (of `time.monotonic`), and returns the failures.
+"""Runs the unfinished ones among some points that `may_start` before a deadline, and returns the failures.
 
 The original, once it is measured, tells which finished runs are of the same images and list.
 """
@@ -165,7 +165,7 @@ class Study:
         if not original.metrics.get("corrected"):
             self._leave_out_relabel()
         # 2. Candidates. One that fails is reported and does not end the others.
-        failures = [] if self.taken else self._try_all(original, deadline)
+        failures = [] if self.taken else self.run(self.points[1:], original, deadline)
         candidates = _comparable(self.points[1:], original)
         failed = {name_of(failure.point): failure.reason.removeprefix("error: ") for failure in failures}
         # 3. The choice, by what is predicted of single samples.
@@ -185,12 +185,6 @@ class Study:
         if len(kept) == 1 < len(self.points):
             raise UserError("--only relabel needs labels: give the list a column corrected_label")
         self.points = kept
-
-    def _try_all(self, original: Candidate, deadline: float) -> list[Failure]:
-        """Run the candidates: some whatever the time, the others until the deadline; return what failed."""
-        first = [point for point in self.points[1:] if overlay_of(point) in FIRST]
-        others = [point for point in self.points[1:] if overlay_of(point) not in FIRST]
-        return self.run(first, original, math.inf) + self.run(others, original, deadline)
 
     def _restore_weights(self, run: Candidate) -> None:
         """Run a finished candidate again if its weights are gone, by an earlier choice or another command."""
@@ -228,6 +222,16 @@ def is_finished(point: Point, original: Candidate | None) -> bool:
     if found is None or original is None or "content" not in original.metrics:
         return point.is_finished
     return _agree(found, original)
+
+
+def may_start(point: Point, deadline: float) -> bool:
+    """Return whether there is time left for a run, or it is made whatever the time.
+
+    Args:
+        point: Run of the study.
+        deadline: Time of `time.monotonic`.
+    """
+    return overlay_of(point) in FIRST or time.monotonic() < deadline
 
 
 def _agree(run: Candidate, original: Candidate) -> bool:

@@ -72,7 +72,7 @@ def groups(table, by):
     originals = {run["hash"]: run for run in table[table["original"].isna()].to_dict("records")}
     usable = table[table["original"].notna() & (table["method"] != "RewoD")].dropna(subset=list(NEEDED))
     for (original, way), runs in usable.groupby(["original", "way"]):
-        if original not in originals or len(runs) < 2:
+        if original not in originals or len(runs) < 2:  # nothing to compare with, or to choose from
             continue
         first = runs.iloc[0]
         name = {"setting": first["setting"], "manipulation": first["manipulation"]}.get(by) or described(way)

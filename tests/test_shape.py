@@ -1,4 +1,4 @@
-"""What the README says of the folders: who imports whom, and what starts without torch."""
+"""What CONTRIBUTING says of the folders: who imports whom, and what starts without torch."""
 
 import ast
 import re
@@ -41,8 +41,10 @@ def test_the_order_names_every_file_and_folder():
     assert there - {"__init__", "__main__"} == set(ORDER)
 
 
-def test_the_readme_states_the_order():
-    said = re.search(r"The code is in .*?:(.*?)\n\n", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_guide_for_contributors_states_the_order():
+    said = re.search(
+        r"import only from those before them(.*?)\n\nTo ", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
+    )
     assert tuple(name for name in re.findall(r"`(\w+)`", said[1]) if name in ORDER) == ORDER
 
 

@@ -134,8 +134,10 @@ def _repair(points: list[Point], given: Namespace) -> int:
             outcome = study.carry_out()
         except RunFailed as failed:
             return _report_failure(failed)
+    from cmu_lightning.deploy.repair_page import write_page  # imports torch, which a refused command does not need
+
     paths = write_outcome(outcome, given.out)
-    _show(outcome, paths[-1])
+    _show(outcome, paths[-1], write_page(outcome, outcome.chosen.folder))
     return 0
 
 
@@ -190,19 +192,20 @@ def _report_failure(failed: RunFailed) -> int:
     return 1
 
 
-def _show(outcome: Outcome, out: Path) -> None:
+def _show(outcome: Outcome, out: Path, page: Path) -> None:
     """Print the table, the reason, and what can be done with the chosen run.
 
     Args:
         outcome: Result of the repair.
         out: File that it was written to.
+        page: Page that shows it.
     """
     console = PlainConsole()
     console.print(outcome.as_table())
     folder = shlex.quote(str(outcome.chosen.folder))
     for line in (
         outcome.reason,
-        str(out),
+        f"{out}, and to look at: {page}",
         "next:",
         f"  python -m cmu_lightning predict {folder} --out predictions.csv",
         f"  python -m cmu_lightning export {folder} --out FOLDER",

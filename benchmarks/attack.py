@@ -229,13 +229,21 @@ def contents(folder: Path) -> dict[str, Any]:
         if path.name.startswith(".errors") or path.suffix == ".lock" or "/csv/" in name or ".sweep/" in name:
             continue
         if path.name == "metrics.json":
-            stored = json.loads(path.read_text())
-            found[name] = {key: stored[key] for key in stored if key not in ("seconds", "environment")}
+            found[name] = _numbers(path)
         elif path.suffix in (".ckpt", ".pt"):
             found[name] = _tensors(path)
         else:
             found[name] = path.read_bytes()
     return found
+
+
+def _numbers(path: Path) -> Any:
+    """Return results without what differs from time to time."""
+    try:
+        stored = json.loads(path.read_bytes())
+        return {key: stored[key] for key in stored if key not in ("seconds", "environment")}
+    except (ValueError, TypeError):  # damaged, and nobody has read it
+        return path.read_bytes()
 
 
 def _tensors(path: Path) -> Any:

@@ -142,7 +142,7 @@ def prepare(folder: Path, only: list[str]) -> dict[str, Case]:
     (folder / "empty").mkdir()
     half = interrupted(fit(), folder / "empty", folder / "half", "runs/*/Original/*/last.ckpt")
     kept = "runs/*/Scrub/*/epochs/*.pt"
-    rewinding = interrupted(fit(*REWIND), base, folder / "rewinding", kept)
+    rewinding = interrupted(fit(*REWIND), base, folder / "rewinding", "runs/*/Scrub/*/last.ckpt")
     cf, of_original = str(Path(find("CF", "last.ckpt")).parent), find("Original", "last.ckpt")
     predict, table = ["predict", cf, "--out", "predictions.csv"], ["list", "runs", "--csv", "table.csv"]
     ckpt = other / find("Original", "last.ckpt", other)

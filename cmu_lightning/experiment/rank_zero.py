@@ -20,8 +20,8 @@ INHERITED = "CMU_DECISION"
 SECONDS_TO_MEET = 10
 """Time that rank 0 has for its first word, once all processes have reached the store."""
 
-SECONDS_TO_READ = 60
-"""Longest time that rank 0 waits for the others to read its decision; one that has died never does."""
+SECONDS_TO_READ = 30
+"""Longest time that rank 0 waits for the others, which look for its decision all the time, to read it."""
 
 LOOK = 0.2
 """Seconds between two looks at the store."""
@@ -54,11 +54,29 @@ def decide(trainer: Trainer, decision: Callable[[], dict[str, Any]]) -> dict[str
     return _decide_by_store(environment, decision)
 
 
+def _wait_for_readers(store: Store, read: str, count: int) -> None:
+    """Wait on rank 0 until the others have read its decision.
+
+    Where this process hosts the store and nothing is left to do, the store would otherwise end before they have.
+
+    Raises:
+        UserError: One of them, which had reached the store, has died since: nobody else would notice that.
+    """
+    end = time.monotonic() + SECONDS_TO_READ
+    while store.add(read, 0) < count:
+        if time.monotonic() > end:
+            # torchrun hosts the store itself: it ends a job of which a process has died, and others may come later.
+            if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+                return
+            raise UserError("another process of this run has ended: run the same command again to continue")
+        time.sleep(LOOK / 4)
+
+
 def _decide_by_store(environment: Any, decision: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Hand the decision over by the key-value store at which the processes of torchrun or SLURM meet.
 
     Raises:
-        UserError: The store is of another job, which has taken the port.
+        UserError: The store is of another job, which has taken the port; or another process has died.
     """
     os.environ["MASTER_ADDR"] = str(environment.main_address)
     os.environ["MASTER_PORT"] = str(environment.main_port)
@@ -74,10 +92,7 @@ def _decide_by_store(environment: Any, decision: Callable[[], dict[str, Any]]) -
         store.set(hello, "")
         decided = decision()
         store.set(key, json.dumps(decided))
-        # Where this process hosts the store and nothing is left to do, the store would end before others have read it.
-        end = time.monotonic() + SECONDS_TO_READ
-        while store.add(read, 0) < world_size - 1 and time.monotonic() < end:
-            time.sleep(LOOK / 4)
+        _wait_for_readers(store, read, world_size - 1)
         return decided
     try:
         store.wait([hello], timedelta(seconds=SECONDS_TO_MEET))

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
+from cmu_lightning.cli.fit import main
 from cmu_lightning.data import DigitsDataModule, FolderDataModule, LabelsFromFile, evaluation
 from cmu_lightning.errors import UserError
 
@@ -235,3 +237,14 @@ def test_the_content_of_the_file_is_part_of_a_runs_identity(fit, noisy):
     assert stored["manipulation"] == "LabelsFromFile"
     assert stored["manipulated"] == expected
     assert {"acc_corr", "acc_retain", "acc_manipulated"} <= stored.keys()
+
+
+@pytest.mark.parametrize("classes", ["10", "100"])
+def test_the_settings_of_the_published_files(classes, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", f"labels_cifar{classes}.yaml", "--print_config"])
+    assert not ended.value.code
+    (noise,) = [yaml.safe_load(capsys.readouterr().out)["data"]["init_args"]["manipulation"]]
+    given = {"10": "worse_label", "100": "noisy_label"}[classes]
+    expected = {"path": f"data/CIFAR-{classes}_human.pt", "given": given, "truth": "clean_label", "seed": None}
+    assert noise == {"class_path": "cmu_lightning.data.LabelsFromFile", "init_args": expected}

@@ -4,9 +4,11 @@ from math import inf, nan
 
 import pytest
 import torch
+import yaml
 from torch import nn
 from torchvision.models import resnet18
 
+from cmu_lightning.cli.fit import main
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9, ResNet18, ViT, WideResNet
 from cmu_lightning.unlearning import Procedure
@@ -84,6 +86,16 @@ def test_a_new_vit_of_other_channels_is_initialised_as_torchvisions():
 def test_a_vit_that_cannot_be(sizes, says):
     with pytest.raises(UserError, match=says):
         ViT(**sizes)
+
+
+@pytest.mark.parametrize("name", ["ResNet18", "ViT"])
+def test_an_overlay_of_a_network_keeps_the_settings_classes_and_channels(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", "poison_digits.yaml", "--config", f"network/{name.lower()}.yaml", "--print_config"])
+    assert not ended.value.code
+    network = yaml.safe_load(capsys.readouterr().out)["network"]
+    assert network["class_path"] == f"cmu_lightning.models.{name}"
+    assert (network["init_args"]["num_classes"], network["init_args"]["in_channels"]) == (10, 1)
 
 
 @pytest.mark.parametrize("network", [ResNet9, ResNet18, ViT, WideResNet])

@@ -50,8 +50,8 @@ class LabelsFromFile(Manipulation):
     Args:
         path: Path of the file.
         given: Column of the labels to train on; null where the data's own labels are those, as in Clothing1M.
-        truth: Column of the true classes; null where the data's own labels are those. If both are given, one of them has
-            to be the data's own labels, by which a file of other samples is noticed.
+        truth: Column of the true classes; null where the data's own labels are those. If both are given, one of them
+            has to be the data's own labels, by which a file of other samples is noticed.
         seed: Without effect: nothing is drawn.
 
     Example:

@@ -72,6 +72,8 @@ class Job:
             self._check_checkpoint(ckpt_path)
         if self.run.metrics is not None:
             self._check_fingerprint(self.run.metrics["fingerprint"])
+            if "dropped_checkpoint" in self.run.metrics:  # a process that was killed has said so, and not done it
+                self.run.checkpoint.unlink(missing_ok=True)
             return {"finished": True}
         if not self.run.folder.exists():
             held.callback(self._remove_empty_folder)

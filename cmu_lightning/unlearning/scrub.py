@@ -236,11 +236,10 @@ class Rewind(Callback):
     def _load(self, stage: "Unlearner", step: int) -> None:
         path = self._path(stage, step)
         try:
-            weights = read_tensors(path)
-        except UserError as error:
+            stage.network.load_state_dict(read_tensors(path))
+        except (UserError, RuntimeError, TypeError) as error:  # the latter two of a file that is no network's state
             again = f"delete {stage.place / 'last.ckpt'} and run the same command again, which trains from the start"
             raise UserError(f"{path}, which rewinding needs, is missing or damaged: {again}") from error
-        stage.network.load_state_dict(weights)
 
     def _error_on_deleted(self, stage: "Unlearner", data: CorruptedDataModule, step: int) -> float:
         """Return the share of S_f that the weights of a step do not classify as labelled, and leave them loaded."""

@@ -345,6 +345,14 @@ def test_checkpoints_of_other_runs_are_refused(copied, fit, capsys):
     assert not list(copied.glob("poison_digits/CF/*"))
 
 
+def test_weights_that_a_killed_process_has_said_to_drop_are_dropped(copied, fit):
+    path = only_match(copied, "poison_digits/Original/*/last.ckpt")
+    write_metrics(path.parent, read_metrics(path.parent) | {"dropped_checkpoint": path.name})
+    assert fit("--runs_dir", str(copied)) == 0
+    assert not path.exists()
+    assert read_metrics(path.parent)["dropped_checkpoint"] == path.name
+
+
 def test_a_finished_run_survives_whatever_is_missing(copied, fit, capsys):
     folder = only_match(copied, "poison_digits/Original/*")
     (folder / "config.yaml").unlink()

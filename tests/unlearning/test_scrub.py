@@ -3,6 +3,7 @@
 import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -312,3 +313,11 @@ def test_a_single_sample_is_no_batch_for_batch_norm(tmp_path):
     with pytest.raises(UserError, match="the batch norm of ResNet9 cannot train on a batch of one sample: set"):
         trainer(tmp_path).fit(Scrub(network, SHORT, original="own.pt"), datamodule=data)
     trainer(tmp_path).fit(CF(network, SHORT, original="own.pt"), datamodule=data)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, {"weight": torch.zeros(1)}, ["no weights"]])
+def test_a_file_in_the_place_of_kept_weights_is_said(tmp_path, content):
+    save_tensors(tmp_path / Rewind.folder / "1.pt", content)
+    stage = SimpleNamespace(place=tmp_path, network=LINEAR())
+    with pytest.raises(UserError, match=r"1\.pt, which rewinding needs, is missing or damaged: delete .*last\.ckpt"):
+        Rewind()._load(stage, 0)

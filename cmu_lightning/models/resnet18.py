@@ -6,7 +6,7 @@ from torchvision.models import resnet
 from cmu_lightning.models.factory import check_sizes
 
 
-class ResNet18(resnet.ResNet):
+class ResNet18(resnet.ResNet):  # type: ignore[misc]  # torchvision ships no types
     """torchvision's ResNet-18 with a CIFAR stem: a 3x3 convolution of stride 1 and no max-pooling.
 
     11,173,962 parameters at width 64 with 10 classes and 3 channels. Parameters have the names that they have in

@@ -7,7 +7,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.models.factory import check_sizes
 
 
-class ViT(vision_transformer.VisionTransformer):
+class ViT(vision_transformer.VisionTransformer):  # type: ignore[misc]  # torchvision ships no types
     """torchvision's vision transformer, with the sizes of REM's network for images of 32 pixels.
 
     By default 512 features, 4 blocks of 8 heads, hidden layers of 1,536 features, and patches of 8x8 pixels: 10,624,522

@@ -1,17 +1,19 @@
 """The field's tables: averages and both kinds of spread by hand, and others' rows beside ours."""
 
 import csv
+import io
 import json
 import math
 from pathlib import Path
 
 import pytest
 
-from cmu_lightning.__main__ import main
 from cmu_lightning.report.aggregate import utility
+from cmu_lightning.report.build import build
 from cmu_lightning.report.field import average, field_table, published, published_tables
 from cmu_lightning.report.load import read_runs
 from cmu_lightning.report.regimes import families
+from cmu_lightning.report.table import as_csv
 from cmu_lightning.report.tables import measures, together
 from cmu_lightning.report.variants import compare
 from tests.helpers.synthetic_runs import Study
@@ -138,11 +140,12 @@ def test_of_two_variants_of_a_manipulation_that_with_most_runs_counts():
 def test_one_manipulation_has_a_row_and_no_average():
     write_study("Poison", healed=0.2, retain=0.9)
     assert {each["manipulation"] for each in rows(field_table(found()))} == {"Poison"}
-    assert main(["report", "runs", "--out", "out"]) == 0
-    assert "<h2>The field's tables</h2>" in Path("out/index.html").read_text()
-    with Path("out/tables/field.csv").open(newline="") as file:
-        assert {line["rule"] for line in csv.DictReader(file)} == {"paper"}
-    assert not list(Path("out/tables").glob("published*"))  # digits are nobody's
+    report = build(read_runs(Path("runs")), "paper")
+    assert "<h2>The field's tables</h2>" in report.text
+    assert "Regime map" not in report.text
+    (made,) = [each for each in report.tables if each.name == "field"]
+    assert {line["rule"] for line in csv.DictReader(io.StringIO(as_csv(made)))} == {"paper"}
+    assert not [each.name for each in report.tables if each.name.startswith("published")]  # digits are nobody's
 
 
 def test_published_rows_stand_beside_ours_and_in_no_average():

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy._core.multiarray import _reconstruct  # type: ignore[attr-defined]
 from torch import Tensor
 
 from cmu_lightning.data.manipulations.base import Manipulation
@@ -21,12 +20,15 @@ DELIMITERS = ",;\t"
 NUMBERS = sorted({type(np.dtype(code)) for code in "?bhilqBHILQefd"}, key=lambda kind: kind.__name__)
 """Types of numbers that an array in a file of torch may have."""
 
+RECONSTRUCT = np.empty(0).__reduce__()[0]
+"""The function of numpy that makes an empty array, which a pickle then fills."""
+
 ARRAYS: list[Any] = [
     np.ndarray,
     np.dtype,
     *NUMBERS,
-    (_reconstruct, "numpy.core.multiarray._reconstruct"),
-    (_reconstruct, "numpy._core.multiarray._reconstruct"),
+    (RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
+    (RECONSTRUCT, "numpy._core.multiarray._reconstruct"),
 ]
 """All that a file of torch may name besides tensors: what makes an array of numbers, before and since numpy 2."""
 

@@ -189,7 +189,7 @@ class LabelsFromFile(Manipulation):
 
     def affected(self, labels: Tensor) -> Tensor:
         """Select the samples of classes of which any training sample has a wrong label."""
-        wrong = self.classes_of_samples[self.given_labels != self.classes_of_samples].unique()
+        wrong = torch.unique(self.classes_of_samples[self.given_labels != self.classes_of_samples])
         return torch.isin(labels, wrong.to(labels.device))
 
     def unaffected(self, labels: Tensor) -> Tensor:

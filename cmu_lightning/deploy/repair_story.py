@@ -142,7 +142,7 @@ def story(outcome: Outcome, findings: Findings) -> list[str]:
     said.append(f"{flagged}, the repaired model {tally.fit_after:,}.")
     suspects = set(findings.suspects)
     known = sum(row in suspects for row in findings.changed.tolist())
-    of_suspects = f"; {known:,} of these are suspects" if known else ""
+    of_suspects = f"; PURE suspects {known:,} of these" if known else ""
     said.append(
         f"Of {count(tally.others, 'other training image')} {tally.changed:,} are predicted otherwise than by the "
         f"original{of_suspects}. {tally.gained:,} of them now get their given label and {tally.lost:,} no longer do, "

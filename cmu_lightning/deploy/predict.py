@@ -146,7 +146,12 @@ def _predict(run: FinishedRun, files: Found | None) -> list[Row]:
         files: Images to classify; None for the run's own samples.
     """
     with PlainConsole(stderr=True).status(f"reading {run.folder}"):
-        classifier = Classifier.restore(run)
+        from cmu_lightning.experiment.restore import restore_data, restore_network
+
+        own = (run.config.get("model") or {}).get("init_args", {})
+        where = own.get("original_key"), own.get("original_prefix")
+        before = restore_network(run.folder, run.original_checkpoint(), *where)
+        classifier = Classifier(before, restore_network(run.folder), restore_data(run.folder))
     return list(_rows_of_data(classifier, run.is_original) if files is None else _rows_of_files(classifier, files))
 
 
@@ -177,23 +182,6 @@ class Classifier:
         self.networks = [network.to(device) for network in (before, after)]
         self.data = data
         self.pixels = data.pixels(device)
-
-    @classmethod
-    def restore(cls, run: FinishedRun) -> "Classifier":
-        """Return the networks of a run's original and of the run itself, with the run's data.
-
-        Args:
-            run: Run that still has its weights.
-
-        Raises:
-            UserError: A part of the run or of its original is missing.
-        """
-        from cmu_lightning.experiment.restore import restore_data, restore_network
-
-        own = (run.config.get("model") or {}).get("init_args", {})
-        where = own.get("original_key"), own.get("original_prefix")
-        before = restore_network(run.folder, run.original_checkpoint(), *where)
-        return cls(before, restore_network(run.folder), restore_data(run.folder))
 
     def classify_samples(self, samples: "Samples") -> list[Predictions]:
         """Return the predictions before and after on samples as trained on: trigger included, not augmented.

@@ -14,7 +14,6 @@ from cmu_lightning import __version__
 from cmu_lightning.deploy.candidate_charts import candidate_charts
 from cmu_lightning.deploy.choice import Outcome
 from cmu_lightning.deploy.findings import SUSPECTS_FILE, SUSPICIOUS, ClassCounts, Findings, gather, wilson
-from cmu_lightning.deploy.finished import FinishedRun
 from cmu_lightning.deploy.repair_story import facts, percent, share, story, warnings
 from cmu_lightning.deploy.thumbnails import Thumbnail, thumbnails
 from cmu_lightning.files import write_atomically
@@ -47,20 +46,27 @@ def write_page(outcome: Outcome, place: Path, classifier: "Classifier | None" = 
     Args:
         outcome: What was tried and chosen.
         place: Folder of the page, such as that of the chosen run.
-        classifier: The networks before and after with their data; default those of the chosen run, from its folder.
+        classifier: The networks before and after with their data; default those of the two runs, from their folders.
 
     Raises:
-        UserError: A part of the chosen run is missing, or the suspects cannot be read.
+        UserError: A part of the two runs is missing, or the suspects cannot be read.
     """
-    from cmu_lightning.deploy.predict import Classifier
-
-    classifier = classifier or Classifier.restore(FinishedRun.open(outcome.chosen.folder))
+    classifier = classifier or _restore(outcome)
     # The suspects of the chosen run, else of any other candidate.
     found = (run.folder / SUSPECTS_FILE for run in (outcome.chosen, *outcome.candidates))
     findings = gather(classifier, next((path for path in found if path.exists()), None))
     path = place / PAGE
     write_atomically(path, page(outcome, findings))
     return path
+
+
+def _restore(outcome: Outcome) -> "Classifier":
+    """Return the networks of the original and of the chosen run, with their data."""
+    from cmu_lightning.deploy.predict import Classifier
+    from cmu_lightning.experiment.restore import restore_data, restore_network
+
+    networks = (restore_network(run.folder) for run in (outcome.original, outcome.chosen))
+    return Classifier(*networks, restore_data(outcome.chosen.folder))
 
 
 def page(outcome: Outcome, findings: Findings) -> str:

@@ -81,8 +81,10 @@ def groups(table, by):
 
 def described(way):
     """Return what a way of finding S_f is called."""
-    values = {name.removeprefix("data.").removeprefix("discovery."): value for name, value in json.loads(way).items()}
-    return ", ".join(f"{name}={value}" for name, value in values.items() if value not in ("None", None))
+    values = {name.rpartition(".")[2]: value for name, value in json.loads(way).items() if name != "data.discovery"}
+    default = {"identified": "1.0", "false_discovery_rate": "0.0"}
+    shown = {name: value for name, value in values.items() if value not in (None, "None", default.get(name))}
+    return ", ".join(f"{name}={value}" for name, value in shown.items()) or "all"
 
 
 def main():

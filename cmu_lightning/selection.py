@@ -77,17 +77,24 @@ def balanced(runs: Sequence[Metrics]) -> Metrics | None:
 
 
 def balanced_score(run: Metrics) -> float:
-    """Return 5 val_acc + (1 - fit_identified); without validation samples 5 fit_retain + (1 - fit_identified).
+    """Return 5 val_acc + (1 - f); without validation samples 5 fit_retain + (1 - f).
 
-    A model can gain at most 1 by no longer giving S_f its labels. Whoever never predicts one of ten classes loses about
-    0.1 of val_acc, so at a weight of 1 that is worth its while. And `1 - fit_identified` counts only labels that are no
-    longer given, where the paper's `changed` also counts predictions that were right and are not any more.
+    f = (k + 1) / (n + 2), where k of the n samples of S_f are given their labels: `fit_identified`, drawn to one half
+    as a uniform prior draws it, so that one or two flagged samples cannot outweigh tenths of accuracy. A model can gain
+    at most 1 by no longer giving S_f its labels. Whoever never predicts one of ten classes loses about 0.1 of val_acc, so
+    at a weight of 1 that is worth its while. And f counts only labels that are still given, where the paper's `changed`
+    also counts predictions that were right and are not any more.
 
     Args:
-        run: Results with `fit_identified` and `val_acc` or `fit_retain`.
+        run: Results with `fit_identified` and `val_acc` or `fit_retain`; without `deleted`, n counts as infinite.
+
+    >>> round(balanced_score({"val_acc": 0.9, "fit_identified": 0.0, "deleted": 1}), 4)
+    5.1667
     """
     utility = run["val_acc"] if "val_acc" in run else run["fit_retain"]
-    return float(UTILITY_WEIGHT * utility + (1 - run["fit_identified"]))
+    flagged, size = run["fit_identified"], run.get("deleted")
+    fit = flagged if size is None else (flagged * size + 1) / (size + 2)
+    return float(UTILITY_WEIGHT * utility + (1 - fit))
 
 
 def oracle(runs: Sequence[Metrics]) -> Metrics | None:

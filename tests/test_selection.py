@@ -110,6 +110,15 @@ def test_without_validation_samples_retain_decides():
     assert balanced(runs) is runs[3], "only what has validation samples is compared"
 
 
+def test_one_flagged_sample_outweighs_little_accuracy():
+    """Of one sample the fit falls from 2/3 to 1/3, of 98 from 0.99 to 0.01."""
+    for size, is_worth_it in ((1, False), (98, True)):
+        before = {"val_acc": 0.9, "fit_identified": 1.0, "deleted": size}
+        after = {"val_acc": 0.8, "fit_identified": 0.0, "deleted": size}
+        assert (balanced([before, after]) is after) is is_worth_it
+    assert balanced_score(before) == pytest.approx(4.5 + 1 - 0.99)
+
+
 def test_a_destroyed_class_does_not_pay():
     """Of ten equal classes two are never predicted again, which takes the labels of all of S_f back."""
     original = {"val_acc": 0.9, "changed": 0.0, "fit_identified": 0.5, "selection_score": 0.45}

@@ -48,7 +48,7 @@ class Part:
 
     def gains(self) -> np.ndarray:
         """Return for each sample 1 if only the candidate predicts its label, -1 if only the original does, else 0."""
-        return (self.after == self.labels).astype(int) - (self.before == self.labels).astype(int)
+        return np.subtract(self.after == self.labels, self.before == self.labels, dtype=int)
 
 
 def lost_classes(part: Part, num_classes: int) -> list[int]:
@@ -94,7 +94,8 @@ def chance_of_no_gain(utility: Part, deleted: Part, seed: int = 0) -> float:
         seed: Seed of the draws.
     """
     random = np.random.default_rng(seed)
-    gains = UTILITY_WEIGHT * _means(random, utility) - _means(random, deleted)
+    size = len(deleted.labels)
+    gains = UTILITY_WEIGHT * _means(random, utility) - _means(random, deleted) * size / (size + 2)  # as the score
     return float((gains < SMALL).mean())
 
 

@@ -123,7 +123,7 @@ def test_what_was_tried_and_what_was_chosen(repaired):
     assert told["run"] == max(scores, key=lambda run: scores[run])
     assert not told["original_kept"]
     for each in (told["original"], *told["candidates"]):
-        assert each["score"] == pytest.approx(5 * each["val_acc"] + 1 - each["fit_identified"])
+        assert each["score"] == pytest.approx(5 * each["val_acc"] + 1 - (15 * each["fit_identified"] + 1) / 17)
     guessing = read_metrics(repaired / told["original"]["run"])["val_majority"]
     classes = [len(list(folder.iterdir())) for folder in repaired.glob("images/val/*")]
     assert guessing == max(classes) / sum(classes)
@@ -348,7 +348,7 @@ def test_without_validation_samples_the_retain_data_decide(project, monkeypatch,
     told = json.loads((tmp_path / "mine/repaired.json").read_text())
     for each in (told["original"], *told["candidates"]):
         assert "val_acc" not in each
-        assert each["score"] == pytest.approx(5 * each["fit_retain"] + 1 - each["fit_identified"])
+        assert each["score"] == pytest.approx(5 * each["fit_retain"] + 1 - (15 * each["fit_identified"] + 1) / 17)
     table = capsys.readouterr().out
     assert "fit_retain" in table
     assert "val_acc" not in table.partition("Potion")[0]

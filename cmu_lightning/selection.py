@@ -81,9 +81,9 @@ def balanced_score(run: Metrics) -> float:
 
     f = (k + 1) / (n + 2), where k of the n samples of S_f are given their labels: `fit_identified`, drawn to one half
     as a uniform prior draws it, so that one or two flagged samples cannot outweigh tenths of accuracy. A model can gain
-    at most 1 by no longer giving S_f its labels. Whoever never predicts one of ten classes loses about 0.1 of val_acc, so
-    at a weight of 1 that is worth its while. And f counts only labels that are still given, where the paper's `changed`
-    also counts predictions that were right and are not any more.
+    at most 1 by no longer giving S_f its labels. Whoever never predicts one of ten classes loses about 0.1 of val_acc,
+    so at a weight of 1 that is worth its while. And f counts only labels that are still given, where the paper's
+    `changed` also counts predictions that were right and are not any more.
 
     Args:
         run: Results with `fit_identified` and `val_acc` or `fit_retain`; without `deleted`, n counts as infinite.

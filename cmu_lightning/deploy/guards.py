@@ -48,7 +48,8 @@ class Part:
 
     def gains(self) -> np.ndarray:
         """Return for each sample 1 if only the candidate predicts its label, -1 if only the original does, else 0."""
-        return np.subtract(self.after == self.labels, self.before == self.labels, dtype=int)
+        gains: np.ndarray = np.subtract(self.after == self.labels, self.before == self.labels, dtype=int)
+        return gains
 
 
 def lost_classes(part: Part, num_classes: int) -> list[int]:

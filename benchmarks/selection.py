@@ -32,11 +32,6 @@ def rem(power):
     return lambda run: run["fit_retain"] ** power * (1 - max(run["fit_identified"], 0.2))
 
 
-def smoothed(run):
-    """Return 5 val_acc + 1 - the expected fit of S_f under a uniform prior, which few samples hardly move."""
-    return 5 * run["val_acc"] + 1 - (run["fit_identified"] * run["deleted"] + 1) / (run["deleted"] + 2)
-
-
 def by_classes(run):
     """Return the score with a weight of half the number of classes, 5 for ten."""
     return run["classes"] / 2 * run["val_acc"] + 1 - run["fit_identified"]
@@ -50,7 +45,6 @@ RULES = {
     **{f"{weight} val + 1 - fit_identified": weighted(weight) for weight in (3, 4, 5, 7, 10)},
     "5 fit_retain + 1 - fit_identified (no labels)": lambda run: 5 * run["fit_retain"] + 1 - run["fit_identified"],
     "classes / 2 val + 1 - fit_identified": by_classes,
-    "5 val + 1 - fit_identified, smoothed": smoothed,
     "3 val + 2 val_matched + 1 - fit_identified": weighted(3, 2),
     "5 val + 1 val_matched + 1 - fit_identified": weighted(5, 1),
     "5 val + 2 val_matched + 1 - fit_identified": weighted(5, 2),
@@ -83,7 +77,7 @@ def described(way):
     """Return what a way of finding S_f is called."""
     values = {name.rpartition(".")[2]: value for name, value in json.loads(way).items() if name != "data.discovery"}
     default = {"identified": "1.0", "false_discovery_rate": "0.0"}
-    shown = {name: value for name, value in values.items() if value not in (None, "None", default.get(name))}
+    shown = {name: value for name, value in values.items() if str(value) not in ("None", default.get(name))}
     return ", ".join(f"{name}={value}" for name, value in shown.items()) or "all"
 
 

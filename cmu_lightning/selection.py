@@ -12,7 +12,7 @@ Metrics = dict[str, Any]
 """The content of a `metrics.json`."""
 
 UTILITY_WEIGHT = 5.0
-"""What accuracy counts in `balanced_score` against the labels of S_f that are no longer given; 4 to 7 choose alike."""
+"""Weight of accuracy in `balanced_score`, against the labels of S_f that are no longer given; 4 to 7 choose alike."""
 
 
 def paper(runs: Sequence[Metrics]) -> Metrics | None:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from cmu_lightning.cli.fit import CLI, main
+from cmu_lightning.data import DigitsDataModule, Poison
 from cmu_lightning.parsing import CONFIGS
 
 OVERLAY = "released_code.yaml"
@@ -66,9 +68,15 @@ def test_the_digits_settings_run_with_every_unlearner(setting, tmp_path, monkeyp
         "cpu",
     ]
     assert main(["fit", "--config", setting, *few]) == 0
+    data = DigitsDataModule(Poison(size=36))
+    data.setup()
+    row = int(torch.nonzero(~data.held)[0])  # a list may name no sample that validates
+    Path("list.csv").write_text(f"index,corrected_label\n{row},1\n")
+    of_list = ["--data.discovery", "Flagged", "--data.discovery.path", "list.csv"]
     for overlay in OVERLAYS:
         if overlay.startswith("unlearn"):
-            assert main(["fit", "--config", setting, "--config", overlay, *few]) == 0
+            more = of_list if overlay == "unlearn/relabel.yaml" else []
+            assert main(["fit", "--config", setting, "--config", overlay, *few, *more]) == 0
     assert len(list(Path("runs").rglob("metrics.json"))) == 1 + sum(o.startswith("unlearn") for o in OVERLAYS)
     assert CLI.code == 0
 

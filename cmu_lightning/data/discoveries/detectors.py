@@ -77,7 +77,7 @@ class Inspection:
         Args:
             rows: Indices of the samples, shape (n,), n at least 1.
         """
-        parts = rows.split(evaluation_size(self.samples.images))
+        parts = torch.split(rows, evaluation_size(self.samples.images))
         network, samples = self.network.to(self.pixels.device).eval(), self.samples
         manipulated, index = samples.manipulated.cpu(), samples.manipulation_index.cpu()
         images = (

@@ -173,7 +173,7 @@ def members_by_class(labels: Tensor) -> list[Tensor]:
         labels: Shape (n,).
     """
     _, counts = torch.unique(labels, return_counts=True)
-    return list(labels.argsort(stable=True).split(counts.tolist()))
+    return list(torch.split(labels.argsort(stable=True), counts.tolist()))
 
 
 def relative_to_class(look: Look, classes: Sequence[Tensor], labels: Tensor) -> Tensor:

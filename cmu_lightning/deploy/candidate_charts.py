@@ -85,7 +85,7 @@ def _chart(rows: list[dict[str, Any]], label: str) -> dict[str, Any]:
     colour = alt.Color("method:N", scale=alt.Scale(domain=methods, range=[look.colour for look in looks.values()]))
     shape = alt.Shape("method:N", scale=alt.Scale(domain=methods, range=[look.shape for look in looks.values()]))
     # Names stand above their lines, where they have room on a telephone too.
-    words = {"align": "left", "dy": -15, "fontSize": 12, "fontWeight": {"expr": "datum.chosen ? 'bold' : 'normal'"}}
+    weight = {"expr": "datum.chosen ? 'bold' : 'normal'"}
     source = alt.Chart(pd.DataFrame(rows))
     lines = source.encode(alt.Y("name:N", sort=None, axis=None))
     chart = alt.layer(
@@ -95,7 +95,7 @@ def _chart(rows: list[dict[str, Any]], label: str) -> dict[str, Any]:
         lines.mark_rule(strokeWidth=1.5, opacity=0.6).encode(alt.X("low:Q"), alt.X2("high:Q"), colour),
         lines.mark_point(size=80, filled=True, opacity=1).encode(x, colour, shape, tooltip="text:N"),
         lines.transform_filter("datum.chosen").mark_point(size=260, stroke=CHOSEN, strokeWidth=2).encode(x),
-        lines.mark_text(**words).encode(text="title:N", x=alt.value(0)),
+        lines.mark_text(align="left", dy=-15, fontSize=12, fontWeight=weight).encode(text="title:N", x=alt.value(0)),
         height=LINE_HEIGHT * len(rows),
         params=[HIDDEN.param],
     )

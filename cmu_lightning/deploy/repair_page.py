@@ -65,8 +65,8 @@ def _restore(outcome: Outcome) -> "Classifier":
     from cmu_lightning.deploy.predict import Classifier
     from cmu_lightning.experiment.restore import restore_data, restore_network
 
-    networks = (restore_network(run.folder) for run in (outcome.original, outcome.chosen))
-    return Classifier(*networks, restore_data(outcome.chosen.folder))
+    before, after = (restore_network(run.folder) for run in (outcome.original, outcome.chosen))
+    return Classifier(before, after, restore_data(outcome.chosen.folder))
 
 
 def page(outcome: Outcome, findings: Findings) -> str:
@@ -279,14 +279,14 @@ def _pictures(findings: Findings, rows: list[int]) -> list[Picture]:
 def _picture(findings: Findings, row: int, thumbnail: Thumbnail) -> Picture:
     """Return an image with what is said of it."""
     classes = findings.labels[row], findings.before.classes[row], findings.after.classes[row]
-    names = [findings.class_name(int(label)) for label in classes]
+    label, before, after = (findings.class_name(int(each)) for each in classes)
     said = (findings.suspicions or {}).get(row)
     suspicion = ""
     if said is not None and said.suggested is not None and not findings.flagged[row]:
         suggested = findings.class_name(said.suggested)
-        suspicion = f"suspect {said.probability:.0%}" + f": {suggested}?" * (suggested != names[2])
+        suspicion = f"suspect {said.probability:.0%}" + f": {suggested}?" * (suggested != after)
     name = findings.name(row)
-    return Picture(thumbnail, name if isinstance(name, str) else f"#{name}", *names, suspicion)
+    return Picture(thumbnail, name if isinstance(name, str) else f"#{name}", label, before, after, suspicion)
 
 
 def _list_uri(findings: Findings) -> str | None:

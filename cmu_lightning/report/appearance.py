@@ -51,6 +51,7 @@ FIXED = {
     "ASSD": Style("#8C6D31", CROSS, (3, 3)),
     "Potion": Style("#7B4EA3", STAR, (10, 3, 3, 3)),
     "TunedSSD": Style("#A23B2A", HEXAGON, (14, 3)),
+    "PURE": Style("#D6006E", PENTAGON, SOLID),
     "Keep": Style("#5F6B73", BAR, (1, 3)),
 }
 """Known methods, in colours that the colour-blind tell apart (after Okabe and Ito)."""

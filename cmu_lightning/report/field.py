@@ -173,7 +173,7 @@ def published() -> dict[str, Any]:
 
 
 def published_tables(families: Sequence[Regimes]) -> list[Table]:
-    """Return others' rows beside ours, one table for each source that has a data set of ours; never one average.
+    """Return others' rows next to ours, one table for each source that has a data set of ours; never one average.
 
     Args:
         families: All data sets and networks.
@@ -211,7 +211,7 @@ def _published_table(name: str, theirs: dict[str, Any], own: Sequence[Regimes]) 
     caveats = "; ".join(theirs["caveats"])
     return table(
         f"published_{name}",
-        f"{theirs['title']} beside ours",
+        f"{theirs['title']} next to ours",
         f"In percent. Published: {theirs['source']}; {theirs['setting']}. To be known: {caveats}. Ours: means over the "
         f"cells as in the table of the field, where every manipulation of theirs was run. {ABOUT_UTILITY} Change of "
         "utility: acc_retain minus that of the original of the same seed.",

@@ -1,4 +1,4 @@
-"""The field's tables: averages and both kinds of spread by hand, and others' rows beside ours."""
+"""The field's tables: averages and both kinds of spread by hand, and others' rows next to ours."""
 
 import csv
 import io
@@ -148,7 +148,7 @@ def test_one_manipulation_has_a_row_and_no_average():
     assert not [each.name for each in report.tables if each.name.startswith("published")]  # digits are nobody's
 
 
-def test_published_rows_stand_beside_ours_and_in_no_average():
+def test_published_rows_stand_next_to_ours_and_in_no_average():
     for manipulation in ("Poison", "InterclassConfusion", "SymmetricNoise"):
         write_study(manipulation, healed=0.2, retain=0.9, dataset="cifar10", methods=("RewoD", "Potion"))
     made = {table.name: table for table in published_tables(found())}
@@ -169,13 +169,13 @@ def test_published_rows_stand_beside_ours_and_in_no_average():
     assert all(each["healed"] != 93.72 for each in rows(field_table(found())))
 
 
-def test_what_was_not_run_is_said_beside_a_published_row():
+def test_what_was_not_run_is_said_next_to_a_published_row():
     write_study("Poison", healed=0.2, retain=0.9, dataset="cifar10", methods=("RewoD",))
     (rem, *_) = published_tables(found())
-    beside = row(rem, method="Retraining")
-    assert (beside["healed: published"], beside["healed: ours"], beside["our cells"]) == (53.61, None, 0)
+    own = row(rem, method="Retraining")
+    assert (own["healed: published"], own["healed: ours"], own["our cells"]) == (53.61, None, 0)
     said = "no runs of InterclassConfusion; no runs of SymmetricNoise or RandomSwap; network.width 16, not 32"
-    assert beside["ours differ in"].startswith(said)
+    assert own["ours differ in"].startswith(said)
 
 
 @pytest.mark.parametrize("source", published())

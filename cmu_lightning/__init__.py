@@ -32,7 +32,7 @@ def load(run: str | Path) -> "nn.Module":
 
 
 def results(runs: str | Path) -> "pd.DataFrame":
-    """Return the finished runs of a folder as a table, one row a run.
+    """Return the finished runs of a folder as a table, one row per run.
 
     Args:
         runs: A runs folder, or a file that `report --pack` has written.

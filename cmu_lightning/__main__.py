@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        # Asking whether there is such a file fails, wherever a user's word may be the name of one.
+        # Every check whether a file exists fails with this error if a user's word is too long for a file name.
         from cmu_lightning.console import visible
 
         shown = visible(str(error.filename))

@@ -21,11 +21,11 @@ PAUSE = 30
 
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Characters that a terminal obeys instead of showing them; tab and end of line apart."""
+"""Characters that a terminal obeys instead of showing them, except tab and end of line."""
 
 
 def visible(text: str) -> str:
-    r"""Return text with control characters, and bytes of names that are no text, spelled as in Python.
+    r"""Return text with control characters and undecodable bytes of names spelled as in Python.
 
     Args:
         text: Text that may hold names from elsewhere.
@@ -38,7 +38,7 @@ def visible(text: str) -> str:
 
 
 class PlainConsole(Console):
-    """A console that shows text as it is: names and paths may hold what rich takes for markup or for an emoji.
+    """A console that shows text literally: names and paths may contain what rich takes for markup or for an emoji.
 
     Args:
         options: Arguments of rich's Console.
@@ -48,7 +48,7 @@ class PlainConsole(Console):
         super().__init__(markup=False, emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Return text for the screen; printing, and tables with their titles, come here.
+        """Return text for the screen; rich calls this for printed lines and for tables with their titles.
 
         Args:
             text: Text.
@@ -57,16 +57,16 @@ class PlainConsole(Console):
         return super().render_str(visible(text), **options)
 
     def status(self, status: Any, **options: Any) -> Status:
-        """Return a context that shows a line while something is done.
+        """Return a context that shows a status line while some work runs.
 
         Args:
-            status: The line; rich would read markup in it whatever the console says.
+            status: The line; rich would read markup in it in spite of the console's settings.
             options: Those of rich.
         """
         return super().status(Text(visible(status)) if isinstance(status, str) else status, **options)
 
     def track(self, parts: Iterable[T], description: str, total: int) -> Iterator[T]:
-        """Yield the parts of some work, with a bar that goes when the work is done.
+        """Yield the parts of some work, with a bar that disappears when the work is done.
 
         Args:
             parts: Parts of the work, in order.

@@ -1,4 +1,4 @@
-"""Names from elsewhere (classes, files, settings) in formats in which some characters mean something."""
+"""Names from outside (classes, files, settings) in formats in which some characters have a meaning."""
 
 import re
 from typing import Any
@@ -11,7 +11,7 @@ def csv_cell(cell: Any) -> Any:
     """Return a cell of a CSV file, with an apostrophe in front of a text that a spreadsheet would calculate.
 
     Args:
-        cell: Text or anything else; numbers stay as they are, also as text.
+        cell: Text or anything else; numbers stay unchanged, also as text.
 
     >>> [csv_cell(cell) for cell in ("=1+1", "cat", "-0.5", -0.5)]
     ["'=1+1", 'cat', '-0.5', -0.5]
@@ -20,7 +20,7 @@ def csv_cell(cell: Any) -> Any:
 
 
 def csv_file_name(name: Any) -> Any:
-    """Return the name of a file as a cell of a CSV file; what it gains in front leaves it a path of the same file.
+    """Return the name of a file as a cell of a CSV file; a prefix may be added, with which it is a path of the same file.
 
     Args:
         name: Relative or absolute path, or an index.
@@ -40,7 +40,7 @@ def _is_number(text: str) -> bool:
 
 
 def markdown(text: Any) -> str:
-    r"""Return text that Markdown shows as it is, in a table too: no HTML, no link or image, no other column or line.
+    r"""Return text that Markdown shows literally, in a table too: no HTML, no link or image, no other column or line.
 
     Args:
         text: What is shown.
@@ -54,7 +54,7 @@ def markdown(text: Any) -> str:
 
 
 def markdown_code(text: Any) -> str:
-    """Return a code span of Markdown that shows text as it is, in a table too.
+    """Return a code span of Markdown that shows text literally, in a table too.
 
     Args:
         text: What is shown.

@@ -22,13 +22,13 @@ except ImportError as error:
     ) from error
 
 MAX_DEPTH = 64
-"""Brackets within each other that a JSON text may have; results have 6."""
+"""Nested brackets that a JSON text may have; results have 6."""
 
 MOST_RACES = 100
-"""Times that a folder may be gone when a lock is made in it, before this counts as an error."""
+"""Attempts to make a lock in a folder that keeps disappearing, before this counts as an error."""
 
 PART = ".part"
-"""Ends the names of files that are being written; they begin with a dot."""
+"""Suffix of files that are being written; their names begin with a dot."""
 
 
 def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
@@ -42,7 +42,7 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
         content: Text, which is written as UTF-8, or bytes.
 
     Raises:
-        OSError: There is no room, or no permission; an older file stays as it was, and nothing else is left.
+        OSError: There is no space or no permission; an older file stays unchanged, and nothing else is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale_parts(path)
@@ -51,7 +51,7 @@ def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
         try:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
-            # Without this, a file may have its name before its content, and is empty after a loss of power.
+            # Without this, a file may get its name before its content, and be empty after a loss of power.
             os.fsync(file.fileno())
             part.replace(path)
         except BaseException:
@@ -75,7 +75,7 @@ def _open_part(path: Path) -> tuple[Path, BinaryIO]:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Make a folder for what is to become a file or a folder, next to it, and remove it in the end.
+    """Make a temporary folder next to a file or a folder that is to be written, and remove it in the end.
 
     If this process is killed, the next one that makes one for the same path removes what it has left.
 
@@ -103,7 +103,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 def _remove_stale_parts(path: Path) -> None:
-    """Remove what writers of a file or folder that were killed have left: parts whose lock nobody holds."""
+    """Remove the remains of killed writers of a file or folder: parts whose lock nobody holds."""
     for part in path.parent.iterdir():
         if part.name.startswith(f".{path.name}.") and part.name.endswith(PART):
             with suppress(OSError):  # its writer lives, or has just ended
@@ -119,7 +119,7 @@ def _remove_stale_parts(path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder outlive a loss of power, where the file system can."""
+    """Make a new name in a folder survive a loss of power, if the file system can."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -141,7 +141,7 @@ def write_json(path: Path, content: Any) -> None:
 def parse_json(text: str | bytes) -> Any:
     """Return the content of a JSON text, if it is no deeper than what this project writes.
 
-    Python's own reader, and what walks over the content later, fail on endless nesting in a way of their own.
+    Python's own reader, and functions that walk over the content later, fail on endless nesting with other errors.
 
     Args:
         text: The text, or its bytes in UTF-8.

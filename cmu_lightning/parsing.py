@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         self.command = command
 
     def error(self, message: str) -> NoReturn:
-        """Raise a mistake of the user in place of argparse's exit.
+        """Raise a mistake of the user instead of argparse's exit.
 
         Args:
             message: argparse's complaint.
@@ -118,7 +118,7 @@ def name_config(arguments: list[str]) -> list[str]:
 
 
 def _meant(word: str) -> str:
-    """Return what to write in place of a word that is no option."""
+    """Return what to write instead of a word that is not an option."""
     known = _known_configs()
     if Path(word).is_file() or word in known:
         return f"write --config {word}"

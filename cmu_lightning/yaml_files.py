@@ -1,4 +1,4 @@
-"""YAML files: what they may stand for is bounded before it is made."""
+"""YAML files, whose size and depth are bounded before their content is built."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,14 +10,14 @@ import yaml
 from cmu_lightning.errors import UserError
 
 MAX_DEPTH = 64
-"""Brackets and indentations within each other that a YAML text may have; configs have 10."""
+"""Nested brackets and indentations that a YAML text may have; configs have 10."""
 
 MAX_NODES = 100_000
-"""Values that a YAML text may have once its aliases are written out; configs have some hundred."""
+"""Values that a YAML text may have after its aliases are expanded; configs have some hundred."""
 
 
 class TooLargeYAML(yaml.YAMLError):
-    """A YAML text that a few bytes would make so deep or so large that nothing can read it."""
+    """A YAML text that expands to a content too deep or too large to read."""
 
 
 def parse_yaml(text: str) -> Any:
@@ -33,7 +33,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def check_yaml(text: str) -> None:
-    """Raise unless a YAML text can be read in reasonable time and memory; what is wrong with it otherwise is not said.
+    """Raise unless a YAML text can be read in reasonable time and memory; other mistakes in it are not reported.
 
     Args:
         text: Text that another reader reads afterwards.
@@ -51,7 +51,7 @@ UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 
 
 def _construct(node: yaml.Node | None) -> Any:
-    """Return what a node means; None for an empty text."""
+    """Return the value of a node; None for an empty text."""
     try:
         # A loader constructs any node, whatever its own text is.
         return None if node is None else yaml.SafeLoader("").construct_document(node)
@@ -62,7 +62,7 @@ def _construct(node: yaml.Node | None) -> Any:
 def _compose(text: str) -> yaml.Node | None:
     """Return the nodes of a YAML text, in which each alias is the node that it means; raise if they are too many.
 
-    libyaml reads ten times as fast as PyYAML's own parser, where there is libyaml.
+    libyaml, if available, reads ten times as fast as PyYAML's own parser.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     # Nodes are composed by recursion, so the depth is bounded first, by what the parser reads one after the other.
@@ -77,11 +77,11 @@ def _compose(text: str) -> yaml.Node | None:
 
 
 def _check_nodes(node: yaml.Node | None) -> None:
-    """Refuse aliases that make a text endless, deeper or larger than any config, when they are written out."""
+    """Refuse aliases that expand a text endlessly, or make it deeper or larger than any config."""
     measured: dict[int, tuple[int, int]] = {}
 
     def measure(node: yaml.Node) -> tuple[int, int]:
-        """Return the number of values in a node and their depth, where each alias counts as what it means."""
+        """Return the number of values in a node and their depth, with every alias expanded."""
         if isinstance(node, yaml.ScalarNode):
             return 1, 0
         if id(node) not in measured:
@@ -120,7 +120,7 @@ def read_mapping(path: Path, description: str, hint: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise UserError(
-            f"the {description} {path} is not YAML ({problem}): correct that place, without tabs and odd signs"
+            f"the {description} {path} is not YAML ({problem}): correct that place, and remove tabs and special characters"
         ) from error
     if content is None:
         raise UserError(f"the {description} {path} is empty: {hint}")

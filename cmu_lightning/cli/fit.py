@@ -46,7 +46,7 @@ from cmu_lightning.unlearning.stage import RECORD
 
 
 class CLI(Options):
-    """LightningCLI whose `fit` runs a stage in a folder of its own, and whose `test` measures a checkpoint again.
+    """LightningCLI whose `fit` runs a stage in its own run folder, and whose `test` measures a checkpoint again.
 
     Args:
         arguments: Words of the command line, beginning with the command, configs as paths that exist.
@@ -62,7 +62,7 @@ class CLI(Options):
             kwargs: Ignored, as the options of `trainer` are read from the config.
 
         Raises:
-            UserError: The options of `trainer` do not fit together or not this machine.
+            UserError: The options of `trainer` do not fit together or do not fit this machine.
         """
         config = self.config_init[self.subcommand].trainer
         asked = config.callbacks or []
@@ -113,7 +113,7 @@ class CLI(Options):
         options = config.wandb.as_dict() | {"mode": choose_mode(config.wandb.mode)}
         is_logged = options["mode"] in ("online", "offline")
         job_type = "unlearn" if self.original else "original"
-        # How much a list or a detector finds is known once the data are there.
+        # The fraction that a list or a detector finds is known only after the data have been read.
         is_known = self.original is not None and self.datamodule.discovery is None
         identified = self.datamodule.identified if is_known else None
         self.wandb = WandbLogger(self.run, job_type, identified, **options) if is_logged else None
@@ -147,7 +147,7 @@ class CLI(Options):
         return [rows, *given, *([] if self.wandb is None else [self.wandb])]
 
     def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
-        """Do what is left of the run, and print its results next to the original's.
+        """Execute the remaining part of the run, and print its results next to the original's.
 
         Args:
             model: Stage to run.
@@ -177,7 +177,7 @@ class CLI(Options):
             self._print_results(was_finished)
 
     def _record(self) -> None:
-        """Record in the ledger which run this command line leads to, before training and after it."""
+        """Record in the ledger which run belongs to this command line, before training and after it."""
         if self.trainer.is_global_zero:
             data, original = self.datamodule, self.resolved["model"]["init_args"].get("original")
             # The files that a user names may have other content when the command is given again.
@@ -185,7 +185,7 @@ class CLI(Options):
             record_run(self.key, self.run, may_change)
 
     def _print_results(self, was_finished: bool) -> None:
-        """Print the results, and what a user may not expect: edited classes, an S_f that has no effect."""
+        """Print the results, and warn of surprises: edited classes, an S_f that has no effect."""
         columns = {} if self.original is None else {"Original": self.original.metrics or {}}
         columns[self.run.method] = self.run.metrics or {}
         if was_finished:
@@ -205,15 +205,15 @@ class CLI(Options):
             ckpt_path: The run's `last.ckpt`.
 
         Raises:
-            UserError: There is no checkpoint, or it is of another run than the config.
+            UserError: There is no checkpoint, or it belongs to another run than the config.
         """
         if ckpt_path is None:
             raise UserError("test needs a checkpoint: give --ckpt_path RUN/last.ckpt")
         content = read_checkpoint(ckpt_path)
         if RECORD not in content:
-            raise UserError(f"{ckpt_path} is of no run of this project: give the last.ckpt of a run")
+            raise UserError(f"{ckpt_path} belongs to no run of this project: give the last.ckpt of a run")
         if content[RECORD]["method"] != type(model).__name__ or type(datamodule).__qualname__ not in content:
-            raise UserError(f"{ckpt_path} is of another run than the config: give the config.yaml in its folder")
+            raise UserError(f"{ckpt_path} belongs to another run than the config: give the config.yaml in its folder")
         load_network(model.network, content, ckpt_path)
         self.trainer.test(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True, verbose=False)
         if not self.trainer.is_global_zero:
@@ -234,7 +234,7 @@ def main(arguments: Sequence[str], kind: type[CLI] = CLI) -> int:
         kind: Class that runs the command.
 
     Returns:
-        The exit code: 0, 2 for a mistake of the user, which is said in one sentence, 1 for numbers that `test` does
+        The exit code: 0, 2 for a mistake of the user, which one sentence describes, 1 for numbers that `test` does
         not find again, or 143 if SIGTERM ended a run that can be continued.
     """
     silence_notices()

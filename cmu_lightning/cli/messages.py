@@ -1,4 +1,4 @@
-"""Errors as one sentence that a person reads, and notices of Lightning that are kept from the screen."""
+"""Rewrite errors as one readable sentence, and hide notices of Lightning."""
 
 import errno
 import logging
@@ -22,7 +22,7 @@ from cmu_lightning.parsing import CONFIGS
 NOISE = re.compile(
     r"Does not validate against|^Subtypes:|^Errors:|NoneType|^Given value|^Expected a path but|^tip:|^usage:"
 )
-"""Lines of the parser's complaints that say nothing which the other lines do not say."""
+"""Lines of the parser's complaints that only repeat other lines."""
 
 KINDS = {
     "int": "a whole number",
@@ -32,7 +32,7 @@ KINDS = {
     "list": "a list",
     "dict": "a mapping",
 }
-"""Words of a person for the classes of values."""
+"""Plain words for the types of values."""
 
 NESTED = 4
 """Depth up to which an option of an option is written with dots."""
@@ -88,11 +88,11 @@ REWRITES: tuple[tuple[str, str], ...] = (
         r"\1; what a function takes as **kwargs goes under dict_kwargs",
     ),
     (r"Spaces not allowed in keys: \"([^\"]*)\"", r"the key '\1' has a blank in it, write NAME: VALUE with a colon"),
-    # All that was said is among the noise, as where `init_args:` is followed by nothing.
-    (r"^(--[\w.]+: \w+): *$", r"\1 cannot be read, check what stands under it and its indentation"),
+    # The whole complaint is noise, for example when nothing follows `model:`.
+    (r"^(--[\w.]+: \w+): *$", r"\1 cannot be read, check the lines below it and their indentation"),
     (r"\s+", " "),
 )
-"""The parser's words, and the words in their place; each row is applied to the text that the rows above it made."""
+"""The parser's words and their replacements; each row is applied to the result of the rows above it."""
 
 GIVEN_VALUE = re.compile(r"(?:Got|Given) value: (?!NestedArg|Namespace)(.*)")
 WRONG_KIND = re.compile(r"--([\w.]+): Expected (.*?)(?:\. Got value:.*)?")
@@ -102,7 +102,7 @@ NO_NAME = re.compile(r"there is no ([\w.]+)\.(\w+), ")
 NO_MODULE = re.compile(r"there is no (module) ([\w.]+), ")
 NO_ARGUMENT = re.compile(r"(unrecognized) arguments: --([\w.]+)")
 NO_METHOD = re.compile(r"--model\.(\w+) is not of an original: ")
-"""Rewritten complaints to which the value that was given, or the spelling that was meant, is added."""
+"""Rewritten complaints that get the given value or the likely spelling added."""
 
 SHORT_NAMES = {
     "data": data.__all__,
@@ -122,7 +122,7 @@ OPTIONS = [
     *("checkpoints", "ckpt_path", "compile", "config", "data", "model", "network", "original_seed", "runs_dir"),
     *("seed_everything", "setting", "threads", "wandb.mode", "wandb.project", "wandb.tags", "wandb.group"),
 ]
-"""Options that belong to no class that the command line chooses."""
+"""Options that do not depend on a class chosen on the command line."""
 
 
 def one_sentence(message: str) -> str:
@@ -148,7 +148,7 @@ def one_sentence(message: str) -> str:
 
 
 def _suggest_spelling(text: str) -> str:
-    """Add the name of a class or an option that is spelled almost like one that does not exist."""
+    """Suggest a class or an option with a similar name for one that does not exist."""
     known: Iterable[str] = ()
     if missing := NO_METHOD.search(text):
         return _name_methods(text, missing[1])
@@ -170,7 +170,7 @@ def _suggest_spelling(text: str) -> str:
 
 
 def _name_methods(text: str, option: str) -> str:
-    """Name a method that has an option, in place of any method."""
+    """Name a method that has the option, instead of an arbitrary method."""
     having = sorted((name for name in unlearning.__all__ if option in _arguments_of(name)), key=len)
     overlays = [f"unlearn/{re.sub('(?<=[a-z])(?=[A-Z])', '_', name).lower()}.yaml" for name in having]
     shipped = [overlay for overlay in overlays if (CONFIGS / overlay).exists()]
@@ -195,9 +195,9 @@ LOST = re.compile(
 )
 """Words of gloo and NCCL in the processes that are left when another one has died."""
 TAKEN = re.compile(r"EADDRINUSE|[Aa]ddress already in use")
-"""torch's words where another program listens at the port at which processes meet."""
+"""torch's words if another program listens at the port through which processes meet."""
 UNUSED = re.compile(r"Expected to have finished reduction in the prior|not used in producing the loss")
-"""torch's and Lightning's words where weights have no gradient, for which other processes wait."""
+"""torch's and Lightning's words if weights have no gradient while other processes wait for it."""
 ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)")
 
 
@@ -243,7 +243,7 @@ def _job_mistake(words: str) -> str | None:
 
 
 def silence_notices() -> None:
-    """Silence what Lightning prints at every start, and warnings about what is done on purpose."""
+    """Silence Lightning's start messages, and warnings about things done on purpose."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     for known in (

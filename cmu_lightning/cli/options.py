@@ -1,4 +1,4 @@
-"""The options of `fit` and `test`: their parser, what it cannot take, values that are refused, and defaults."""
+"""The options of `fit` and `test`: their parser, its work-arounds, refused values, and defaults."""
 
 import re
 import sys
@@ -50,7 +50,7 @@ REQUIRED_TRAINER = {
     "overfit_batches": 0.0,
     "use_distributed_sampler": False,
 }
-"""Options of the Trainer that would change what a stage is; each has to keep its value."""
+"""Options of the Trainer that would change the meaning of a stage; each must keep its value."""
 
 STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
 """Options of every parser: raise errors, and take no abbreviated names."""
@@ -80,7 +80,7 @@ class HelpfulParser(LightningArgumentParser):
 
 
 def _show_one_half(parser: LightningArgumentParser, is_trainer: bool) -> None:
-    """Show in the help the Trainer's options and no others, or all others: together they fill ten screens.
+    """Show either only the Trainer's options in the help, or all others: together they fill ten screens.
 
     Args:
         parser: Parser of a command.
@@ -136,7 +136,7 @@ class Options(LightningCLI):
         Args:
             parser: Parser of a command.
         """
-        parser.add_argument("--seed_everything", type=int, default=0, help="Of everything that has no seed of its own.")
+        parser.add_argument("--seed_everything", type=int, default=0, help="Seed of everything without a separate seed.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a setting file states apart from its data, where runs are stored, and how they are logged.
@@ -154,7 +154,7 @@ class Options(LightningCLI):
             type=read_policy,
             choices=["all", "chosen", "none"],
             default="all",
-            help="Whose weights stay: every run's, those of originals and of a sweep's best runs, or none.",
+            help="Which runs keep weights: all, originals and a sweep's best runs, or none.",
         )
         parser.add_class_arguments(WandbLogger, "wandb", instantiate=False, skip={"run", "job_type", "identified"})
         parser.add_argument("--threads", type=int | None, help="CPU threads; default torch's choice.")
@@ -194,7 +194,7 @@ class Options(LightningCLI):
             read_checkpoint(config.ckpt_path)
 
     def before_instantiate_classes(self) -> None:
-        """Fill in what the command line leaves open, so that the stored config leaves nothing open."""
+        """Fill in everything that the command line leaves open, so that the stored config is complete."""
         config = self.config[self.subcommand]
         if self.subcommand == "test":  # writes nothing, so no logger is made
             config.trainer.logger = False
@@ -213,7 +213,7 @@ LISTED = {"--model.help": Stage, "--data.help": CorruptedDataModule, "--network.
 
 
 def list_classes(option: str, base: type) -> str:
-    """Return the classes of this project that a config may name, a line each.
+    """Return the classes of this project that a config may name, one per line.
 
     Args:
         option: `--PART.help`.
@@ -273,13 +273,13 @@ def _is_flag(argument: str) -> bool:
 
 
 def _sort_classes_first(arguments: list[str]) -> list[str]:
-    """Move each `--PART.class_path=` in front of the options of its part, but past no config."""
+    """Move each `--PART.class_path=` in front of the options of its part, but never across a config."""
     named = {option: at for at, argument in enumerate(arguments) if (option := _class_option(argument))}
     ordered = [argument for at, argument in enumerate(arguments) if not _is_overruled(arguments, at, named)]
     for option, last in named.items():
         at = len(ordered) - 1 - ordered[::-1].index(arguments[last])
         first = next(n for n, other in enumerate(ordered) if other.startswith(option.removesuffix("class_path")))
-        # What stands later wins: a config in between may name another class, and has to stay in between.
+        # Later options win: a config in between may name another class, so it must stay in between.
         if not any(map(is_config, ordered[first:at])):
             ordered.insert(first, ordered.pop(at))
     return ordered
@@ -313,7 +313,7 @@ def _normalize_value(argument: str) -> str:
     return argument
 
 
-# --- Refusals: values that would fail later, or silently do something else. ---
+# --- Refusals: values that would fail later or silently have another effect. ---
 
 
 def check_values(config: Namespace) -> None:
@@ -379,7 +379,7 @@ def _check_nulls(name: str, part: Any) -> None:
 
 
 def _is_untyped_class(owner: str, parameter: Parameter | None, value: Any) -> bool:
-    """Return whether a class is named for an argument of any type, where the parser would make no object of it."""
+    """Return whether an argument of any type names a class, which the parser would not instantiate."""
     is_named = isinstance(value, dict | Namespace) and "class_path" in value
     is_plain = owner.endswith(f".{NetworkFromFunction.__name__}")
     return is_named and parameter is not None and not is_plain and parameter.annotation in (Any, Parameter.empty)
@@ -403,7 +403,7 @@ def _is_never_none(parameter: Parameter) -> bool:
     return is_typed and parameter.default not in (None, Parameter.empty) and type(None) not in get_args(kind)
 
 
-# --- Defaults: what is left open, decided before the config is stored. ---
+# --- Defaults: open values are decided before the config is stored. ---
 
 
 def fill_defaults(config: Namespace, as_plain_data: Callable[[], dict[str, Any]]) -> None:
@@ -419,7 +419,7 @@ def fill_defaults(config: Namespace, as_plain_data: Callable[[], dict[str, Any]]
     for option, needed in REQUIRED_TRAINER.items():
         if config.trainer[option] != needed:
             raise UserError(
-                f"trainer.{option}={config.trainer[option]} would change what a stage is, which procedure decides: "
+                f"trainer.{option}={config.trainer[option]} would change the stage, which procedure defines: "
                 f"leave it at {needed} and set procedure.steps or procedure.unlearn_steps"
             )
     callbacks: Any = config.trainer.callbacks or []
@@ -442,7 +442,7 @@ def _fill_seeds(config: Any) -> None:
     is_original = config.model.class_path.rpartition(".")[2] == Original.__name__
     stage = config.model.init_args
     if is_original and stage.seed not in (None, config.original_seed):
-        raise UserError(f"model.seed={stage.seed} is of unlearners: seed an original by --original_seed")
+        raise UserError(f"model.seed={stage.seed} applies only to unlearners: seed an original by --original_seed")
     defaults = {
         "model": config.original_seed if is_original else seed,
         "data": seed,
@@ -480,7 +480,7 @@ def precision(accelerator: Any) -> str:
 def _drop_defaults_that_are_code(network: Any) -> None:
     """Remove, in place, the arguments of a function whose values are classes or functions, if they are its defaults.
 
-    torchvision's transformers have such ones, as `norm_layer=partial(LayerNorm, eps=1e-6)`. The function takes them by
+    torchvision's transformers have such arguments, as `norm_layer=partial(LayerNorm, eps=1e-6)`. The function takes them by
     itself; a config, which holds plain values, cannot hand them on.
 
     Args:
@@ -504,7 +504,7 @@ def _drop_defaults_that_are_code(network: Any) -> None:
     for name, value in code.items():
         if value != defaults.get(name):
             raise UserError(
-                f"network.{name} is a class or a function, which no config of a function hands on: write a function of "
+                f"network.{name} is a class or a function, which a config cannot pass to a function: write a function of "
                 "your own that makes the network, and name that as network"
             )
         del network.init_args[name]

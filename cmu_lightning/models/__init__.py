@@ -1,4 +1,4 @@
-"""The networks of the paper, and those that the field uses besides."""
+"""The networks of the paper, and others that the field uses."""
 
 from cmu_lightning.models.resnet9 import ResNet9
 from cmu_lightning.models.resnet18 import ResNet18

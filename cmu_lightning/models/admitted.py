@@ -1,8 +1,8 @@
 """Which classes and functions a config may name.
 
-A config may come from a stranger, and a class or function that it names is called with arguments that it states. So a
-network is made by a class of networks or by a function that makes them, other parts by classes of a known kind, and
-nothing that belongs to Python itself is imported or called.
+A config may come from a stranger, and the classes and functions that it names are called with the arguments that it
+states. Therefore a network must come from a network class or from a function that makes networks, other parts must come
+from classes of a known kind, and nothing that belongs to Python itself is imported or called.
 """
 
 import re
@@ -40,22 +40,22 @@ OWN_PACKAGES = ("cmu_lightning", "torchvision")
 """Packages all of whose classes a config may name: manipulations and transforms have bases of their own."""
 
 TOOLS = ("jsonargparse", "lightning", "lightning_fabric", "pytorch_lightning", "torch")
-"""Packages whose functions make no networks, though some return one: they read, compile and run files."""
+"""Packages whose functions do not count as making networks, although some return one: they read and run files."""
 
 
 @cache
 def standard_library() -> frozenset[str]:
-    """Return the names of Python's own modules, without those that a file of the user's takes the place of."""
+    """Return the names of Python's own modules, except those that a file of the user replaces."""
     names = sys.stdlib_module_names
     folders = [Path(entry or ".") for entry in sys.path]
-    # Only what lies in a folder of the user's can take a name; to ask for the place of all modules would be slow.
+    # Only a file in a folder of the user can replace a module; locating all modules would be slow.
     own = [folder for folder in folders if folder.is_dir() and not _is_installed(folder)]
     doubtful = {path.name.partition(".")[0] for folder in own for path in folder.iterdir()} & names
     return frozenset(name for name in names if name not in doubtful or _is_installed(_origin(name)))
 
 
 def _origin(name: str) -> Path:
-    """Return the file of a module, a file of Python's own where it has none."""
+    """Return the file of a module, or a file of Python's own if it has none."""
     try:
         spec = find_spec(name)
     except ValueError:  # a module that was made without one
@@ -71,10 +71,10 @@ def _is_installed(path: Path) -> bool:
 
 @cache
 def protect_parser() -> None:
-    """Make the parser of this process refuse what a stranger's config could do to it.
+    """Make the parser of this process refuse harmful values of a stranger's config.
 
-    It imports nothing of the standard library that a value names, it makes no object of a class that is named where any
-    value is accepted, and it reads no YAML that is endless once aliases are written out.
+    It imports no module of the standard library that a value names, it makes no object of a class that is named where
+    any value is accepted, and it reads no YAML that is endless after its aliases are expanded.
     """
     denied = standard_library()
     shadowed = sorted(sys.stdlib_module_names - denied)
@@ -104,7 +104,7 @@ def check_names(part: Any, key: str = "") -> None:
         UserError: One of them is not what a config may name, or is not found.
     """
     named = [*_find_names(part, key)]
-    # Importing a module runs it, so all names are looked at before the first one is imported.
+    # Importing a module runs it, so all names are checked before the first one is imported.
     for place, name in named:
         _refuse_standard(place, name)
     for place, name in named:
@@ -138,7 +138,7 @@ def _refuse_standard(place: str, name: str) -> None:
 
 
 def _check_class(place: str, name: str) -> None:
-    """Refuse what is no class, and an installed class of no kind that a config needs."""
+    """Refuse anything that is not a class, and installed classes of a kind that no config needs."""
     found = _resolve(place, name)
     if not isclass(found):
         raise UserError(f"{place}={name} is no class: give the path of one")
@@ -152,7 +152,7 @@ def _check_class(place: str, name: str) -> None:
 
 
 def _resolve(place: str, name: str) -> Any:
-    """Return what a dotted name means."""
+    """Return the object of a dotted name."""
     try:
         return resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -170,8 +170,9 @@ def _is_own(found: Any) -> bool:
 def find_maker(name: str, place: str = "network") -> Callable[..., Any]:
     """Return a class of networks, or a function that makes networks.
 
-    A function says so by its annotation. One without an annotation is taken where it can hardly do anything else: in a
-    file of the user's that imports torch, or in an installed module that defines networks, as timm's do.
+    The annotation of a function shows that it makes networks. A function without an annotation is accepted if it can
+    hardly do anything else: in a file of the user that imports torch, or in an installed module that defines networks,
+    as timm's do.
 
     Args:
         name: Dotted name of the class or the function.

@@ -26,7 +26,7 @@ class NetworkFromFunction(nn.Module):
     """The network that a function such as torchvision's `resnet18` returns.
 
     A config names the function itself, `network: {class_path: torchvision.models.resnet18, init_args: {...}}`. In the
-    resolved config this class stands in its place, because a stage makes further networks by calling a class.
+    resolved config this class replaces it, because a stage makes further networks by calling a class.
 
     Args:
         function: Dotted name of the function.

@@ -370,7 +370,7 @@ def test_a_config_of_another_run_is_refused(copied, fit, capsys):
         only_match(copied, f"poison_digits/{name}") for name in ("Original/*/config.yaml", "CF/*/last.ckpt")
     )
     assert main(["test", "--config", str(config), "--ckpt_path", str(checkpoint)]) == 2
-    assert "is of another run than the config" in capsys.readouterr().err
+    assert "belongs to another run than the config" in capsys.readouterr().err
 
 
 def write_on_full_disk(path, content):

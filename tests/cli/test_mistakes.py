@@ -46,7 +46,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "arguments that are not indented": (
         ["--config", "data:\n  class_path: DigitsDataModule\n  init_args:\nmanipulation:\n  class_path: Poison\n"],
-        "--data: DigitsDataModule cannot be read, check what stands under it and its indentation",
+        "--data: DigitsDataModule cannot be read, check the lines below it and their indentation",
     ),
     "an unknown class": (["--model", "Foo"], "--model: there is no class Foo, check its spelling"),
     "an unknown manipulation": (["--data.manipulation", "Foo"], "--data.manipulation: there is no class Foo"),

@@ -28,7 +28,10 @@ from cmu_lightning.data import (
     WaNet,
     evaluation,
 )
+from cmu_lightning.data.batches import EvaluationBatches
 from cmu_lightning.errors import UserError
+from cmu_lightning.metrics import DomainAccuracy
+from tests.helpers.networks import Linear
 
 CIFAR10_FLIPS = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 
@@ -241,6 +244,25 @@ def test_a_choice_between_two_confused_classes():
     assert torch.equal(predicted[:, others], logits.argmax(1, keepdim=True).expand(-1, len(others)))
     plain = what._replace(pair=None).predictions(logits)
     assert torch.equal(plain, logits.argmax(1))
+
+
+@pytest.mark.parametrize("manipulation", [InterclassConfusion((3, 5), size=30), OneWayConfusion((3, 5), size=30)])
+def test_the_choice_between_two_classes_is_exact_on_several_processes(manipulation):
+    """Against a plain choice on the test images of the two classes; empty slices count nothing."""
+    data = DigitsDataModule(manipulation)
+    data.setup()
+    torch.manual_seed(0)
+    network, what, counted = Linear(144, 10), evaluation.of_test(data), torch.zeros(2, dtype=torch.long)
+    metrics = [DomainAccuracy(len(what.names)) for _ in range(3)]
+    for rank, metric in enumerate(metrics):
+        for batch in EvaluationBatches(what, data.pixels(), rank, 3):
+            metric.update(what.predictions(network(batch.image)), batch.target, batch.domain)
+        at = what.names.index("acc_pair")
+        counted += torch.stack([metric.correct[at], metric.total[at]])
+    own = torch.isin(data.test.labels, torch.tensor([3, 5]))
+    logits = network(data.pixels()(data.test.images[own], torch.zeros(int(own.sum()), dtype=torch.bool)))
+    right = torch.where(logits[:, 3] >= logits[:, 5], 3, 5) == data.test.labels[own]
+    assert counted.tolist() == [int(right.sum()), int(own.sum())]
 
 
 NAMES = sorted(

@@ -124,7 +124,7 @@ def _procedure(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: Resolved config of the run.
     """
-    procedure = dict(config["procedure"])
+    procedure = {name: value for name, value in config["procedure"].items() if value is not None}
     try:
         check_names(config["model"], "model")  # before anything that the config names is imported
         stage = resolve_name(config["model"]["class_path"])

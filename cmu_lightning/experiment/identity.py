@@ -37,7 +37,8 @@ OPTIONAL = ("discovery", "resize", "classes")
 
 OPTIONAL_OF_DISCOVERY = ("threshold",)
 OPTIONAL_OF_MODEL = ("original_prefix", "original_key")
-"""Likewise of a discovery and of an unlearner."""
+OPTIONAL_OF_PROCEDURE = ("optimizer",)
+"""Likewise of a discovery, of an unlearner and of the procedure."""
 
 
 def digest(identity: dict[str, Any]) -> str:
@@ -83,6 +84,7 @@ def identity(
     procedure = dict(config["procedure"])
     procedure["steps"] = procedure[uses]
     del procedure["unlearn_steps"]
+    _drop_absent(procedure, OPTIONAL_OF_PROCEDURE)
     # Stage: the original is known by its hash.
     model = deepcopy(config["model"])
     model.get("init_args", {}).pop("original", None)

@@ -25,13 +25,14 @@ from lightning.pytorch.plugins import CheckpointIO, LayerSync, Precision
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 from torch import nn
+from torch.optim import Optimizer
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import INSTALLED
 from cmu_lightning.yaml_files import UNREADABLE, check_yaml
 
 KINDS = (
-    *(nn.Module, LightningDataModule, Callback, Logger),
+    *(nn.Module, Optimizer, LightningDataModule, Callback, Logger),
     *(Accelerator, CheckpointIO, ClusterEnvironment, LayerSync, Precision, Profiler, Strategy),
 )
 """Bases of installed classes that a config may name at any place."""

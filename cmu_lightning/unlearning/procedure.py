@@ -1,17 +1,17 @@
 """Procedure A: how originals are trained and unlearners fine-tune (paper, A.1)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
 
 from torch.nn import Parameter
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from cmu_lightning.errors import UserError
 
 
 class Procedure:
-    """SGD with momentum under a linear schedule with warm-up, for a fixed number of steps.
+    """SGD with momentum, or another optimiser, under a linear schedule with warm-up, for a fixed number of steps.
 
     Args:
         steps: Number of steps of the original and of retraining.
@@ -19,10 +19,12 @@ class Procedure:
         batch_size: Size of the global batch, over all processes.
         lr: Peak learning rate; that of the released code, as the paper states none.
         momentum: Momentum of SGD.
-        weight_decay: Weight decay of all parameters.
+        weight_decay: Weight decay of all parameters, by SGD.
         warmup: Fraction of the steps over which the rate rises.
         decay: The rate falls linearly after warm-up and would reach zero after `decay` times the steps; the released
             code's `t_mult`.
+        optimizer: Class of another optimiser, such as `torch.optim.AdamW`, which takes parameters and learning rate
+            first; all else, momentum and weight decay included, is its own and given as `init_args`. Default SGD.
 
     Example:
         >>> procedure = Procedure(warmup=0.0, decay=1.25)
@@ -40,6 +42,7 @@ class Procedure:
         weight_decay: float = 5e-4,
         warmup: float = 0.01,
         decay: float = 1.25,
+        optimizer: Callable[[Iterable[Parameter], float], Optimizer] | None = None,
     ) -> None:
         for name, value in {"steps": steps, "unlearn_steps": unlearn_steps, "batch_size": batch_size}.items():
             if value < 1:
@@ -61,19 +64,22 @@ class Procedure:
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.decay = decay
+        self.make_optimizer = optimizer
 
-    def optimizer(self, parameters: Iterable[Parameter], lr: float | None = None, fused: bool = False) -> SGD:
-        """Return SGD over these parameters.
+    def optimizer(self, parameters: Iterable[Parameter], lr: float | None = None, fused: bool = False) -> Optimizer:
+        """Return the optimiser of these parameters.
 
         Args:
             parameters: Parameters to train.
             lr: Peak learning rate; default the procedure's.
-            fused: Whether the update is one kernel, which GPUs have.
+            fused: Whether SGD's update is one kernel, which GPUs have.
         """
         rate = lr or self.lr
+        if self.make_optimizer is not None:
+            return self.make_optimizer(parameters, rate)
         return SGD(parameters, rate, momentum=self.momentum, weight_decay=self.weight_decay, fused=fused or None)
 
-    def schedule(self, optimizer: SGD, steps: int) -> LambdaLR:
+    def schedule(self, optimizer: Optimizer, steps: int) -> LambdaLR:
         """Return the schedule of the learning rate, to be stepped after each step.
 
         Args:

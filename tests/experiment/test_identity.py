@@ -90,6 +90,16 @@ def test_later_arguments_of_lists_and_unlearners_do_not_change_hashes():
     assert len({run_hash(**unlearner(**own)) for own in several}) == 3
 
 
+def test_sgd_has_the_hash_from_before_there_were_other_optimisers():
+    def procedure(**own: Any) -> dict[str, Any]:
+        return {"procedure": {"steps": 3, "unlearn_steps": 2, **own}}
+
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"eps": 1e-8}}
+    other = {"class_path": "torch.optim.Adam", "init_args": {"eps": 1e-6}}
+    assert run_hash() == run_hash(**procedure(optimizer=None))
+    assert len({run_hash(), run_hash(**procedure(optimizer=adam)), run_hash(**procedure(optimizer=other))}) == 3
+
+
 def test_batch_statistics_of_several_processes_on_cpus_make_another_run():
     def split_hash(**trainer: Any) -> str:
         named = identity(CONFIG | {"trainer": trainer}, "steps", frozenset(), "abc", splits_statistics=True)

@@ -113,6 +113,15 @@ class TrainingBatches:
         source, own_step = self.steps[step]
         return self.sources[source].batch(own_step, self.pixels, self.rank, self.world_size)
 
+    def part(self, step: int) -> tuple[int, int]:
+        """Return which source gives the batch of a step, and which of its epochs that is part of, both from 0.
+
+        Args:
+            step: Step of the stage, counted from 0.
+        """
+        source, own_step = self.steps[step]
+        return source, own_step // self.sources[source].sampler.steps_per_epoch
+
     def ends_epoch(self, step: int) -> bool:
         """Return whether an epoch of the last source, which is the largest, ends with this step.
 

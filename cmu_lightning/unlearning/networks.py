@@ -58,6 +58,25 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def batch_norm_evaluation(network: nn.Module) -> Iterator[None]:
+    """Hold a network's batch norm in evaluation mode; afterwards each of its modules is in the mode that it was in.
+
+    It then normalises by the statistics of training, which stay as they are, and takes a batch of one sample.
+
+    Args:
+        network: Network, parts of which may always be in evaluation mode.
+    """
+    modes = {module: module.training for module in network.modules() if is_batch_norm(module)}
+    for module in modes:
+        module.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def is_finite(network: nn.Module) -> bool:
     """Return whether all weights and buffers are finite.
 
@@ -258,7 +277,16 @@ def has_batch_norm(network: nn.Module) -> bool:
     Args:
         network: Network on any device.
     """
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    return any(is_batch_norm(module) for module in network.modules())
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Return whether a module, without those in it, normalises by statistics of a batch.
+
+    Args:
+        module: Part of a network.
+    """
+    return isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def share_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from cmu_lightning.data import Batch, CorruptedDataModule
-from cmu_lightning.data.batches import EvaluationBatch, EvaluationBatches, FullPasses, TrainingBatches
+from cmu_lightning.data.batches import (
+    EvaluationBatch,
+    EvaluationBatches,
+    FullPasses,
+    PairedBatches,
+    Source,
+    TrainingBatches,
+)
 from cmu_lightning.data.evaluation import of_deleted, of_validation
 from cmu_lightning.data.sampling import derive_seed
 from cmu_lightning.errors import UserError
@@ -36,8 +43,9 @@ from cmu_lightning.unlearning.trainer_checks import check_trainer
 RECORD = "cmu_lightning"
 """Key of a stage's own part of a checkpoint."""
 
-View = Literal["train", "retain", "forget then retain", "passes"]
-"""The data that a stage trains on: all of S_tr, the retain data, S_f and retain in turns, or one pass over each."""
+View = Literal["train", "retain", "forget", "forget then retain", "retain with forget", "passes"]
+"""The data that a stage trains on: all of S_tr, the retain data, S_f, S_f and retain in turns, a batch of each in every
+step, or one pass over each."""
 
 LOGGED_IN_VALIDATION = ("val_acc", "changed", "selection_score")
 """Metrics that validation during training logs."""
@@ -77,6 +85,8 @@ class Stage(LightningModule):
     """Whether the view `passes` is shuffled and augmented; other views always are."""
     lr: float | None = None
     """Peak learning rate, if it is not the procedure's."""
+    changes_gradients: ClassVar[bool] = False
+    """Whether the method adds to gradients before a step, which a fused kernel would unscale only within it."""
 
     def __init__(self, network: Callable[[], nn.Module], procedure: Procedure, seed: int | None = None) -> None:
         super().__init__()
@@ -189,8 +199,9 @@ class Stage(LightningModule):
         """Return procedure A's optimiser and schedule; None for a method that does not train."""
         if not self.trains:
             return None
-        clipped = self.trainer.gradient_clip_val is not None  # Lightning cannot clip what a fused kernel unscales
-        fused = self.trainer.strategy.root_device.type == "cuda" and not clipped
+        # Lightning cannot clip what a fused kernel unscales, nor can a method add to it.
+        is_changed = self.trainer.gradient_clip_val is not None or self.changes_gradients
+        fused = self.trainer.strategy.root_device.type == "cuda" and not is_changed
         optimizer = self.procedure.optimizer(self.network.parameters(), self.lr, fused)
         schedule = self.procedure.schedule(optimizer, self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -206,21 +217,25 @@ class Stage(LightningModule):
         data, deleted = self.data, self.data.samples.deleted
         if self.view == "passes":
             return FullPasses(self._one_pass(deleted), self._one_pass(~deleted))
-        views: dict[str, list[Tensor]] = {
-            "train": [torch.ones_like(deleted)],
-            "retain": [~deleted],
-            "forget then retain": [deleted, ~deleted],
+        parts: dict[str, tuple[str, ...]] = {
+            **{part: (part,) for part in ("train", "retain", "forget")},
+            "forget then retain": ("forget", "retain"),
+            "retain with forget": ("retain", "forget"),
         }
-        if self.view not in views:
-            known = ", ".join(map(repr, [*views, "passes"]))
+        if self.view not in parts:
+            known = ", ".join(map(repr, [*parts, "passes"]))
             raise UserError(f"{type(self).__name__}.view is {self.view!r}: give one of {known}")
-        masks = views[self.view]
-        # The last part is the larger one and has the stage's own seed, whether or not another part comes before it.
-        seeds = [derive_seed(self.seed, 2), self.seed][-len(masks) :]
+        masks = {"train": torch.ones_like(deleted), "retain": ~deleted, "forget": deleted}
+        # S_f has a seed of its own, so that the other samples come in the same order with and without it.
+        seeds = {"train": self.seed, "retain": self.seed, "forget": derive_seed(self.seed, 2)}
         size = self.procedure.batch_size
-        sources = [data.training_source(mask, size, seed) for mask, seed in zip(masks, seeds, strict=True)]
-        plan = self.plan(*(source.sampler.steps_per_epoch for source in sources))
-        return data.training_batches(sources, plan, done=lambda: self.trainer.global_step)
+        sources = [data.training_source(masks[part], size, seeds[part]) for part in parts[self.view]]
+        if self.view == "retain with forget":
+            return PairedBatches(*(self._loader([source], [0] * self.steps) for source in sources))
+        return self._loader(sources, self.plan(*(source.sampler.steps_per_epoch for source in sources)))
+
+    def _loader(self, sources: list[Source], plan: list[int]) -> TrainingBatches:
+        return self.data.training_batches(sources, plan, done=lambda: self.trainer.global_step)
 
     def _one_pass(self, mask: Tensor) -> TrainingBatches:
         source = self.data.training_source(mask, self.procedure.batch_size, self.seed, self.augment)

@@ -221,7 +221,7 @@ class Relabels(CF):
 
 
 class Misspelt(CF):
-    view = "forget"
+    view = "forgotten"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ class Misspelt(CF):
             {},
             "Relabels changes the labels of the data, .* by batch.train_index",
         ),
-        (lambda path: Misspelt(LINEAR, SHORT, path), {}, "Misspelt.view is 'forget': give one of 'train', 'retain'"),
+        (lambda path: Misspelt(LINEAR, SHORT, path), {}, "Misspelt.view is 'forgotten': give one of 'train', 'retain'"),
         (lambda path: Original(partial(Linear, 144, 3), SHORT), {}, r"shape \(3,\) for the 10 classes"),
         (
             lambda path: Original(partial(Linear, 100, 10), SHORT),

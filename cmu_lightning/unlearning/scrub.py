@@ -1,6 +1,7 @@
 """Scrub and its rewinding, SCRUB+R (Kurmanji et al., NeurIPS 2023; paper, A.2 (5))."""
 
 import shutil
+from contextlib import nullcontext
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -16,7 +17,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import matched_accuracy
 from cmu_lightning.unlearning.checkpoint import is_damaged, read_tensors, save_tensors
 from cmu_lightning.unlearning.distillation import DistillationUnlearner, divergence
-from cmu_lightning.unlearning.networks import evaluation_mode
+from cmu_lightning.unlearning.networks import batch_norm_evaluation, evaluation_mode
 from cmu_lightning.unlearning.stage import View
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ class Scrub(DistillationUnlearner):
             batch: This process's slice of the global batch, n samples.
         """
         (teacher,) = self.teacher_logits(batch.image)
-        student = self.network(batch.image)
+        # A single sample of S_f has no statistics of its own.
+        with batch_norm_evaluation(self.network) if batch.total == 1 else nullcontext():
+            student = self.network(batch.image)
         task = cross_entropy(student, batch.label, reduction="none")
         distillation = divergence(student, teacher, self.temperature)
         both = task + self.distill * distillation

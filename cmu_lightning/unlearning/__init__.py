@@ -1,13 +1,19 @@
 """The stages: the original training and every unlearner."""
 
+from cmu_lightning.unlearning.ascent import NPO, GradientAscent, NegGradPlus
 from cmu_lightning.unlearning.badt import BadT
 from cmu_lightning.unlearning.baselines import CF, Keep, Original, RewoD
 from cmu_lightning.unlearning.dampener import Dampener, Dampening
 from cmu_lightning.unlearning.distillation import DistillationUnlearner
 from cmu_lightning.unlearning.etd import ETD
+from cmu_lightning.unlearning.fine_tuning import NGD, L1Sparse
+from cmu_lightning.unlearning.forgetting import AscentUnlearner, ForgettingUnlearner
+from cmu_lightning.unlearning.last_layers import CFk, EUk
+from cmu_lightning.unlearning.masking import MaskedUnlearner, ParameterMask
 from cmu_lightning.unlearning.potion import Potion
 from cmu_lightning.unlearning.procedure import Procedure
 from cmu_lightning.unlearning.pure import PURE
+from cmu_lightning.unlearning.random_label import RandomLabel, SalUn
 from cmu_lightning.unlearning.relabel import Relabel
 from cmu_lightning.unlearning.rem import REM
 from cmu_lightning.unlearning.sap import SAP
@@ -25,22 +31,35 @@ __all__ = [
     "CF",
     "ETD",
     "LFSSD",
+    "NGD",
+    "NPO",
     "PURE",
     "REM",
     "SAP",
     "SSD",
+    "AscentUnlearner",
     "BadT",
+    "CFk",
     "Dampener",
     "Dampening",
     "DistillationUnlearner",
     "Distilling",
+    "EUk",
+    "ForgettingUnlearner",
+    "GradientAscent",
     "Keep",
+    "L1Sparse",
+    "MaskedUnlearner",
+    "NegGradPlus",
     "NegMerge",
     "Original",
+    "ParameterMask",
     "Potion",
     "Procedure",
+    "RandomLabel",
     "Relabel",
     "RewoD",
+    "SalUn",
     "Scrub",
     "Stage",
     "TaskVector",

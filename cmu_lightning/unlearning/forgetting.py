@@ -1,0 +1,108 @@
+"""What the methods that train on S_f share: the mode of batch norm there, and the rule by which ascent stops."""
+
+from contextlib import nullcontext
+from typing import Any, Literal
+
+from torch import Tensor
+
+from cmu_lightning.data import Batch
+from cmu_lightning.errors import UserError
+from cmu_lightning.unlearning.networks import batch_norm_evaluation, evaluation_mode
+from cmu_lightning.unlearning.unlearner import Unlearner
+
+
+class ForgettingUnlearner(Unlearner):
+    """Base of the methods that give the network batches of S_f by themselves.
+
+    A method defines `loss` with `forget_logits` where a batch is of S_f.
+
+    Args:
+        forget_batch_norm: Mode of batch norm on batches of S_f. `train`, as in released code, normalises by the
+            statistics of the batch and moves the running ones towards S_f's. `eval` normalises by the running ones, and
+            leaves them. A batch of one sample has no statistics, and is always taken in evaluation mode.
+    """
+
+    def __init__(self, *args: Any, forget_batch_norm: Literal["train", "eval"] = "train", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.forget_batch_norm = forget_batch_norm
+
+    def forget_logits(self, batch: Batch) -> Tensor:
+        """Return logits of images of S_f, with batch norm in the mode that is asked for.
+
+        Args:
+            batch: This process's slice of a global batch of S_f, n samples.
+
+        Returns:
+            Shape (n, num_classes).
+        """
+        is_evaluated = self.forget_batch_norm == "eval" or batch.total == 1
+        with batch_norm_evaluation(self.network) if is_evaluated else nullcontext():
+            logits: Tensor = self.network(batch.image)
+        return logits
+
+
+class AscentUnlearner(ForgettingUnlearner):
+    """Base of the methods that ascend on S_f, which has no bound of its own, and stop once its labels are forgotten.
+
+    Every `check_every` steps all of S_f is classified in evaluation mode, not augmented. Training ends there if at most
+    the fraction `stop_at` is given its label. The step of the end is logged as `stopped_at`. The schedule of the
+    learning rate is that of all steps, whether or not they are taken.
+
+    Args:
+        lr: Peak learning rate; default the procedure's.
+        stop_at: gamma, the fraction of S_f still classified as labelled at which training stops; None for all steps.
+        check_every: Steps between two looks; default an epoch over S_f. After each look the CPU waits for the device.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        lr: float | None = None,
+        stop_at: float | None = None,
+        check_every: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        name = type(self).__name__
+        if lr is not None and not lr > 0:
+            raise UserError(f"{name} needs lr > 0, not lr={lr}")
+        if stop_at is not None and not 0 <= stop_at <= 1:
+            raise UserError(f"{name} needs stop_at from 0 to 1, a fraction of S_f, not stop_at={stop_at}")
+        if check_every is not None and check_every < 1:
+            raise UserError(f"{name} needs check_every >= 1, a number of steps, not check_every={check_every}")
+        self.lr, self.stop_at, self.check_every = lr, stop_at, check_every
+        self.stopped_at: int | None = None
+        """Number of steps after which S_f was found forgotten."""
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
+        """Skip this step and all that follow, if S_f is forgotten.
+
+        The look is before a step and not after one: a run that is resumed from this step looks again.
+
+        Args:
+            batch: Not used.
+            batch_idx: Not used.
+
+        Returns:
+            -1, by which Lightning ends the epoch, or None.
+        """
+        if self.stop_at is None or self.global_step == 0 or self.global_step % self._interval:
+            return None
+        with evaluation_mode(self.network):
+            fitted = self.accuracies(self.data.all_deleted())[0].item()
+        # Rank 0 decides for all: on CPUs the statistics of batch norm differ between processes.
+        if not self.trainer.strategy.broadcast(fitted <= self.stop_at):
+            return None
+        self.stopped_at = self.global_step
+        return -1
+
+    def on_train_epoch_end(self) -> None:
+        """Log where training stopped, if before its last step."""
+        if self.stopped_at is not None:
+            self.log("stopped_at", float(self.stopped_at), rank_zero_only=True, batch_size=1)
+
+    @property
+    def _interval(self) -> int:
+        """Steps between two looks."""
+        epoch = -(-int(self.data.samples.deleted.sum()) // self.procedure.batch_size)
+        return self.check_every or epoch

@@ -7,14 +7,19 @@ import shutil
 import sys
 from inspect import isabstract
 from pathlib import Path
+from pkgutil import resolve_name
 from zipfile import ZipFile
 
 import pytest
+import torch
+import yaml
 from hatchling.builders.wheel import WheelBuilder
+from torch.optim import Optimizer
 
-from cmu_lightning import data
+from cmu_lightning import data, unlearning
 from cmu_lightning.cli.fit import main
 from cmu_lightning.parsing import PACKAGE
+from tests.helpers.short_stages import weights
 
 ROOT = PACKAGE.parent
 
@@ -119,6 +124,29 @@ def test_the_page_of_manipulations_names_every_one_and_its_arguments():
             assert issubclass(kind, undrawn) or f'"{name}"' in shown
             for argument in arguments(kind):
                 assert f"`{argument}`" in page, (name, argument)
+
+
+def test_the_page_of_methods_names_every_one():
+    page = (ROOT / "docs/methods.md").read_text()
+    kinds = [getattr(unlearning, name) for name in unlearning.__all__]
+    methods = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, unlearning.Unlearner)]
+    named = {kind.__name__ for kind in methods if not (kind.__doc__ or "").startswith("Base of")} - {"Unlearner"}
+    assert len(named) >= 20
+    assert {name for name in named if f"| `{name}`" not in page} == set()
+    for setting in blocks("docs/methods.md", "yaml"):
+        assert issubclass(resolve_name(yaml.safe_load(setting)["procedure"]["optimizer"]["class_path"]), Optimizer)
+
+
+def test_a_mask_of_ones_own(runs, fit, tmp_path, monkeypatch):
+    shutil.copytree(runs, "runs")
+    (code,) = blocks("docs/methods.md", "python")
+    Path("mine.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    assert fit("--model", "mine.BiasesOnly", "--data.identified", "0.5", "--runs_dir", "runs") == 0
+    (before,), (after,) = (Path("runs/poison_digits", name).glob("*/last.ckpt") for name in ("Original", "BiasesOnly"))
+    one, other = weights(before), weights(after)
+    assert [key for key in one if not torch.equal(one[key], other[key])] == ["network.1.bias", "network.3.bias"]
 
 
 METHODS = {

@@ -46,6 +46,8 @@ class InterclassConfusion(Manipulation):
         tensor([5, 3])
     """
 
+    pair: tuple[int, int]
+
     def __init__(self, pair: tuple[int, int], pick: Literal["random", "first"] = "random", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if pair[0] == pair[1]:
@@ -115,6 +117,8 @@ class OneWayConfusion(Manipulation):
         >>> OneWayConfusion(pair=(3, 5), size=2).relabel(torch.tensor([3, 3]))
         tensor([5, 5])
     """
+
+    pair: tuple[int, int]
 
     def __init__(self, pair: tuple[int, int] = (3, 5), **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -4,7 +4,7 @@
 
 RUNS are runs folders and files of packed runs; several are tables of their own runs, put together. The runs of one
 original and one S_f are a group, whatever their method. The regret of a choice is the best (acc_corr + acc_retain) / 2
-of its group minus that of the chosen run (acc_corr alone where acc_retain is not measured); a choice counts as worse
+of its group minus that of the chosen run (acc_corr only where acc_retain is not measured); a choice counts as worse
 than the original if it is more than 0.02 below it. RewoD is left out, because `repair` does not try it.
 """
 

@@ -136,7 +136,9 @@ class Options(LightningCLI):
         Args:
             parser: Parser of a command.
         """
-        parser.add_argument("--seed_everything", type=int, default=0, help="Seed of everything without a separate seed.")
+        parser.add_argument(
+            "--seed_everything", type=int, default=0, help="Seed of everything without a separate seed."
+        )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a setting file states apart from its data, where runs are stored, and how they are logged.

@@ -88,7 +88,7 @@ REWRITES: tuple[tuple[str, str], ...] = (
         r"\1; what a function takes as **kwargs goes under dict_kwargs",
     ),
     (r"Spaces not allowed in keys: \"([^\"]*)\"", r"the key '\1' has a blank in it, write NAME: VALUE with a colon"),
-    # The whole complaint is noise, for example when nothing follows `model:`.
+    # The whole complaint is noise, for example when nothing follows `init_args:`.
     (r"^(--[\w.]+: \w+): *$", r"\1 cannot be read, check the lines below it and their indentation"),
     (r"\s+", " "),
 )

@@ -136,9 +136,7 @@ class Options(LightningCLI):
         Args:
             parser: Parser of a command.
         """
-        parser.add_argument(
-            "--seed_everything", type=int, default=0, help="Seed of everything without a separate seed."
-        )
+        parser.add_argument("--seed_everything", type=int, default=0, help="Seed of all that has no separate seed.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what a setting file states apart from its data, where runs are stored, and how they are logged.
@@ -480,10 +478,10 @@ def precision(accelerator: Any) -> str:
 
 
 def _drop_defaults_that_are_code(network: Any) -> None:
-    """Remove, in place, the arguments of a function whose values are classes or functions, if they are its defaults.
+    """Remove, in place, arguments of a function whose values are classes or functions, if they are its defaults.
 
-    torchvision's transformers have such arguments, as `norm_layer=partial(LayerNorm, eps=1e-6)`. The function takes them by
-    itself; a config, which holds plain values, cannot hand them on.
+    torchvision's transformers have such arguments, as `norm_layer=partial(LayerNorm, eps=1e-6)`. The function uses its
+    defaults; a config, which holds plain values, cannot pass them.
 
     Args:
         network: Parsed `network` that names a function.
@@ -506,8 +504,8 @@ def _drop_defaults_that_are_code(network: Any) -> None:
     for name, value in code.items():
         if value != defaults.get(name):
             raise UserError(
-                f"network.{name} is a class or a function, which a config cannot pass to a function: write a function of "
-                "your own that makes the network, and name that as network"
+                f"network.{name} is a class or a function, which a config cannot pass to a function: write your own "
+                "function that makes the network, and name that as network"
             )
         del network.init_args[name]
 

@@ -1,6 +1,6 @@
-"""Batches: what a stage trains on (`TrainingBatches`, `FullPasses`) and what it is measured on (`EvaluationBatches`).
+"""Batches for the training (`TrainingBatches`, `FullPasses`) and the evaluation (`EvaluationBatches`) of a stage.
 
-The same global batches come on any number of processes: each process takes its slice of every one.
+Any number of processes gets the same global batches: each process takes its slice of every one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from cmu_lightning.data.transforms import CropAndFlip, Pixels
 
 
 class Source:
-    """Some of S_tr, in epochs of global batches, each sample with its crop.
+    """A part of S_tr, in epochs of global batches, each sample with its crop.
 
     Args:
         samples: S_tr.
@@ -64,7 +64,7 @@ class Source:
         if self.prepared is None or self.prepared[0] != epoch:
             place = self.samples.images.device
             order = self.view[self.sampler.order(epoch)]
-            # Drawn for all processes together, so that a sample's crop depends neither on them nor on the device.
+            # Draw for all processes together: a sample's crop depends neither on the processes nor on the device.
             crops = self.augmentation.draw(len(order), generator(self.sampler.seed, epoch, 1))
             rows, crops = to_device(order, place), to_device(crops, place)
             self.prepared = epoch, rows, self.manipulated[order], crops, self.samples.manipulation_index[rows]
@@ -202,7 +202,7 @@ class EvaluationBatch(NamedTuple):
 
 
 def evaluation_size(images: Images) -> int:
-    """Return the size of a batch without gradients: fills an accelerator, and still fits a laptop's memory.
+    """Return the size of a batch without gradients, which fills an accelerator and still fits a laptop's memory.
 
     Args:
         images: Shape (n, H, W, C).
@@ -234,7 +234,7 @@ class EvaluationBatches:
     def __iter__(self) -> Iterator[EvaluationBatch]:
         _, images, rows, stamped, target, domain, number, _ = self.evaluation
         place, device = images.device, self.pixels.device
-        # Copy what is asked once: a copy for each batch would make the CPU wait for the device.
+        # Copy the questions once: a copy for each batch would make the CPU wait for the device.
         images_at = rows.to(place)
         number = None if number is None else number.to(device)
         target, domain = target.to(device), domain.to(device)

@@ -41,8 +41,8 @@ DRAWN = frozenset({"identified", "seed", "discovery"})
 class CorruptedDataModule(LightningDataModule):
     """Images of which some validate, some are manipulated, and some of the manipulated ones are found.
 
-    It reads the splits (`load`), holds out validation samples, draws S_m and S_f, and serves batches of whatever
-    samples it is asked for. A data set of one's own is a subclass that defines `load` and the class attributes.
+    It reads the splits (`load`), holds out validation samples, draws S_m and S_f, and serves batches of the
+    requested samples. A custom data set is a subclass that defines `load` and the class attributes.
 
     Args:
         manipulation: What the adversary did.
@@ -52,9 +52,9 @@ class CorruptedDataModule(LightningDataModule):
         val_size: Number of training samples held out for validation, always the same ones; default the data
             set's own.
         val_labels: `clean` holds them out before the manipulation, `given` after it.
-        discovery: How S_f comes about; default a uniform draw from S_m.
-        memory_map: Folder for a file in which images stay, of which no more is read than a batch needs; for data
-            that do not fit into memory. Default in memory, and on the accelerator where they fit.
+        discovery: How S_f is found; default a uniform draw from S_m.
+        memory_map: Folder for a file that keeps the images, for data that do not fit into memory; a batch reads only
+            what it needs. Default: images stay in memory, and on the accelerator if they fit.
 
     Example:
         >>> from cmu_lightning.data import DigitsDataModule, Poison
@@ -74,7 +74,7 @@ class CorruptedDataModule(LightningDataModule):
     names: list[str] | None = None
     """File names of the stored training samples, relative to the training folder; None if samples have only indices."""
     validation_names: list[str] | None = None
-    """File names of a validation split of its own, likewise."""
+    """File names of the samples of a separate validation split, likewise."""
     classes: list[str] | None = None
     """Names of the classes, if they have any."""
     kept: ClassVar[dict[Any, Read] | None] = None
@@ -97,9 +97,9 @@ class CorruptedDataModule(LightningDataModule):
     held: Tensor
     """Which stored training samples are held out, bool, shape (n,)."""
     validated: Tensor
-    """Indices of the validation samples in the split that they are of, int64."""
+    """Indices of the validation samples within their split, int64."""
     listed: Tensor
-    """S_f before a detector has looked at an original, bool, shape (|S_tr|,)."""
+    """S_f before a detector has inspected an original, bool, shape (|S_tr|,)."""
     drawn_by: tuple[object, ...]
     """Arguments that S_f was drawn by."""
 
@@ -135,7 +135,7 @@ class CorruptedDataModule(LightningDataModule):
         self.stage_loaders: DataHooks | None = None
         self.compares_deleted = True
 
-    # ---- What a data set of one's own defines, and what it can use ----
+    # ---- What a custom data set defines, and what it can use ----
 
     def load(self) -> Splits:
         """Read the training, the validation and the test split.
@@ -180,20 +180,20 @@ class CorruptedDataModule(LightningDataModule):
     def deletion_arguments(self) -> frozenset[str]:
         """Arguments that decide S_f; an original does not depend on them.
 
-        Where nobody knows what was done, flagged samples do not validate, so the original depends on the list too.
+        With an unknown manipulation, flagged samples do not validate, so the original depends on the list too.
         """
         depends = isinstance(self.manipulation, Unknown) and self.discovery is not None and self.discovery.content()
         return DRAWN - {"discovery"} if depends else DRAWN
 
     @property
     def is_vouched_for(self) -> bool:
-        """Whether another run's hash is of the same data, as far as can be told without reading them."""
+        """Whether another run's hash belongs to the same data, as far as is known without reading them."""
         return type(self).__module__.startswith("cmu_lightning.") or "root" in self.content()
 
     # ---- Reading ----
 
     def is_read(self) -> bool:
-        """Return whether this process has read the data set before, so that nobody need look for it."""
+        """Return whether this process has read the data set before, so that no search is needed."""
         return hasattr(self, "fingerprint") or (self.kept is not None and self._depends() in self.kept)
 
     def _loaded(self) -> Read:
@@ -212,7 +212,7 @@ class CorruptedDataModule(LightningDataModule):
         return read_splits(splits, self.memory_map)
 
     def _depends(self) -> Any:
-        """Return everything that `load` may look at; None if that cannot be told, so that the data are read again."""
+        """Return everything that `load` may look at; None if that is unknown, so that the data are read again."""
         own = vars(self).keys() - vars(LightningDataModule()).keys() - self.irrelevant_to_reading
         try:
             # A list of flagged samples is no image, nor is a file of labels.
@@ -247,17 +247,17 @@ class CorruptedDataModule(LightningDataModule):
         flagged = self.discovery.flagged(len(train.labels), self.names) if self.discovery else None
         if isinstance(self.discovery, Flagged):
             self.discovery.check_corrections(self.num_classes, self.classes)
-        # 1. Validation samples: of a split of their own, or held out of training.
+        # 1. Validation samples: from a separate split, or held out of training.
         self.held, chosen = self._choose_validation(train, validation, flagged)
         self.validated = torch.nonzero(chosen).flatten()
-        # 2. S_m, which validation samples are part of only if their labels are to be as given.
+        # 2. S_m, which includes validation samples only if they use the given labels.
         samples = self._manipulate(train, torch.ones_like(self.held) if self.val_labels == "given" else ~self.held)
         training = samples.take(~self.held) if self.held.any() else samples
-        # 3. S_f, except for what a detector finds, which looks at an original first.
+        # 3. S_f, except for detectors, which inspect an original first.
         flagged = None if flagged is None else flagged[~self.held]
         pixels = self.pixels(torch.device("cpu"))
         self.identified = identify(training, self.discovery, flagged, self.identified, self.seed, pixels)
-        # 4. Images move to the accelerator as a whole, if they fit.
+        # 4. All images move to the accelerator if they fit.
         running = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         place = choose_device(running, train, test)
         self.samples, self.test = training.to(place), test.to(place)
@@ -269,7 +269,7 @@ class CorruptedDataModule(LightningDataModule):
         self.drawn_by = self._draws()
 
     def _draws(self) -> tuple[object, ...]:
-        """Return what S_f was drawn by."""
+        """Return the arguments that S_f was drawn by."""
         return self.seed, self.discovery, None if isinstance(self.discovery, Detector) else self.identified
 
     def _choose_validation(
@@ -302,18 +302,18 @@ class CorruptedDataModule(LightningDataModule):
         return Samples(train.images, train.labels, labels, manipulated, torch.zeros_like(exposed), index)
 
     def detect(self, original: nn.Module | None) -> None:
-        """Find S_f by looking at an original, if the discovery is a detector.
+        """Find S_f by inspecting an original, if the discovery is a detector.
 
         Args:
-            original: Network in evaluation mode, which stays on the device that runs it; None, for a stage that is an
-                original itself, leaves in S_f what the detector's list says.
+            original: Network in evaluation mode, which stays on the device that runs it. None is for a stage that is an
+                original itself; S_f then holds the samples of the detector's list.
         """
         if not isinstance(self.discovery, Detector):
             return
         self.samples.deleted.copy_(self.listed)
         if original is not None:
             found = self.discovery.detect(Inspection(original, self.samples, self.pixels()), self.seed)
-            # Rank 0's result for all, should another machine break a tie otherwise.
+            # All ranks use rank 0's result, because another machine may break a tie differently.
             self._mark_deleted(self.trainer.strategy.broadcast(found) if self.trainer else found)
 
     def _mark_deleted(self, found: Tensor) -> None:
@@ -340,7 +340,7 @@ class CorruptedDataModule(LightningDataModule):
             mask: Samples of S_tr, bool, shape (n,).
             batch_size: Size of the global batch.
             seed: Decides order and augmentation.
-            augment: Whether to shuffle and augment; otherwise samples come as they are, by ascending index.
+            augment: Whether to shuffle and augment; otherwise samples are unchanged and in ascending order of index.
         """
         view = torch.nonzero(mask).flatten().cpu()
         augmentation = CropAndFlip(self.padding, self.flip) if augment else CropAndFlip(0, flip=False)
@@ -370,7 +370,7 @@ class CorruptedDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def evaluations(self, reference: Tensor | None = None) -> dict[str, Evaluation]:
-        """Return all that is measured of a stage, on `test`, `train` and `val` samples; nothing on empty splits.
+        """Return all evaluations of a stage, on `test`, `train` and `val` samples; nothing on empty splits.
 
         Args:
             reference: Classes that the original predicts on S_f, shape (|S_f|,); None for an original.
@@ -386,8 +386,8 @@ class CorruptedDataModule(LightningDataModule):
         """Return an evaluation of S_f that counts predictions of the labels as given."""
         return evaluation.of_deleted(self, self.samples.given_labels[self.samples.deleted].cpu())
 
-    # The Trainer takes loaders from the data module wherever there is one, never from the LightningModule. What is
-    # trained on and measured is the stage's business, so it hands over its own loaders in its set-up.
+    # With a data module, the Trainer takes loaders from it, never from the LightningModule. But the stage decides
+    # what it trains on and measures, so it passes its own loaders to the data module in its set-up.
 
     def serve(self, loaders: DataHooks, depends_on_deleted: bool) -> None:
         """Serve a stage: give the Trainer its loaders, and compare what it depends on with checkpoints.
@@ -418,9 +418,9 @@ class CorruptedDataModule(LightningDataModule):
     # ---- Checkpoints ----
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what travels in every checkpoint.
+        """Return the data's part of every checkpoint.
 
-        S_m with its labels and S_f, as indices into S_tr, a checksum of the data, and what some of S_m look like.
+        S_m with its labels and S_f, as indices into S_tr, a checksum of the data, and the pixels of some of S_m.
         """
         samples = self.samples
         return {
@@ -443,7 +443,7 @@ class CorruptedDataModule(LightningDataModule):
         return (stamped.clamp(0, 1) * 255).round().byte()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Check that a checkpoint of this same run is of the same data, and take a detector's S_f from it.
+        """Check that a checkpoint of this run belongs to the same data, and take a detector's S_f from it.
 
         Args:
             state: Result of `state_dict`.
@@ -460,7 +460,7 @@ class CorruptedDataModule(LightningDataModule):
             raise UserError(f"the checkpoint is of {difference}: give a checkpoint of this setting")
 
     def difference(self, state: dict[str, Any]) -> str | None:
-        """Return in what another run's data differ from these; None if in nothing but S_f.
+        """Return how another run's data differ from these; None if they differ at most in S_f.
 
         Args:
             state: The other run's `state_dict`.

@@ -1,4 +1,4 @@
-"""The deletion set S_f before any network is looked at: what a list flags, or the first samples of an order."""
+"""The deletion set S_f before any network is inspected: a list, or the first samples of an order."""
 
 from torch import Tensor
 
@@ -43,13 +43,13 @@ def identify(
     seed: int,
     pixels: Pixels,
 ) -> float:
-    """Mark S_f: what a list flags, else the first samples that the discovery finds.
+    """Mark S_f: the samples of a list, or else the first samples that the discovery finds.
 
-    A detector looks at an original first, so its S_f is marked later; until then S_f is what its list flags, if any.
+    A detector inspects an original first, so its S_f is marked later; until then S_f holds the samples of its list.
 
     Args:
         samples: S_tr, on the CPU; its `deleted` is changed.
-        discovery: How S_f comes about; None for a uniform draw.
+        discovery: How S_f is found; None for a uniform draw.
         flagged: Samples that a list flags, bool, shape (n,); None without a list.
         identified: Fraction of S_m to find.
         seed: Draws S_f.
@@ -61,20 +61,20 @@ def identify(
     Raises:
         UserError: There is nothing to find, or no way to find it.
     """
-    # 1. A list says it all.
+    # 1. A list determines S_f completely.
     if flagged is not None:
         samples.deleted[flagged] = True
     if isinstance(discovery, Detector):
         return identified
     if flagged is not None:
         return fraction_found(samples)
-    # 2. Else S_m is found in some order.
+    # 2. Otherwise samples of S_m are found in some order.
     members = int(samples.manipulated.sum())
     if not members and discovery is None:
         return identified
     discovery = discovery or Uniform()
     if not isinstance(discovery, OrderedDiscovery):
-        raise UserError(f"{type(discovery).__name__} says nothing of S_f: make it an OrderedDiscovery or a Detector")
+        raise UserError(f"{type(discovery).__name__} does not determine S_f: make it an OrderedDiscovery or a Detector")
     if not members:
         raise UserError(
             f"{type(discovery).__name__} finds manipulated samples, and none is known to be one: "

@@ -1,4 +1,4 @@
-"""What is measured on which samples.
+"""Evaluations: which accuracies are measured on which samples.
 
 Every accuracy is a question: of the samples in this domain, which fraction is given this class? Clean-label
 accuracies ask for the true class, `fit_*` for the label as given, `asr` for the adversary's target, and
@@ -111,11 +111,11 @@ def of_test(data: "CorruptedDataModule") -> Evaluation:
     }
     targets = adversary.target_labels(labels)
     if targets is not None:
-        # An image that is of the target class anyway says nothing about the attack.
+        # An image of the target class gives no information about the attack.
         others = affected & (targets.repeat(2) != clean)
         questions |= {"acc_corr_nontarget": (clean, others), "asr": (targets.repeat(2), others)}
     if adversary.pair is not None:
-        # Who says B of everything is right on half of A and B; only the choice between them tells.
+        # A model that always predicts B is right on half of A and B; only the choice between the two is informative.
         counted = affected | questions["acc_retain"][1]
         questions[FORCED] = (clean, counted & torch.isin(clean, torch.tensor(adversary.pair)))
     rows, stamped = torch.arange(len(labels)).repeat(2), torch.cat([~nothing, nothing])
@@ -123,7 +123,7 @@ def of_test(data: "CorruptedDataModule") -> Evaluation:
 
 
 def of_train(data: "CorruptedDataModule", reference: Tensor | None) -> Evaluation:
-    """Return the accuracies on S_tr as it is trained on, but not augmented; on S_f and retain only for unlearners.
+    """Return the accuracies on S_tr as trained on, but not augmented; on S_f and retain data only for unlearners.
 
     Args:
         data: Data module after its set-up.

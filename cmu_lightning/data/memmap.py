@@ -106,7 +106,7 @@ def _reserve(file: int, size: int) -> None:
 
 
 def map_images(images: Images, folder: str) -> MappedImages:
-    """Return the same images memory-mapped; images that already are stay in their file.
+    """Return the same images memory-mapped; images that are already mapped stay in their file.
 
     Args:
         images: Shape (n, H, W, C), uint8.

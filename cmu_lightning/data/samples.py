@@ -21,7 +21,7 @@ def decode(path: str | Path, grey: bool, size: int | None = None, resize: int | 
 
     Args:
         path: Path of the file.
-        grey: Whether to return one channel in place of three.
+        grey: Whether to return one channel instead of three.
         size: Side of the square to cut out of the centre; default the whole image.
         resize: Length to which the shorter side is resized before the cut; default `size`.
 
@@ -104,7 +104,7 @@ Splits = tuple[Split, Split | None, Split | None]
 
 
 class Read(NamedTuple):
-    """The splits as read from disk, and a checksum that tells other data apart."""
+    """The splits as read from disk, and a checksum that distinguishes them from other data."""
 
     train: Split
     validation: Split | None
@@ -194,7 +194,7 @@ def unmanipulated(split: Split) -> Samples:
     """Return the samples of a split that no adversary has touched.
 
     Args:
-        split: Such as the data set's own validation split.
+        split: A split such as the data set's own validation split.
     """
     nothing = torch.zeros_like(split.labels, dtype=torch.bool)
     return Samples(split.images.contiguous(), split.labels, split.labels, nothing, nothing, torch.arange(len(nothing)))

@@ -29,7 +29,7 @@ def derive_seed(*entropy: int) -> int:
 
 
 def generator(*entropy: int) -> torch.Generator:
-    """Return a random generator of its own; other entropy gives independent numbers.
+    """Return a new random generator; other entropy gives independent numbers.
 
     Args:
         entropy: As for `derive_seed`.

@@ -60,7 +60,7 @@ class CropAndFlip:
         rows = top + torch.arange(height, device=images.device)
         columns = torch.arange(width, device=images.device)
         columns = left + torch.where(mirrored > 0, columns.flip(0), columns)
-        # One flat index gathers all pixels in one kernel, whatever each sample's crop is.
+        # One flat index gathers all pixels in one kernel, even if every sample has another crop.
         sample = torch.arange(count, device=images.device).view(-1, 1, 1)
         pixel = (sample * padded.shape[1] + rows.unsqueeze(2)) * padded.shape[2] + columns.unsqueeze(1)
         return padded.reshape(-1, channels).index_select(0, pixel.flatten()).view(images.shape)

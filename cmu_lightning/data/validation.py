@@ -1,4 +1,4 @@
-"""Checks of what a user's own class returns, where a wrong result would go unnoticed or fail far from its cause."""
+"""Checks of the results of custom classes that would otherwise go unnoticed or fail far from their cause."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from cmu_lightning.errors import UserError
 
 
 def check_sharding(trainer: Trainer | None) -> None:
-    """Refuse a Trainer that would give each process a part of its own slice only.
+    """Refuse a Trainer that would give each process only a part of its own slice.
 
     Args:
         trainer: Trainer that runs the stage; None without one.

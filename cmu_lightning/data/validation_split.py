@@ -1,4 +1,4 @@
-"""Which samples validate: of the data set's own validation split, or held out of training."""
+"""Which samples validate: from the data set's own validation split, or held out of training."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -34,8 +34,8 @@ def hold_out(
     held = held_out(labels, size)
     if flagged is None:
         return held
-    # Where nobody knows what was done, the list is all there is, and what it flags has to be trained on. Elsewhere
-    # S_m was drawn among the training samples, and a list that names others is of other data.
+    # With an unknown manipulation the list is the only knowledge, and its samples must be trained on. Otherwise
+    # S_m was drawn among the training samples, and a list that names others belongs to other data.
     if not isinstance(manipulation, Unknown):
         _refuse_flagged(held & flagged, names)
     return held & ~flagged
@@ -68,6 +68,6 @@ def choose(labels: Tensor, size: int | None, val_labels: Literal["clean", "given
     """
     if val_labels == "given":
         raise UserError(
-            "val_labels=given is of held-out training samples, and these data have a val split: leave it out"
+            "val_labels=given applies to held-out training samples, and these data have a val split: leave it out"
         )
     return held_out(labels, len(labels) if size is None else min(size, len(labels)))

@@ -270,7 +270,7 @@ def test_arrays(suffix):
     assert (len(held.validation.given_labels), len(held.samples.given_labels), held.num_classes) == (4, 36, 7)
     assert not len(held.test.labels)
     assert held.content() != digest
-    with pytest.raises(UserError, match="val_labels=given is of held-out training samples"):
+    with pytest.raises(UserError, match="val_labels=given applies to held-out training samples"):
         TensorDataModule(Unknown(), saved(content, suffix), val_labels="given").setup()
 
 

@@ -115,7 +115,7 @@ def test_a_discovery_that_is_neither_a_list_nor_an_order_nor_a_detector():
     class Nothing(Discovery):
         pass
 
-    with pytest.raises(UserError, match="Nothing says nothing of S_f: make it an OrderedDiscovery or a Detector"):
+    with pytest.raises(UserError, match="Nothing does not determine S_f: make it an OrderedDiscovery or a Detector"):
         DigitsDataModule(Poison(size=36), discovery=Nothing()).setup()
 
 

@@ -32,7 +32,7 @@ class TensorDataModule(CustomDataModule):
     (n,), in the order of the network's outputs. Without `val_images` a tenth of the training images validates, but no
     more than 1,000.
 
-    With `memory_map`, images of a `.safetensors` file and of `.npy` files are read slice by slice, so that they need
+    With `memory_map`, images of a `.safetensors` file and of `.npy` files are read slice by slice, so they need
     not fit into memory. An array of an `.npz` file is always read whole, one after the other.
 
     Args:
@@ -69,7 +69,7 @@ class TensorDataModule(CustomDataModule):
         super().__init__(manipulation, num_classes=num_classes, count=len(labels), root=path, **kwargs)
 
     def content(self) -> dict[str, str]:
-        """Return a digest of the file, or of all `.npy` files of the folder, in place of the path."""
+        """Return a digest of the file, or of all `.npy` files of the folder; it replaces the path in the identity."""
         if self.path.is_dir():
             digest = files_digest((file, self.path) for file in sorted(self.path.glob("*.npy")))
         else:
@@ -148,7 +148,7 @@ class TensorDataModule(CustomDataModule):
             if array is None:
                 return None
             shape = tuple(array.shape if isinstance(array, np.ndarray) else array.get_shape())
-            # What is no array of images is returned as it is: `_split` describes what is wrong with it.
+            # Anything that is not an array of images is returned unchanged: `_split` describes what is wrong with it.
             if self.memory_map is None or len(shape) not in (3, 4) or _tensor(array[:0]).dtype != torch.uint8:
                 return _tensor(array[...])
             count, height, width, channels = (*shape, 1)[:4]

@@ -25,7 +25,7 @@ class FolderDataModule(CustomDataModule):
     `root/val/<class>/` is optional: images with correct labels that the network was not trained on, which are used for
     validation. Without it a tenth of the training images validates, but no more than 1,000. `root/test/<class>/` is
     optional too, and read only with a known manipulation. Broken links, hidden files and folders, and formats that
-    torchvision does not read are left out, which is said once.
+    torchvision does not read are skipped, which one line reports.
 
     Args:
         manipulation: `Unknown`, or what a researcher does to the images.
@@ -84,7 +84,7 @@ class FolderDataModule(CustomDataModule):
             raise UserError(f"there is no folder {folder}: give data.root, which holds train/<class>/<image>")
         classes = find_class_folders(folder, self.left_out)
         if not classes:
-            raise UserError(f"{folder} has no folders: put the images of each class into one of its own")
+            raise UserError(f"{folder} has no folders: put the images of each class into a separate folder")
         if order is not None:
             if sorted(order) != classes:
                 raise UserError(f"data.classes={order} are not the folders {classes} of {folder}: name each once")
@@ -133,12 +133,12 @@ class FolderDataModule(CustomDataModule):
         ]
 
     def content(self) -> dict[str, str]:
-        """Return a digest of all images in place of their folder."""
+        """Return a digest of all images, which replaces their folder in the identity."""
         files = ((Path(path), self.folder) for split in self.files.values() for path, _ in split)
         return super().content() | {"root": files_digest(files)}
 
     def load(self) -> tuple[Split, Split | None, Split | None]:
-        """Decode the images of all splits, and say what is left out."""
+        """Decode the images of all splits, and report skipped files."""
         if self.left_out:
             say_once(f"of the files in {self.folder} are left out: {describe(self.left_out)}")
         validation, test = (self._split(name) if self.files[name] else None for name in ("val", "test"))

@@ -1,4 +1,4 @@
-"""Image files in folders, and what else is there: broken links, hidden folders, other formats."""
+"""Image files in folders, and the files that are skipped: broken links, hidden folders, other formats."""
 
 import os
 from collections.abc import Collection, Iterator
@@ -8,7 +8,7 @@ from typing import NoReturn
 from cmu_lightning.errors import UserError
 
 LeftOut = dict[str, list[str]]
-"""Paths of what is no image of the data, by the reason."""
+"""Paths of files that are not images of the data, by reason."""
 
 HIDDEN, BROKEN, LOOP, NO_FILE, OTHER = "hidden", "broken links", "links in a circle", "no files", "other formats"
 SHOWN = 3
@@ -67,7 +67,7 @@ def _folders(folder: str | Path, left_out: LeftOut) -> Iterator[tuple[str, list[
     for parent, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         for name in list(folders):
             path = Path(parent, name)
-            # A link to a folder around it would be followed until the path is too long.
+            # A link to an enclosing folder would be followed until the path is too long.
             is_loop = path.is_symlink() and Path(parent).resolve().is_relative_to(path.resolve())
             if name.startswith(".") or is_loop:
                 folders.remove(name)
@@ -91,7 +91,7 @@ def _refuse(error: OSError) -> NoReturn:
 
 
 def describe(left_out: LeftOut) -> str:
-    """Return how many files are left out for which reason, and the first of each, in one line.
+    """Return the numbers of skipped files by reason, and the first names of each, in one line.
 
     Args:
         left_out: What `find_images` has left out.

@@ -1,4 +1,4 @@
-"""Discoveries: how the deletion set S_f comes about, which samples of S_m are found and what is flagged by mistake."""
+"""Discoveries determine the deletion set S_f: which samples of S_m are found and which are flagged by mistake."""
 
 from cmu_lightning.data.discoveries.base import Discovery
 from cmu_lightning.data.discoveries.detectors import (

@@ -1,4 +1,4 @@
-"""The base class of all discoveries: how S_f comes about."""
+"""The base class of all discoveries, which determine S_f."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Discovery:
-    """How S_f comes about: from a list, by a detector, or in the order in which samples of S_m are found."""
+    """How S_f is found: from a list, by a detector, or in the order in which samples of S_m are found."""
 
     @property
     def extent(self) -> str | None:

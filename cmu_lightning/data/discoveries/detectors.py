@@ -50,7 +50,7 @@ class Inspection:
         def keep_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             latest[:] = inputs
 
-        # Every linear layer overwrites what the one before it left, so that the last one to run remains.
+        # Every linear layer overwrites the input of the previous one, so the input of the last layer to run remains.
         linear = [module for module in self.network.modules() if isinstance(module, nn.Linear)]
         hooks = [module.register_forward_pre_hook(keep_input) for module in linear]
         try:
@@ -72,7 +72,7 @@ class Inspection:
         return torch.cat(losses)
 
     def look(self, rows: Tensor) -> Look:
-        """Return what the network shows of some samples, as they are trained on but not augmented.
+        """Return the network's outputs on some samples, as they are trained on but not augmented.
 
         Args:
             rows: Indices of the samples, shape (n,), n at least 1.
@@ -100,9 +100,9 @@ class Inspection:
 
 
 class Detector(Discovery, ABC):
-    """A discovery whose S_f is exactly what it flags, clean samples included.
+    """A discovery whose S_f is exactly the set that it flags, including clean samples.
 
-    Which fraction of S_m that is becomes known only then. A larger S_f of one detector contains every smaller one. A
+    The flagged fraction of S_m is known only afterwards. A larger S_f of one detector contains every smaller one. A
     subclass defines `scores`.
 
     Args:
@@ -111,7 +111,7 @@ class Detector(Discovery, ABC):
     """
 
     decides: ClassVar[bool] = False
-    """Whether it flags every score over 1/2 where neither `count` nor `fraction` is given."""
+    """Whether it flags every score over 1/2 if neither `count` nor `fraction` is given."""
 
     def __init__(self, count: int | None = None, fraction: float | None = None) -> None:
         if count is not None and count < 1:
@@ -169,11 +169,11 @@ class Detector(Discovery, ABC):
 
 
 def classes_to_inspect(labels: Tensor, classes: list[int] | None) -> list[int]:
-    """Return the classes that a detector looks at, in ascending order unless they are given.
+    """Return the classes that a detector inspects, in ascending order unless they are given.
 
     Args:
         labels: Given labels, shape (n,).
-        classes: Given labels to look at; None for all that occur.
+        classes: Given labels to inspect; None for all that occur.
 
     Raises:
         UserError: One of `classes` does not occur.
@@ -248,7 +248,7 @@ class ActivationClustering(Detector):
 
     For each class of the given labels:
       1. Reduce the features to 10 principal components (the source takes independent components).
-      2. Part them into two clusters by 2-means; the smaller one is suspicious.
+      2. Split them into two clusters by 2-means; the smaller one is suspicious.
       3. Compute the silhouettes. The source judges a class by their mean (section 5.3).
 
     The smaller cluster of the class with the largest mean silhouette is flagged first, and in it the samples of the
@@ -274,7 +274,7 @@ class ActivationClustering(Detector):
     def scores(self, seen: Inspection, random: np.random.RandomState) -> Tensor:
         """Return ranks: by cluster, then by the mean silhouette of the class, then by the sample's silhouette."""
         features, labels = seen.features(), seen.labels
-        # Samples of classes that are not looked at keep values below every cluster and silhouette.
+        # Samples of classes that are not inspected keep values below every cluster and silhouette.
         in_smaller, class_silhouette, silhouette = (np.full(len(labels), least, dtype=float) for least in (-1, -2, -2))
         for label in classes_to_inspect(labels, self.classes):
             members = labels.numpy() == label
@@ -346,7 +346,7 @@ class FromKnown(Detector):
         return {} if self.known_list is None else self.known_list.content()
 
     def flagged(self, total: int, names: Sequence[str] | None) -> Tensor | None:
-        """Return the mask of listed samples; S_f has more. The arguments are those of `Flagged.flagged`."""
+        """Return the mask of listed samples, a part of S_f. The arguments are those of `Flagged.flagged`."""
         return None if self.known_list is None else self.known_list.flagged(total, names)
 
     def known_samples(self, samples: Samples, random: np.random.RandomState) -> Tensor:
@@ -415,11 +415,11 @@ class Similarity(FromKnown):
 
 
 class PULearning(FromKnown):
-    """The probability that a sample is manipulated, by PURE's probes on the original as it is.
+    """The probability that a sample is manipulated, by PURE's probes on the unchanged original.
 
     Known samples are a labelled sample of S_m, the others of their given labels a mixture of hidden S_m and clean ones:
-    `cmu_lightning.data.discoveries.positive_unlabelled` tells them apart. A detector only looks, it does not train. So
-    it lacks what PURE's warm-up shows: where the original has memorised S_m, it finds less than PURE does.
+    `cmu_lightning.data.discoveries.positive_unlabelled` tells them apart. A detector does not train, so
+    it lacks the evidence of PURE's warm-up: if the original has memorised S_m, it finds less than PURE does.
 
     Without `count` and `fraction` all samples of a probability over 1/2 are flagged. Samples whose given label no known
     sample has come last.

@@ -28,7 +28,7 @@ class Flagged(Discovery):
 
     Args:
         path: Path of the list.
-        threshold: Score below which a row is flagged, whatever else the list says of it: `label_quality` or
+        threshold: Score below which a row is flagged, regardless of its other columns: `label_quality` or
             `label_score`, where low is bad. Of `suspects.csv`, which PURE leaves, the `probability` above which it is.
 
     Example:
@@ -134,7 +134,7 @@ class Flagged(Discovery):
         Raises:
             UserError: The entry names no sample.
         """
-        # Some programs quote every name. Windows writes backslashes; macOS decomposes accents, which others compose.
+        # Some programs quote every name. Windows writes backslashes; macOS decomposes accents, others compose them.
         bare = entry[1:-1] if len(entry) > 1 and entry[0] == entry[-1] and entry[0] in "\"'" else entry
         spellings = (entry, bare, bare.replace("\\", "/"), normalize("NFC", bare), normalize("NFD", bare))
         name = next((name for name in map(normpath, spellings) if name in sample_of_name), entry)
@@ -142,7 +142,7 @@ class Flagged(Discovery):
             return sample_of_name[name]
         location, number = self._location(line), whole_number(bare)
         if number.isdecimal():
-            # Python refuses to convert thousands of digits; the length settles these.
+            # Python refuses to convert thousands of digits; the check of the length catches these.
             if len(number.lstrip("0")) > len(str(total)) or int(number) >= total:
                 raise UserError(
                     f"{location} has index {entry}, but the training samples are 0 to {total - 1}: correct it"

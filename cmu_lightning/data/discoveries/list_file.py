@@ -12,10 +12,10 @@ IDENTIFIERS = ("name", "index")
 """Columns that identify a sample."""
 
 CORRECTED = "corrected_label"
-"""Column of labels that a person has given in place of wrong ones."""
+"""Column of labels with which a person has corrected wrong ones."""
 
 QUALITIES = ("label_quality", "label_score")
-"""Columns of cleanlab that say how good a label is: low is bad."""
+"""Columns of cleanlab with the quality of a label: low is bad."""
 
 SUSPICIONS = ("probability", "suggested_label")
 """Columns of `suspects.csv`, which PURE leaves: in the first one high is bad."""
@@ -26,11 +26,11 @@ UNNAMED = ("", "unnamed: 0")
 DELIMITERS = ",;\t|"
 TRUE, FALSE = ("true", "t", "yes", "y", "1", "1.0"), ("false", "f", "no", "n", "0", "0.0")
 SORTED_FROM = 10
-"""Rows from which on ascending or descending scores are no coincidence."""
+"""Number of rows above which sorted scores are no coincidence."""
 
 
 class Row(NamedTuple):
-    """One sample of a list: the number of its line, its name or index, and what the list says of it."""
+    """One sample of a list: the number of its line, its name or index, and its other entries."""
 
     line: int
     entry: str
@@ -57,7 +57,7 @@ def read_text(path: Path) -> str:
             text = content.decode(encoding)
         except UnicodeDecodeError:
             continue
-        # A file of zeros and ones decodes as well, but no text has zeros.
+        # A binary file may decode as well, but no text contains zero bytes.
         if "\0" not in text:
             return text.replace("\r\n", "\n").replace("\r", "\n")
     raise UserError(f"the list {path} is not text: give a CSV file or one entry per line, in UTF-8")
@@ -126,7 +126,7 @@ class ListFile:
         return self.header.index(name) if name in self.header else None
 
     def _plain_rows(self) -> list[Row]:
-        """Return the lines of plain text that are not empty; the first one is an entry, too."""
+        """Return the lines of plain text that are not empty; the first line is an entry, too."""
         if self.threshold is not None:
             self._by_score(self.threshold)  # which plain text has not
         if self.path.suffix.lower() in (".csv", ".tsv") and any(self.header):
@@ -151,13 +151,13 @@ class ListFile:
             line = reader.line_num + self.first + 1
             raise UserError(f"{self.location(line)} is no line of a CSV file ({error}): correct it") from error
 
-    # ---- Which sample a row means ----
+    # ---- Which sample a row identifies ----
 
     def _entries(self, rows: list[tuple[int, list[str]]], has_names: bool, total: int) -> tuple[str, list[str]]:
         """Return the name of the column that identifies samples, and its entries.
 
-        A frame that was saved without its index has only the order of its rows, which is that of the samples as long as
-        no row is missing and nobody has sorted them.
+        A frame that was saved without its index has only the order of its rows. This is the order of the samples if no
+        row is missing and nobody has sorted the rows.
         """
         for name in IDENTIFIERS if has_names else IDENTIFIERS[::-1]:
             column = self._column(name)
@@ -188,7 +188,7 @@ class ListFile:
     # ---- Whether a row is flagged ----
 
     def _judge(self) -> Callable[[int, Sequence[str]], bool]:
-        """Return the function that says whether a row is flagged: by a score, by a verdict, or because it is there.
+        """Return the function that decides whether a row is flagged: by a score, by a verdict, or by its presence.
 
         Raises:
             UserError: There is a score and no threshold, a threshold and no score, or several verdicts.
@@ -243,7 +243,7 @@ class ListFile:
         return value
 
     def _truth(self, line: int, text: str, name: str) -> bool:
-        """Return whether a cell says yes."""
+        """Return whether a cell means true."""
         if text.lower() not in TRUE + FALSE:
             raise UserError(
                 f"{self.location(line)} has {text!r} as {name}, which is neither true nor false: correct it"
@@ -252,7 +252,7 @@ class ListFile:
 
 
 def whole_number(text: str) -> str:
-    """Return a whole number without the decimals that programs write where a column had gaps; other text as it is.
+    """Return a whole number without the decimals that programs add if a column has gaps; other text unchanged.
 
     Args:
         text: Entry of a list.
@@ -269,7 +269,7 @@ def _cell(cells: Sequence[str], column: int | None) -> str:
 
 
 def _verdicts(header: list[str]) -> list[str]:
-    """Return the columns that say of each row whether it is an issue, such as `is_label_issue`."""
+    """Return the columns that state whether a row is an issue, such as `is_label_issue`."""
     return [name for name in header if re.fullmatch(r"is_(\w+_)?issue", name)]
 
 

@@ -1,4 +1,4 @@
-"""Manipulations: what an adversary, or a careless annotator, did to the training data."""
+"""Manipulations of the training data by an adversary or a careless annotator."""
 
 from cmu_lightning.data.manipulations.adaptive import AdapBlend, AdapPatch
 from cmu_lightning.data.manipulations.base import Manipulation, Unknown

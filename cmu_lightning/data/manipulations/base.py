@@ -1,4 +1,4 @@
-"""The base class of all manipulations: what an adversary did to the training data (paper, section 3.1)."""
+"""The base class of all manipulations of the training data (paper, section 3.1)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from cmu_lightning.errors import UserError
 
 
 class Manipulation(ABC):
-    """Which samples an adversary manipulates, how, and where that does harm.
+    """Which samples an adversary manipulates, how, and which domain that affects.
 
     A subclass defines `select` and `relabel`, `stamp` if it changes pixels, and `affected` and `unaffected`, which
-    describe its affected domain. Every sample that the adversary touches belongs to S_m, also one that keeps its label
+    describe its affected domain. Every sample that the adversary touches belongs to S_m, even if it keeps its label
     or its pixels.
 
     Args:
@@ -26,9 +26,9 @@ class Manipulation(ABC):
     num_classes: int
     """Number of classes of the data; the data module sets it before it calls any method."""
     exposed: Tensor
-    """Stored training samples of which `select` is told, bool, shape (n,); the data module sets it before `select`."""
+    """Stored training samples of which `select` receives, bool, shape (n,); the data module sets it before `select`."""
     pair: tuple[int, int] | None = None
-    """The two classes that it confuses, if these are what it affects; `acc_pair` is measured between them."""
+    """The two classes that it confuses, if exactly these are affected; `acc_pair` is measured between them."""
 
     def __init__(self, size: int | None = None, fraction: float | None = None, seed: int | None = None) -> None:
         if (size is None) == (fraction is None):
@@ -110,7 +110,7 @@ class Manipulation(ABC):
         return images
 
     def stamp_training(self, images: Tensor, index: Tensor) -> Tensor:
-        """Change the pixels of images of S_m, where that depends on the sample or differs from unseen images.
+        """Change the pixels of images of S_m, if the change depends on the sample or differs from unseen images.
 
         Args:
             images: As for `stamp`.
@@ -178,7 +178,7 @@ class Manipulation(ABC):
 
 
 class Unknown(Manipulation):
-    """No knowledge of what was done to the data: labels are used as given, and no sample counts as manipulated.
+    """An unknown manipulation: labels are used as given, and no sample counts as manipulated.
 
     Metrics that need true labels or an affected domain (`acc_corr`, `acc_retain`, `acc_manipulated`, ...) are absent.
     S_f is a list (`Flagged`) or what a detector flags; listed samples are never used for validation.

@@ -14,8 +14,8 @@ from cmu_lightning.errors import UserError
 class GaussianPoison(IndiscriminateManipulation):
     """x' = x + n with noise n ~ N(0, v I) drawn for each sample, and the true label (Pawelczyk et al., 2025).
 
-    Unseen images carry no noise. The purpose is to leave a trace, not to do harm: the gradient with respect to x of a
-    network trained on x' correlates with n, that of a repaired network should not.
+    Unseen images carry no noise. It aims at a trace, not at a lower accuracy: the gradient with respect to x of a
+    network trained on x' correlates with n; that of a repaired network should not.
 
     Args:
         variance: v, white being 1.

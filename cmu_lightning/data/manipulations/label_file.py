@@ -1,4 +1,4 @@
-"""Labels that real annotators gave, read from a file: CSV, an array of numpy, or a file of torch."""
+"""Labels of real annotators, read from a file: CSV, an array of numpy, or a file of torch."""
 
 import csv
 import hashlib
@@ -30,17 +30,17 @@ ARRAYS: list[Any] = [
     (RECONSTRUCT, "numpy.core.multiarray._reconstruct"),
     (RECONSTRUCT, "numpy._core.multiarray._reconstruct"),
 ]
-"""All that a file of torch may name besides tensors: what makes an array of numbers, before and since numpy 2."""
+"""Everything except tensors that a torch file may name: parts of an array of numbers, before and since numpy 2."""
 
 Columns = dict[str, Any]
 """Columns by name: lists of text, or whatever a file of arrays holds. The name of a file's only array is empty."""
 
 
 class LabelsFromFile(Manipulation):
-    """The labels in a file: human noise as in CIFAR-10N (Wei et al., 2022), or an annotation study of one's own.
+    """The labels in a file: human noise as in CIFAR-10N (Wei et al., 2022), or your own annotation study.
 
-    S_m are the training samples whose given label differs from the true one. The affected domain consists of the
-    classes of which any stored training sample has a wrong label: where these are all classes, `acc_corr` is the
+    S_m consists of the training samples whose given label differs from the true one. The affected domain consists of
+    the classes in which any stored training sample has a wrong label. If these are all classes, `acc_corr` is the
     accuracy on all unseen samples, and `acc_retain` is absent.
 
     The file has one label for every stored training sample, validation samples included:
@@ -51,9 +51,9 @@ class LabelsFromFile(Manipulation):
 
     Args:
         path: Path of the file.
-        given: Column of the labels to train on; null where the data's own labels are those, as in Clothing1M.
-        truth: Column of the true classes; null where the data's own labels are those. If both are given, one of them
-            has to be the data's own labels, by which a file of other samples is noticed.
+        given: Column of the labels to train on; null if these are the data's own labels, as in Clothing1M.
+        truth: Column of the true classes; null if these are the data's own labels. If both are given, one of them
+            must equal the data's own labels, so that a file of other samples is noticed.
         seed: Without effect: nothing is drawn.
 
     Example:
@@ -201,7 +201,7 @@ def read_columns(path: Path, content: bytes) -> Columns:
     """Return the columns of a file of labels; those of a CSV file as text.
 
     Args:
-        path: Path of the file, whose ending says what it is.
+        path: Path of the file, whose suffix gives its format.
         content: Its bytes.
 
     Raises:
@@ -212,7 +212,7 @@ def read_columns(path: Path, content: bytes) -> Columns:
         if ending == ".npy":
             found = {"": np.load(io.BytesIO(content), allow_pickle=False)}
         elif ending in (".pt", ".pth"):
-            # Nothing that the file names is called but what makes tensors and arrays of numbers.
+            # Of the functions that the file names, only those that build tensors and arrays of numbers are called.
             with torch.serialization.safe_globals(ARRAYS):
                 held = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             found = held if isinstance(held, dict) else {"": held}

@@ -15,7 +15,7 @@ from cmu_lightning.unlearning.networks import is_finite
 
 
 class WriteConfig(Callback):
-    """Writes the resolved config into the run's folder before the run is trained, and before it is measured.
+    """Writes the resolved config into the run's folder before training and before measuring.
 
     Args:
         path: Path of the file.
@@ -42,26 +42,26 @@ class WriteConfig(Callback):
             except OSError as error:
                 raise UserError(f"{self.path} cannot be written ({error}): give another --runs_dir") from error
 
-    # A run that is measured after an interruption is not trained again; its files then agree, too.
+    # A run that is measured after an interruption is not trained again; its files must agree then, too.
     on_test_start = on_fit_start
 
 
 class LastCheckpoint(Checkpoint):
     """Writes `last.ckpt` at the end of an epoch of the data, unless one was just written, and every two minutes.
 
-    Checkpoint callbacks run after all others, so what those keep of a step is in the checkpoint from which a resume
-    continues with the next step. There is no checkpoint after the last step: a resume from there would skip all that
-    follows the steps. Weights that are not finite replace no checkpoint: the same command resumes a run that diverged
-    from the last finite ones, and stops at the same step with the same sentence.
+    Checkpoint callbacks run after all others, so a checkpoint contains the other callbacks' state after its step, and a
+    resumed run continues with the next step. There is no checkpoint after the last step: a resume from there would skip
+    everything that follows the steps. Weights that are not finite replace no checkpoint: the same command resumes a
+    diverged run from the last finite weights, and stops at the same step with the same sentence.
 
     Args:
         path: Path of the checkpoint, which is replaced as a whole.
         seconds: Longest time between two checkpoints.
-        rest: Shortest time between two; on a GPU, writing one takes as long as a good part of an epoch.
+        rest: Shortest time between two checkpoints; on a GPU, writing one takes a large part of an epoch's time.
     """
 
     look = 20
-    """Number of steps between two looks at the clock, on which the processes have to agree."""
+    """Number of steps between two clock checks, on which the processes must agree."""
 
     def __init__(self, path: Path, seconds: float = 120, rest: float = 10) -> None:
         self.path = path
@@ -87,11 +87,11 @@ class LastCheckpoint(Checkpoint):
         is_looked_at = self.is_due or ends_epoch or (batch_idx + 1) % self.look == 0
         if not is_looked_at or batch_idx + 1 == len(loader):
             return
-        # Clocks differ between processes: one that is late makes all of them write.
+        # Clocks differ between processes: if one checkpoint is due, all processes write.
         is_late = time.monotonic() - self.written > (self.rest if ends_epoch else self.seconds)
         self.is_due = self.is_due or trainer.strategy.reduce_boolean_decision(is_late, all=False)
         if self.is_due and not self._validates(trainer, batch_idx):
-            # Statistics of batch norm differ between processes: what one of them has lost, no other one stores.
+            # Statistics of batch norm differ between processes, so every process checks its own weights.
             if trainer.strategy.reduce_boolean_decision(is_finite(pl_module)):
                 save_whole(trainer, self.path, weights_only=False)
             self.written, self.is_due = time.monotonic(), False

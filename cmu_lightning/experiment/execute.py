@@ -1,4 +1,4 @@
-"""The execution of one run, from the decision what is left to do to `metrics.json`."""
+"""The execution of one run, from the decision about the remaining work to `metrics.json`."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from cmu_lightning.unlearning.stage import RECORD
 
 
 class Job:
-    """A run to be executed: its stage is trained, measured and stored, and nothing is done twice.
+    """A run to execute: train, measure and store its stage, and do nothing twice.
 
     Args:
         trainer: Trainer that has not started yet.
@@ -47,7 +47,7 @@ class Job:
         self.run, self.original, self.config = run, original, config
 
     def execute(self, ckpt_path: str | None) -> bool:
-        """Do what is left of the run.
+        """Execute the remaining part of the run.
 
         Args:
             ckpt_path: Checkpoint to resume; default the run's last one, if there is one.
@@ -56,7 +56,7 @@ class Job:
             Whether nothing was left to do.
 
         Raises:
-            UserError: The run cannot be done as it is asked for.
+            UserError: The run cannot be executed with these options.
         """
         with ExitStack() as held:
             held.callback(os.environ.pop, INHERITED, None)
@@ -66,7 +66,7 @@ class Job:
         return bool(decision["finished"])
 
     def _begin(self, held: ExitStack, ckpt_path: str | None) -> dict[str, Any]:
-        """Lock the run on rank 0, and decide for all ranks what is left, from where, and with which original."""
+        """Lock the run on rank 0, and decide for all ranks what remains, from where, and with which original."""
         held.enter_context(self.run.locked())
         if ckpt_path is not None:
             self._check_checkpoint(ckpt_path)
@@ -77,7 +77,7 @@ class Job:
             return {"finished": True}
         if not self.run.folder.exists():
             held.callback(self._remove_empty_folder)
-        # Resume, or begin: rows that an attempt logged before its first checkpoint would be logged twice.
+        # Resume, or start: rows that an attempt logged before its first checkpoint would be logged twice.
         resume = ckpt_path or self._find_checkpoint()
         if resume is None:
             shutil.rmtree(self.run.folder / ROWS, ignore_errors=True)
@@ -93,7 +93,7 @@ class Job:
         return {"finished": False, "resume": resume, "original": original}
 
     def _find_checkpoint(self) -> str | None:
-        """Return the run's last checkpoint; None, after what is damaged was removed, if training has to start."""
+        """Return the run's last checkpoint; None if training has to start, after damaged files were removed."""
         last, damaged = self.run.checkpoint, None
         if last.is_file():
             damaged = last if is_damaged(last) else Rewind.find_damaged(self.run.folder)
@@ -113,7 +113,7 @@ class Job:
                     parent.rmdir()
 
     def _check_deletion_set(self) -> None:
-        """Refuse an S_f that cannot be, before an original is trained for it."""
+        """Refuse an impossible S_f before an original is trained for it."""
         is_missing = isinstance(self.data.manipulation, Unknown) and not isinstance(self.data.discovery, Detector)
         if is_missing or isinstance(self.data.discovery, Flagged):
             data = copy(self.data)  # the images are freed before the original is trained
@@ -122,29 +122,29 @@ class Job:
             check_deletion_set(data.samples.deleted)
 
     def _check_fingerprint(self, fingerprint: int) -> None:
-        """Refuse a finished run of other data, which the hash cannot tell of a custom class without `content()`."""
+        """Refuse a finished run of other data, which the hash does not show for a custom class without `content()`."""
         data = self.data
         if not data.is_vouched_for:
             data.prepare_data()
             data.setup()
             if data.fingerprint != fingerprint:
                 raise UserError(
-                    f"{self.run.folder} is of other data than those in {data.root}: give another --setting, or have "
-                    f"{type(data).__name__}.content() tell them apart"
+                    f"{self.run.folder} was made with other data than those in {data.root}: give another --setting, or "
+                    f"let {type(data).__name__}.content() tell them apart"
                 )
 
     def _check_checkpoint(self, ckpt_path: str) -> None:
-        """Refuse to resume from a checkpoint that another run wrote."""
+        """Refuse to resume from another run's checkpoint."""
         record = read_checkpoint(ckpt_path).get(RECORD, {})
         if record.get("hash") != self.run.hash:
             raise UserError(
-                f"--ckpt_path resumes an interrupted run, and {ckpt_path} is of another one "
+                f"--ckpt_path resumes an interrupted run, and {ckpt_path} belongs to another one "
                 f"({record.get('method', 'unknown')} {record.get('hash', '')}): to start from an original's weights "
                 "give it as --model.original"
             )
 
     def _train_and_measure(self, decision: dict[str, Any]) -> None:
-        """Train unless the last checkpoint is of the end; measure the weights in it; store the results on rank 0."""
+        """Train unless the last checkpoint is the final one; measure its weights; store the results on rank 0."""
         stage, data = self.stage, self.data
         stage.record = {"hash": self.run.hash, "method": self.run.method, "setting": self.run.setting}
         stage.folder = self.run.folder
@@ -162,7 +162,7 @@ class Job:
             self._store(collect_metrics(stage, description, self.config))
 
     def _store(self, metrics: dict[str, Any]) -> None:
-        """Write the results, then drop the weights if they are not to stay.
+        """Write the results, then delete the weights if they are not to be kept.
 
         In this order `metrics.json` never promises weights that are gone.
         """

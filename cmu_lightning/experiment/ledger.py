@@ -1,4 +1,4 @@
-"""The ledger: which run each command line led to, so that finished runs are known without importing torch.
+"""The ledger: the run of each command line, so that finished runs are known without importing torch.
 
 `fit` writes an entry `RUNS_DIR/.sweep/asked/KEY`, which holds the run's folder; `sweep` and `repair` read it. A key is
 a digest of all that decides where a command line leads: its options, the content of its configs, the source of `fit`,
@@ -20,7 +20,7 @@ from cmu_lightning.files import write_atomically
 from cmu_lightning.parsing import PACKAGE, attached, find_configs
 
 WITHOUT_EFFECT = ("--runs_dir", "--checkpoints")
-"""Options that decide where a run is stored and what stays of it, not which run it is."""
+"""Options that decide where a run is stored and which files it keeps, not which run it is."""
 
 FILE_NAME = re.compile(r":[ \t]*['\"]?([\w./-]+\.ya?ml)\b")
 """A YAML file that a config names as a value, such as `data: mine/data.yaml`."""
@@ -32,7 +32,7 @@ MAY_CHANGE = "\nlast time"
 """End of the entry of a run whose files may have other content now."""
 
 ENTRY = re.compile(rf"[\w.-]+/\w+/\d+-\w+(?:{MAY_CHANGE})?")
-"""An entry that is whole: a folder `<setting>/<method>/<seed>-<hash>`."""
+"""A complete entry: a folder `<setting>/<method>/<seed>-<hash>`."""
 
 
 def options(arguments: list[str]) -> Iterator[tuple[str, str]]:
@@ -66,7 +66,7 @@ def command_key(arguments: list[str]) -> str:
 
 
 def _meaning(name: str, value: str) -> str:
-    """Return a file's content in place of its name, and a number in one spelling: 1, 1.0 and 1e0 are the same."""
+    """Return a file's content for its name, and a number in one spelling: 1, 1.0 and 1e0 are the same."""
     is_part = value.endswith((".yaml", ".yml", ".json")) and Path(value).is_file()  # as in `--procedure mine.yaml`
     if name == "--config" or is_part:
         return _expand_parts(config_text(value), _config_path(value).parent)
@@ -126,7 +126,7 @@ def _source() -> bytes:
 
 @cache
 def _hardware() -> bytes:
-    """Return what decides the default precision."""
+    """Return the GPUs' properties that decide the default precision."""
     return bytes([bool(gpus()), has_bf16()])
 
 
@@ -174,7 +174,7 @@ def _path(key: str, runs_dir: Path) -> Path:
 
 
 def _read_entry(key: str, runs_dir: Path) -> str | None:
-    """Return an entry; None where there is none, or one that is damaged, which the next `fit` writes again."""
+    """Return an entry; None if it is missing, or damaged, in which case the next `fit` writes again."""
     try:
         entry = _path(key, runs_dir).read_text()
     except (OSError, UnicodeDecodeError):

@@ -10,7 +10,7 @@ import threading
 import time
 
 SECONDS_TO_END = 10.0
-"""Longest time that the command has to end after it was asked to."""
+"""Longest time that the command may take to end after a request to end."""
 
 
 def end_with_starter() -> None:

@@ -1,4 +1,4 @@
-"""The original of an unlearner: found by its identity, and trained where it is missing."""
+"""The original of an unlearner: found by its identity, and trained if it is missing."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ OF_JOB = (
     "WANDB_RUN_ID",
     "WANDB_SWEEP",
 )
-"""Beginnings of environment variables that say which process of which job or trial this is."""
+"""Prefixes of environment variables that identify this process within a job or a trial."""
 
 
 def config_of_original(config: dict[str, Any], deletion: frozenset[str]) -> dict[str, Any]:
@@ -82,13 +82,13 @@ def original_of_config(
 def original_at(path: str, runs_dir: Path, key: str | None = None) -> Run:
     """Return the run that a checkpoint belongs to.
 
-    A checkpoint of somebody else's, or one whose weights were edited, is a run of its own: its folder is the file, and
-    its hash is of the file's content.
+    A foreign checkpoint, or one whose weights were edited, is a separate run: its folder is the file, and
+    its hash is computed from the file's content.
 
     Args:
         path: Path of the checkpoint.
         runs_dir: Runs folder.
-        key: Where the weights are in it, if that is not found by itself.
+        key: Key of the weights in it, if they are not found automatically.
 
     Raises:
         UserError: The file is no checkpoint.
@@ -103,7 +103,7 @@ def original_at(path: str, runs_dir: Path, key: str | None = None) -> Run:
 
 
 def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) -> str:
-    """Return the checkpoint of an original, trained by a `fit` of its own where it is missing.
+    """Return the checkpoint of an original, trained by a separate `fit` if it is missing.
 
     Args:
         run: Run of the original.
@@ -111,17 +111,17 @@ def find_or_train(run: Run, config: dict[str, Any], deletion: frozenset[str]) ->
         deletion: Arguments of the data that decide S_f.
 
     Raises:
-        SystemExit: A mistake of the user keeps the original from being trained, and was said.
+        SystemExit: A mistake of the user prevents the training of the original, and was reported.
         UserError: Training the original failed.
     """
     own = config_of_original(config, deletion)
-    # Several processes may ask at once: one starts the training, the others wait here, which costs them no process
-    # each. The run's own lock is held by the process that trains.
+    # Several processes may ask at once: one starts the training, and the others wait here without starting a process
+    # each. The process that trains holds the run's own lock.
     asked = run.runs_dir / ".locks" / f"{run.hash}.asked.lock"
     with locked(asked, str(run.folder), "give another --runs_dir"):
         if run.metrics is not None and not _has_own_weights(run):
-            # Its weights were dropped, or are no longer those that were trained, and are needed. Without results the
-            # run counts as unfinished, and training it starts from the beginning.
+            # The weights are needed, but were dropped or are no longer those that were trained. Without results the
+            # run counts as unfinished, and its training starts from the beginning.
             with run.locked():
                 (run.folder / "metrics.json").unlink(missing_ok=True)
         if run.metrics is not None:
@@ -137,16 +137,16 @@ def _has_own_weights(run: Run) -> bool:
         return False
     if read_checkpoint(run.checkpoint).get(RECORD, {}).get("hash", run.hash) == run.hash:
         return True
-    say(f"{run.checkpoint} is damaged, for it is of another run: this original is trained again")
+    say(f"{run.checkpoint} is damaged, because it belongs to another run: this original is trained again")
     run.checkpoint.unlink()
     return False
 
 
 def _train(run: Run, config: dict[str, Any]) -> None:
-    """Train an original in a process of its own, so that it is exactly what `fit` of its config leaves.
+    """Train an original in a separate process, so that it is exactly what `fit` of its config leaves.
 
-    The process ends with this one, whatever ends it. Its config lies beside the locks, under a name that the next
-    attempt uses again.
+    The process ends with this one, whatever the reason. Its config is stored next to the locks, under a name that the
+    next attempt uses again.
     """
     path = run.runs_dir / ".locks" / f"{run.hash}.yaml"
     write_atomically(path, yaml.safe_dump(config, sort_keys=False))

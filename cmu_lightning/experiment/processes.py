@@ -25,10 +25,10 @@ STARTED_BY = "CMU_STARTED_BY"
 AGAIN = "run the same command again to continue"
 
 LOOK = 0.5
-"""Seconds between two looks at the other processes."""
+"""Seconds between two checks of the other processes."""
 
 GRACE = 5.0
-"""Seconds in which a process may notice by itself that another one has died, before it is ended."""
+"""Seconds that a process has to notice the death of another one before it is ended."""
 
 CHILDREN: list[Popen[bytes]] = []
 """Processes that this one has started, as ranks 1, 2, ... of its job."""
@@ -37,8 +37,8 @@ CHILDREN: list[Popen[bytes]] = []
 class EndOnSigterm(Callback):
     """Ends a run on SIGTERM, after a batch on which all its processes agree.
 
-    Lightning's own handler takes part in a collective operation wherever the process happens to be, and waits there for
-    processes that are elsewhere. Here the handler leaves a note, and the processes compare notes from time to time.
+    Lightning's own handler starts a collective operation wherever the process happens to be, and waits there for
+    processes that are elsewhere. Here the handler sets a flag, and the processes compare their flags regularly.
     """
 
     most = 20
@@ -66,7 +66,7 @@ class EndOnSigterm(Callback):
         self.is_asked = True
 
     def _end_if_asked(self, trainer: Trainer) -> None:
-        """Compare notes if it is time to.
+        """Compare the flags if a comparison is due.
 
         Raises:
             SIGTERMException: One of the processes got SIGTERM; all of them raise it after the same batch.
@@ -77,7 +77,7 @@ class EndOnSigterm(Callback):
             self.left -= 1
             if self.left:
                 return
-            # The slowest process decides when all of them compare notes again.
+            # The slowest process decides when all of them compare their flags again.
             now = time.monotonic()
             notes = torch.tensor([self.is_asked, (now - self.compared) / self.interval])
             is_asked, pace = trainer.strategy.reduce(notes.to(trainer.strategy.root_device), reduce_op="max").tolist()
@@ -114,10 +114,10 @@ class EndOnSigterm(Callback):
 class Launcher(_SubprocessScriptLauncher):
     """Lightning's launcher of processes on one machine, each of which ends when another one has died.
 
-    Lightning's own watch kills this process, too, without a word, and even while it says what went wrong.
+    Lightning's own watch also kills this process without a message, even while it reports what went wrong.
 
     Args:
-        cluster_environment: Where processes learn their ranks.
+        cluster_environment: Tells processes their ranks.
         num_processes: Number of processes on this machine.
         num_nodes: Number of machines.
     """
@@ -173,7 +173,7 @@ def describe_deaths(seconds: float = 0) -> str:
     """Return which of the processes that this one has started have died and how; empty if none has.
 
     Args:
-        seconds: Time to wait for one: a connection may be lost before its process is seen to be dead.
+        seconds: Time to wait for one: a connection may be lost before its process is known to be dead.
     """
     end = time.monotonic() + seconds
     while True:
@@ -193,7 +193,7 @@ def _start_watch(watch: Callable[..., None], *arguments: Any) -> None:
 
 
 def _watch_children(trainer: Trainer) -> None:
-    """End this process and the others if one of them dies, unless this one is about to end and says why."""
+    """End this process and the others if one of them dies, unless this one is about to end with a message."""
     while not describe_deaths():
         if all(child.returncode == 0 for child in CHILDREN):
             return
@@ -208,7 +208,7 @@ def _watch_children(trainer: Trainer) -> None:
 
 
 def _watch_parent(trainer: Trainer, parent: int) -> None:
-    """End this process if the one that has started it is gone, unless all is done or about to end."""
+    """End this process if the one that started it is gone, unless the work is done or about to end."""
     while os.getppid() == parent:
         time.sleep(LOOK)
     time.sleep(GRACE)

@@ -15,16 +15,16 @@ from cmu_lightning.console import PlainConsole
 from cmu_lightning.errors import UserError
 
 INHERITED = "CMU_DECISION"
-"""Environment variable by which processes that Lightning starts learn the decision."""
+"""Environment variable that passes the decision to processes started by Lightning."""
 
 SECONDS_TO_MEET = 10
-"""Time that rank 0 has for its first word, once all processes have reached the store."""
+"""Time that rank 0 has for its first message after all processes have reached the store."""
 
 SECONDS_TO_READ = 30
-"""Longest time that rank 0 waits for the others, which look for its decision all the time, to read it."""
+"""Longest time that rank 0 waits until the others, which poll for its decision, have read it."""
 
 LOOK = 0.2
-"""Seconds between two looks at the store."""
+"""Seconds between two polls of the store."""
 
 STORES: list[Store] = []
 """Stores of this process, kept open: rank 0 may host the store that the process group will use."""
@@ -50,22 +50,22 @@ def decide(trainer: Trainer, decision: Callable[[], dict[str, Any]]) -> dict[str
     if INHERITED in os.environ:
         received: dict[str, Any] = json.loads(os.environ[INHERITED])
         return received
-    # torchrun or SLURM: all ranks are here already, and meet at a store.
+    # torchrun or SLURM: all ranks are already running, and meet at a store.
     return _decide_by_store(environment, decision)
 
 
 def _wait_for_readers(store: Store, read: str, count: int) -> None:
     """Wait on rank 0 until the others have read its decision.
 
-    Where this process hosts the store and nothing is left to do, the store would otherwise end before they have.
+    If this process hosts the store and has nothing left to do, the store would otherwise end too early.
 
     Raises:
-        UserError: One of them, which had reached the store, has died since: nobody else would notice that.
+        UserError: A process has died after it had reached the store, which no other check would notice.
     """
     end = time.monotonic() + SECONDS_TO_READ
     while store.add(read, 0) < count:
         if time.monotonic() > end:
-            # torchrun hosts the store itself: it ends a job of which a process has died, and others may come later.
+            # torchrun hosts the store itself: it ends a job when a process dies, and processes may arrive late.
             if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
                 return
             raise UserError("another process of this run has ended: run the same command again to continue")
@@ -73,10 +73,10 @@ def _wait_for_readers(store: Store, read: str, count: int) -> None:
 
 
 def _decide_by_store(environment: Any, decision: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Hand the decision over by the key-value store at which the processes of torchrun or SLURM meet.
+    """Pass the decision on through the key-value store at which the processes of torchrun or SLURM meet.
 
     Raises:
-        UserError: The store is of another job, which has taken the port; or another process has died.
+        UserError: The store belongs to another job, which has taken the port; or another process has died.
     """
     os.environ["MASTER_ADDR"] = str(environment.main_address)
     os.environ["MASTER_PORT"] = str(environment.main_port)
@@ -84,7 +84,7 @@ def _decide_by_store(environment: Any, decision: Callable[[], dict[str, Any]]) -
     meeting = rendezvous(f"env://?rank={rank}&world_size={world_size}", timeout=timedelta(minutes=30))
     root: Store = next(iter(meeting))[0]
     STORES.append(root)
-    # At a port that another job has taken there may be a store, too: its keys are not for this one.
+    # A port that another job has taken may have a store, too, but its keys are not for this job.
     job = os.environ.get("TORCHELASTIC_RUN_ID") or os.environ.get("SLURM_JOB_ID", "")
     store = PrefixStore(f"cmu_lightning-{job}", root)
     hello, key, read = (f"{name}-{len(STORES)}" for name in ("hello", "decision", "read"))
@@ -102,7 +102,7 @@ def _decide_by_store(environment: Any, decision: Callable[[], dict[str, Any]]) -
             "MASTER_ADDR and MASTER_PORT to its machine and a free port there"
         ) from error
     # Poll: a blocking `get` would time out.
-    with PlainConsole(stderr=True).status("waiting for what rank 0 decides"):
+    with PlainConsole(stderr=True).status("waiting for rank 0's decision"):
         while not store.check([key]):
             time.sleep(LOOK)
     received: dict[str, Any] = json.loads(store.get(key))

@@ -25,8 +25,8 @@ def restore_network(
     Args:
         folder: Folder of the run.
         checkpoint: Weights to load, such as the original's; default the run's own.
-        key: Where the weights are in the checkpoint, if that is not found by itself.
-        prefix: What their keys begin with, likewise.
+        key: Key of the weights in the checkpoint, if they are not found automatically.
+        prefix: Prefix of the weights' keys, likewise.
 
     Raises:
         UserError: The folder is not a run's, or the weights are not this network's.
@@ -40,11 +40,11 @@ def restore_network(
 
 
 def _check_run(folder: Path, record: dict[str, Any]) -> None:
-    """Refuse a checkpoint that another run wrote than the one whose results lie next to it."""
+    """Refuse a checkpoint that does not belong to the same run as the results next to it."""
     stored = read_metrics(folder)
     if stored is not None and record.get("hash", stored["hash"]) != stored["hash"]:
         raise UserError(
-            f"{folder}/last.ckpt is of another run ({record.get('method')} {record['hash']}) than metrics.json "
+            f"{folder}/last.ckpt belongs to another run ({record.get('method')} {record['hash']}) than metrics.json "
             f"({stored.get('method')} {stored['hash']}): give a run whose files belong together"
         )
 
@@ -59,7 +59,7 @@ def restore_data(folder: Path) -> CorruptedDataModule:
         UserError: The folder is not a run's, or the data are not those that the run was made with.
     """
     make = _find_maker(folder, "data", CorruptedDataModule)
-    hint = f"{folder}/config.yaml says under data where they are: write their place there if they have moved"
+    hint = f"{folder}/config.yaml holds their location under data: change it there if they have moved"
     try:
         data: CorruptedDataModule = make()
         data.prepare_data()
@@ -68,7 +68,9 @@ def restore_data(folder: Path) -> CorruptedDataModule:
         raise UserError(f"the data of {folder} cannot be read ({error}); {hint}") from error
     state = read_checkpoint(folder / "last.ckpt").get(type(data).__qualname__)
     if state is None:
-        raise UserError(f"{folder}/last.ckpt is of no {type(data).__name__}: give a run whose files belong together")
+        raise UserError(
+            f"{folder}/last.ckpt belongs to no {type(data).__name__}: give a run whose files belong together"
+        )
     difference = data.difference(state)
     if difference:
         raise UserError(f"{folder} was run on {difference}; {hint}, or let CMU_DATA_DIR name their folder")
@@ -98,7 +100,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _find_maker(folder: Path, key: str, kind: Any) -> Callable[[], Any]:
-    """Return a function that makes what a run's config has under a key.
+    """Return a function that makes the object that a run's config describes under a key.
 
     Args:
         folder: Folder of the run.
@@ -110,7 +112,7 @@ def _find_maker(folder: Path, key: str, kind: Any) -> Callable[[], Any]:
     """
     config = read_config(folder)
     damaged = f"{folder}/config.yaml is not a run's, or damaged: it does not say how to make the {key}"
-    # The file may be a stranger's: no other part of it is read, and nothing is called that makes no part of a run.
+    # The file may come from a stranger: no other part of it is read, and only makers of parts of a run are called.
     check_names(config.get(key), f"{folder}/config.yaml:{key}")
     protect_parser()
     parser = ArgumentParser(exit_on_error=False)

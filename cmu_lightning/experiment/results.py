@@ -34,7 +34,7 @@ ADDED = frozenset({"acc_pair"})
 def describe_run(
     stage: Stage, data: CorruptedDataModule, config: dict[str, Any], run: Run, original: Run | None
 ) -> dict[str, Any]:
-    """Return the first part of `metrics.json`: what a run is, known once its data have been set up.
+    """Return the first part of `metrics.json`: the description of a run, known once its data have been set up.
 
     Args:
         stage: Stage of the run.
@@ -47,10 +47,10 @@ def describe_run(
     not_tuned = ("seed", "original", *OPTIONAL_OF_MODEL)
     manipulated = int(data.samples.manipulated.sum())
     counts: dict[str, Any] = {"manipulated": manipulated} if manipulated else {}
-    # The accuracy of always predicting the most frequent class; `repair` measures what is destroyed against it.
+    # The accuracy of always predicting the most frequent class; `repair` calls a model destroyed by comparing with it.
     if len(validated := data.validation.given_labels):
         counts["val_majority"] = int(validated.bincount().max()) / len(validated)
-    # One process and N give the same numbers, except where the batch statistics are of N parts.
+    # One process and N give the same numbers, except with batch statistics of N parts.
     if stage.trains and splits_statistics(config["trainer"], stage.network):
         processes = count_cpu_processes(config["trainer"])
         counts |= {"processes": processes} if processes > 1 else {}
@@ -83,7 +83,7 @@ def describe_run(
 
 
 def splits_statistics(trainer: dict[str, Any], network: nn.Module) -> bool:
-    """Return whether each process trains with batch statistics of its own, as batch norm does on a CPU.
+    """Return whether each process trains with its own batch statistics, as batch norm does on a CPU.
 
     Args:
         trainer: Options of the Trainer, as plain data.
@@ -94,7 +94,7 @@ def splits_statistics(trainer: dict[str, Any], network: nn.Module) -> bool:
 
 
 def describe_source(data: CorruptedDataModule) -> str:
-    """Return what is about to be loaded, before it is.
+    """Return a line about the data that are about to be loaded.
 
     Args:
         data: Data of a run.
@@ -103,7 +103,7 @@ def describe_source(data: CorruptedDataModule) -> str:
 
 
 def describe_sizes(stage: Stage) -> str:
-    """Return how many samples there are of each kind.
+    """Return the numbers of samples of each kind, as one line.
 
     Args:
         stage: Stage whose data have been set up.
@@ -159,7 +159,7 @@ def measure_discovery(data: CorruptedDataModule) -> dict[str, float]:
     """Return how well S_f agrees with S_m; nothing where S_m is not known.
 
     precision = |S_f and S_m| / |S_f|, recall = |S_f and S_m| / |S_m|, false positives = |S_f without S_m|. The first
-    two are of a discovery; where S_f is a given fraction of S_m, only false positives can be told, if there are any.
+    two describe a discovery. If S_f is a given fraction of S_m, only false positives are returned, if there are any.
 
     Args:
         data: Data of a stage, set up.
@@ -212,8 +212,8 @@ def read_revision() -> str | None:
 def find_differences(now: dict[str, float], stored: dict[str, Any]) -> list[str]:
     """Return the names of measurements that are not the stored ones.
 
-    What is missing on one side differs, also from NaN, and NaN differs from every number; what a stored run could not
-    hold, because it is of a version that did not measure it, does not differ.
+    A missing value differs from every value, even from NaN, and NaN differs from every number. A measurement that
+    the version of a stored run did not have does not count as different.
 
     Args:
         now: Measurements.

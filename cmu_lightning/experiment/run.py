@@ -1,4 +1,4 @@
-"""Run folders, the names of what is measured, and variables that processes of a run hand on; without torch."""
+"""Run folders, the names of measurements, and variables that processes of a run inherit; without torch."""
 
 import json
 import os
@@ -38,7 +38,7 @@ OF_DISCOVERY = {
 
 COST = ("seconds", "samples_forward", "samples_backward")
 CURVES = ("train_loss", "forget_loss", "retain_loss", "learning_rate")
-"""What is logged while a stage trains."""
+"""Measurements that are logged while a stage trains."""
 
 ROWS = "csv"
 """Folder of a run's logged rows: one `version_N/metrics.csv` for each start of the run."""
@@ -50,7 +50,7 @@ ON_DEMAND = "CMU_ON_DEMAND"
 """Environment variable of a process that trains the original which an unlearner's command needs."""
 
 KEEP_WEIGHTS = "CMU_KEEP_WEIGHTS"
-"""Environment variable under which runs keep their weights, whatever `checkpoints` says."""
+"""Environment variable that makes runs keep their weights, whatever `checkpoints` says."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Run:
             runs_dir: Runs folder.
             setting: Name of the setting.
             method: Class name of the stage.
-            seed: Seed in the name of a new folder; a run that exists is found whatever seed it was started with.
+            seed: Seed in the name of a new folder; an existing run is found under any seed.
             digest: Digest of the run's identity.
 
         >>> str(Run.at(Path("runs"), "mine", "SSD", 0, "0123456789").folder)
@@ -116,7 +116,7 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only process that works on this run; wait for another one, and show that.
+        """Lock this run for this process; wait while another process works on it, and show that.
 
         Raises:
             UserError: The runs folder cannot be written.
@@ -145,14 +145,14 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} is damaged: delete it, and the run's numbers are measured again")
     if not take_digest(stored):
         raise UserError(
-            f"{path} is damaged, or edited, for its digest does not agree: delete it, and the run's numbers are "
+            f"{path} is damaged or edited, because its digest does not agree: delete it, and the run's numbers are "
             "measured again, or delete the digest in it if the edit is yours"
         )
     return stored
 
 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
-    """Write a run's `metrics.json` with a digest of all that it holds, by which damage is noticed.
+    """Write a run's `metrics.json` with a digest of its content, which reveals damage.
 
     The digest is a part of `environment`, as it is of seconds and of the machine too: the same run, made again, has the
     same numbers and another digest.
@@ -169,9 +169,9 @@ def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 def take_digest(metrics: dict[str, Any]) -> bool:
-    """Remove the digest from results, in place, and return whether it is theirs; so it is if they have none.
+    """Remove the digest from results, in place, and return whether it agrees; results without a digest agree.
 
-    Results of earlier versions have none, nor have those from which a person has deleted it to edit them.
+    Results of earlier versions have none, and a person may have deleted the digest to edit the results.
 
     Args:
         metrics: Content of a `metrics.json`.

@@ -1,4 +1,4 @@
-"""The logger of a run on Weights & Biases, also where the server does not answer."""
+"""The logger of a run on Weights & Biases, which also works if the server does not answer."""
 
 import os
 import shutil
@@ -29,19 +29,19 @@ from cmu_lightning.experiment.wandb_settings import (
 )
 
 SECONDS_TO_BEGIN = 15.0
-"""Longest time that a run waits for the server when it begins; the client adds 10 s of its own."""
+"""Longest time that a run waits for the server when it begins; the client adds another 10 s."""
 SECONDS_TO_END = 15.0
 """Longest time that a run waits for the server when it ends."""
 SECONDS_OF_TRIAL = 60.0
-"""In place of SECONDS_TO_BEGIN for a trial of a sweep, which has to reach the server."""
+"""Replaces SECONDS_TO_BEGIN for a trial of a sweep, which must reach the server."""
 PATIENCE = 600.0
-"""In place of SECONDS_TO_END for a trial of a sweep, whose result must arrive, and with `log_model`."""
+"""Replaces SECONDS_TO_END for a trial of a sweep, whose result must arrive, and with `log_model`."""
 
 
 class WandbLogger(LightningWandbLogger):
-    """A logger that asks for no key, waits for a server only briefly, and continues offline where there is none.
+    """A logger that asks for no key, waits only briefly for a server, and continues offline without one.
 
-    Whatever W&B's client does later, the run goes on without it: `attempt` is the only way to the client. In a trial of
+    The run continues without W&B's client if it fails later: `attempt` is the only way to the client. In a trial of
     a sweep a missing server is an error, at the end of the run if not before: the sweep would learn nothing.
 
     Args:
@@ -96,7 +96,7 @@ class WandbLogger(LightningWandbLogger):
         self.stopped = False
         """Whether W&B asked the run to stop, as early termination does."""
         self.failure: str | None = None
-        """Why W&B's client is not used any more; None while it is."""
+        """Why W&B's client is no longer used; None while it is used."""
 
     @property
     @rank_zero_experiment
@@ -111,7 +111,7 @@ class WandbLogger(LightningWandbLogger):
         return _DummyExperiment() if self.failure is not None else self._experiment
 
     def attempt(self, action: Callable[[], object]) -> None:
-        """Do something by the client; if that fails, use the client no more in this run.
+        """Call the client; if that fails, stop using the client in this run.
 
         Args:
             action: What is done. It may use `experiment`.
@@ -138,7 +138,7 @@ class WandbLogger(LightningWandbLogger):
         self.failure = first_line(error) or type(error).__name__
         dead: Any = self._experiment
         self._experiment = None
-        # Its end gives standard output back, if nothing else; a new run must not take it for its own.
+        # Ending the run at least restores standard output; a new run must not mistake the old one for its own.
         with suppress(Exception):
             dead.finish(exit_code=1)
         if wandb.run is dead:
@@ -156,12 +156,12 @@ class WandbLogger(LightningWandbLogger):
 
         Args:
             metrics: Numbers by their names.
-            step: Step that they are of.
+            step: Step of the numbers.
         """
         self.attempt(lambda: super(WandbLogger, self).log_metrics(metrics, step))
 
     def _begin(self) -> None:
-        """Begin the W&B run online; where that fails, offline."""
+        """Begin the W&B run online or, if that fails, offline."""
         import wandb
 
         WandbLogger.begun += 1
@@ -199,7 +199,7 @@ class WandbLogger(LightningWandbLogger):
                 self._give_up(again)
 
     def _stop(self) -> None:
-        """Interrupt the training; W&B's client calls this in a thread of its own."""
+        """Interrupt the training; W&B's client calls this in a separate thread."""
         from wandb.sdk.lib.interrupt import interrupt_main
 
         self.stopped = True
@@ -217,9 +217,9 @@ class WandbLogger(LightningWandbLogger):
 
     @rank_zero_only
     def describe(self, config: dict[str, Any]) -> None:
-        """Log the config, and name the run after the fraction that a list or a detector has come to.
+        """Log the config, and name the run after the fraction that a list or a detector has found.
 
-        What the sweep has set stays as it is, as W&B refuses to change it.
+        Values that the sweep has set stay unchanged because W&B refuses to change them.
 
         Args:
             config: Values by their names.
@@ -238,7 +238,7 @@ class WandbLogger(LightningWandbLogger):
         """End the W&B run if training failed; after a success results are still to come.
 
         Args:
-            status: Lightning's word for how training ended.
+            status: Lightning's name for how training ended.
         """
         if status != "success":
             self.finish(0 if self.stopped else 1)
@@ -300,7 +300,7 @@ def run_name(run: Run, identified: float | None) -> str:
 def report_refusal(reason: str) -> None:
     """Begin the W&B run of a trial and end it as failed, with the reason as `refused` in its summary.
 
-    Do nothing outside of a sweep, or where the server cannot be used.
+    Do nothing outside a sweep, or if the server cannot be used.
 
     Args:
         reason: Why the trial was refused before it began.

@@ -1,4 +1,4 @@
-"""What a run shows on Weights & Biases: its config, results, files and pictures."""
+"""The parts of a run that Weights & Biases shows: config, results, files and pictures."""
 
 from inspect import signature
 from pathlib import Path
@@ -44,12 +44,12 @@ class Publish(Callback):
         if trainer.is_global_zero:
             stage: Any = pl_module
             description = describe_run(stage, stage.data, self.config, self.run, self.original)
-            # The description comes last: an original that was given by its path has a seed of its own.
+            # The description comes last: an original that was given by its path has its own seed.
             self.logger.describe(logged_config(self.config, description))
             self.logger.attempt(lambda: log_manipulated_images(self.logger, stage))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Take SIGTERM in a trial for W&B's request to stop, which an agent hands on in this way; it is no failure.
+        """Treat SIGTERM in a trial as W&B's request to stop, which an agent passes on in this way; it is no failure.
 
         Args:
             trainer: Trainer of the run.
@@ -70,7 +70,7 @@ class Publish(Callback):
 
 
 def publish_results(logger: WandbLogger, config: dict[str, Any], run: Run) -> None:
-    """Send what a finished run has stored: the numbers of `metrics.json`, its files and its histogram.
+    """Send the stored results of a finished run: the numbers of `metrics.json`, its files and its histogram.
 
     Args:
         logger: Logger to send them by.
@@ -84,7 +84,7 @@ def publish_results(logger: WandbLogger, config: dict[str, Any], run: Run) -> No
 
 
 def _send_results(logger: WandbLogger, run: Run, metrics: dict[str, Any]) -> None:
-    """Send numbers, files, the histogram, and weights where they are asked for."""
+    """Send numbers, files, the histogram, and weights if requested."""
     experiment = logger.experiment
     log_ratios(logger, run.folder / "importance_ratios.json")
     experiment.summary.update({key: value for key, value in metrics.items() if key != "config"})
@@ -121,7 +121,7 @@ def upload_weights(logger: WandbLogger, run: Run, metrics: dict[str, Any]) -> No
 
 
 def logged_config(config: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-    """Return what W&B's config of a run holds: the resolved config without the Trainer's defaults, and what it is.
+    """Return W&B's config of a run: the resolved config without the Trainer's defaults, and the description.
 
     Args:
         config: Resolved config, as plain data.
@@ -134,7 +134,7 @@ def logged_config(config: dict[str, Any], description: dict[str, Any]) -> dict[s
 
 
 def flatten_description(description: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run is as W&B's columns: hyperparameters next to the rest, and no dots.
+    """Return the description of a run as W&B's columns: hyperparameters next to the rest, and no dots.
 
     Args:
         description: Result of `describe_run`.

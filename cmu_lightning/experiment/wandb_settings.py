@@ -20,7 +20,7 @@ SPELLINGS: dict[str, Mode] = {
     **{"online": "online", "run": "online", "shared": "online"},
     **{"offline": "offline", "dryrun": "offline", "disabled": "disabled"},
 }
-"""Values of WANDB_MODE, and the modes that they mean."""
+"""Values of WANDB_MODE and their meanings."""
 
 FOLDERS = ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR")
 """Environment variables that name folders in which W&B's client writes."""
@@ -29,7 +29,7 @@ TEMPORARY = "cmu_lightning-"
 """Beginning of the names of temporary folders; the number of their process follows."""
 
 SILENCE = "CMU_WANDB_SILENCE"
-"""Environment variable: path of a file that is touched when the server did not answer."""
+"""Environment variable: path of a file that is touched if the server did not answer."""
 SECONDS_OF_SILENCE = 600.0
 """Time for which a server that did not answer is not asked again."""
 SECONDS_TO_TEAR_DOWN = 10.0
@@ -66,7 +66,7 @@ def destination(entity: str | None, project: str | None) -> dict[str, Any]:
 
 
 def check_options(options: dict[str, dict[str, Any]]) -> None:
-    """Refuse what W&B's client would refuse once a run begins.
+    """Refuse options that W&B's client would refuse once a run begins.
 
     Args:
         options: Settings of the client by the words that name an option and its value in a message.
@@ -127,7 +127,7 @@ def _check_folder(name: str, folder: Path) -> None:
 
 
 def check_logging(project: str | None, entity: str | None, group: str | None, tags: list[str] | None) -> dict[str, Any]:
-    """Return where a run goes, as `destination` does, if W&B's client takes all that a run is logged by.
+    """Return where a run goes, as `destination` does, if W&B's client accepts all options of the logger.
 
     Args:
         project: Project; None for the default.
@@ -146,7 +146,7 @@ def check_logging(project: str | None, entity: str | None, group: str | None, ta
 
 
 def check_environment_of_runs() -> None:
-    """Refuse what the environment would make each of many runs refuse, where they use W&B.
+    """Refuse a bad environment once for many runs, if they use W&B.
 
     Raises:
         UserError: WANDB_MODE is no mode, or the client refuses another variable.
@@ -186,7 +186,7 @@ def choose_mode(asked: Mode | None) -> Mode | None:
 
 
 def _mode_of_environment() -> Mode | None:
-    """Return the mode that WANDB_MODE says; None if it says none."""
+    """Return the mode that WANDB_MODE names; None if it is not set."""
     variable = os.environ.get("WANDB_MODE")
     if variable and variable not in SPELLINGS:
         raise UserError(f"WANDB_MODE={variable} is no mode of W&B: set it to online, offline or disabled")
@@ -212,7 +212,7 @@ def has_key() -> bool:
 
 @contextmanager
 def one_silence() -> Iterator[None]:
-    """Share between all runs within, also those of other processes, that the server does not answer."""
+    """Share the finding that the server does not answer between all runs within, also in other processes."""
     if SILENCE in os.environ:
         yield
         return
@@ -226,7 +226,7 @@ def one_silence() -> Iterator[None]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Make a folder for this process; those of processes that were killed before they removed theirs are removed."""
+    """Make a folder for this process, and remove the folders that killed processes have left."""
     for left in Path(gettempdir()).glob(f"{TEMPORARY}*-*"):
         owner = left.name.removeprefix(TEMPORARY).partition("-")[0]
         if owner.isdecimal() and not _is_running(int(owner)):
@@ -236,7 +236,7 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def _is_running(process: int) -> bool:
-    """Return whether there is a process of this number, anybody's."""
+    """Return whether any user's process has this number."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -247,7 +247,7 @@ def _is_running(process: int) -> bool:
 
 
 def note_silence() -> None:
-    """Note that the server has not answered."""
+    """Record that the server has not answered."""
     if SILENCE in os.environ:
         Path(os.environ[SILENCE]).touch()
 
@@ -263,9 +263,9 @@ def was_silent() -> bool:
 def end_client() -> None:
     """Tear W&B's client down, as `wandb.teardown()` does, but wait no longer than `SECONDS_TO_TEAR_DOWN`.
 
-    The client waits without a limit for its service to end. The service can miss the request to end: the answer to an
-    earlier request that was given up, as of a silent server, goes to a closed connection, and what follows on that
-    connection is not read. A service that is left over ends with this process.
+    The client waits without a limit for its service to end. The service can miss the request to end: it sends the
+    answer to an earlier, abandoned request to a closed connection, and does not read what follows on that connection.
+    A service that is left over ends with this process.
     """
     import wandb
 

@@ -10,7 +10,7 @@ Checkpoints = Literal["all", "chosen", "none"]
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What became of the runs of a sweep.
+    """The outcome of the runs of a sweep.
 
     Args:
         total: Number of runs that the files ask for; those that did not fail have finished, now or before.
@@ -42,7 +42,7 @@ def sweep(
     checkpoints: Checkpoints = "chosen",
     shard: str | None = None,
 ) -> SweepResult:
-    """Run sweep files, and return what became of their runs.
+    """Run sweep files, and return the outcome of their runs.
 
     Workers are processes that import the caller's script, as all of Python's do: in a script, call this under
     `if __name__ == "__main__":`.
@@ -51,7 +51,7 @@ def sweep(
         paths: A sweep file, a folder of them, or several of these.
         runs_dir: Folder that the runs are written to; default CMU_RUNS_DIR, else `./runs`.
         workers: Number of processes; several may share a GPU.
-        checkpoints: Whose weights stay: `all` runs', those of originals and of `chosen` runs, or `none`.
+        checkpoints: Which runs keep weights: `all` runs', those of originals and of `chosen` runs, or `none`.
         shard: `I/N` to run every N-th point, beginning with the I-th; None for all.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Mistakes in sweep files, found before anything runs: in what they say, and in the command lines of their points."""
+"""Mistakes in sweep files, found before anything runs: in their content, and in the command lines of their points."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,11 +22,11 @@ LOGGED_BY_UNLEARNERS = {
 PARSED = "parsed"
 """Ledger in `RUNS_DIR/.sweep`: a line for each command line that was parsed without a mistake."""
 LOOK = 0.5
-"""Seconds between two looks at the workers."""
+"""Seconds between two polls of the workers."""
 
 
 def find_mistakes(points: Sequence[Point]) -> list[str]:
-    """Return a sentence for each mistake that shows without parsing a command line.
+    """Return a sentence for each mistake that can be found without parsing a command line.
 
     Args:
         points: Points of all files.
@@ -63,7 +63,7 @@ def _read_number(value: Any) -> float | None:
 
 
 def _find_mixed_bounds(sweep: SweepFile) -> Iterator[str]:
-    """Yield bounds of which one is whole, so that W&B's distribution is another one than it seems."""
+    """Yield bounds of which one is a whole number, which changes W&B's distribution unexpectedly."""
     for parameter in sweep.parameters:
         low, high = parameter.given.get("min"), parameter.given.get("max")
         if parameter.distribution == "uniform" and type(low) is not type(high):
@@ -88,7 +88,7 @@ def find_unparsed(points: Sequence[Point], runs_dir: Path) -> list[Point]:
         runs_dir: Folder that holds the ledger.
     """
     ledger = runs_dir / ".sweep" / PARSED
-    # What is damaged is no key, and its command line is parsed again.
+    # A damaged line is no key, so its command line is parsed again.
     parsed = set(ledger.read_text(errors="replace").split()) if ledger.is_file() else set()
     return [point for point in points if point.key not in parsed and point.folder is None]
 
@@ -125,7 +125,7 @@ def _parse(points: Sequence[Point], count: int) -> Iterator[tuple[Point, str | N
                     continue
                 point, worker.point = worker.point, None
                 yield point, answer if isinstance(answer, str) else None
-                # What kills a process here will kill that of the run, which then counts as failed.
+                # Whatever kills a process here will kill the process of the run, too, which then counts as failed.
                 if worker.is_dead:
                     workers[at] = worker.replace()
     finally:
@@ -140,7 +140,7 @@ def _end(workers: Sequence[Worker]) -> None:
 def _record_parsed(point: Point, runs_dir: Path) -> None:
     """Add a command line to the ledger, with one write that other processes cannot tear.
 
-    The line begins where another one may have been torn, so that both cannot be taken for one.
+    The line starts with an end of line, so that it cannot continue a line that was cut off.
     """
     path = runs_dir / ".sweep" / PARSED
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The command `python -m cmu_lightning sweep`, and the same from Python."""
+"""The command `python -m cmu_lightning sweep`, and its function for Python."""
 
 import argparse
 import sys
@@ -48,17 +48,17 @@ class Study:
         self.points = select_shard(order_points(self.all_points), self.shard)
         """Points to run, each once: those of grids and random searches, then what Bayesian searches have proposed."""
         self.examples = [point for search in self.searches for point in search.examples()]
-        """Points that stand for what Bayesian searches will propose, where command lines are checked."""
+        """Points that stand in for the proposals of Bayesian searches when command lines are checked."""
         self.points += [point for search in self.searches for point in search.points()]
 
     @property
     def unfinished(self) -> list[Point]:
-        """Points whose results are not known to be there."""
+        """Points that are not known to have results."""
         return [point for point in self.points if not point.is_finished]
 
     @property
     def total(self) -> int:
-        """Number of runs, with those that Bayesian searches have yet to propose."""
+        """Number of runs, including those that Bayesian searches have not proposed yet."""
         return len(self.points) + sum(search.run_cap - len(search.points()) for search in self.searches)
 
 
@@ -91,18 +91,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser("sweep", "Run W&B sweep files here, without an account.")
+    parser = Parser("sweep", "Run W&B sweep files locally, without an account.")
     parser.add_argument("paths", nargs="+", metavar="FILE_OR_FOLDER", help="Sweep files, and folders of them.")
     parser.add_argument("--runs_dir", help="Default: CMU_RUNS_DIR, else ./runs.")
     parser.add_argument("--workers", type=int, default=1, help="Processes; several may share a GPU.")
     parser.add_argument("--dry_run", action="store_true", help="List the runs and how many are done; run nothing.")
-    parser.add_argument("--check", action="store_true", help="Report what is wrong with the files; run nothing.")
+    parser.add_argument("--check", action="store_true", help="Report mistakes in the files; run nothing.")
     parser.add_argument("--shard", metavar="I/N", help="Of N machines, this is the I-th: run every N-th point.")
     parser.add_argument(
         "--checkpoints",
         choices=CHECKPOINTS,
         default="chosen",
-        help="Whose weights stay: every run's, those of originals and of runs with the best selection_score, or none.",
+        help="Which runs keep weights: all, originals and runs with the best selection_score, or none.",
     )
     given = parser.parse_args(list(arguments))
     _check_workers(given.workers)
@@ -115,7 +115,7 @@ def _check_workers(workers: int) -> None:
 
 
 def read_study(paths: list[str], runs_dir: str | Path | None, shard: str | None) -> Study:
-    """Return what sweep files ask for.
+    """Return the study that sweep files ask for.
 
     Args:
         paths: Paths of sweep files, and of folders of them.
@@ -132,13 +132,13 @@ def read_study(paths: list[str], runs_dir: str | Path | None, shard: str | None)
 def run_files(
     paths: list[str], runs_dir: str | Path | None, workers: int, checkpoints: str, shard: str | None
 ) -> SweepResult:
-    """Run sweep files from Python, and return what became of their runs.
+    """Run sweep files from Python, and return the outcome of their runs.
 
     Args:
         paths: Paths of sweep files, and of folders of them.
         runs_dir: Folder that the runs are written to; None for the default.
         workers: Number of processes.
-        checkpoints: Whose weights stay, one of `CHECKPOINTS`.
+        checkpoints: Which runs keep weights, one of `CHECKPOINTS`.
         shard: `I/N` for every N-th point; None for all.
 
     Raises:
@@ -155,15 +155,15 @@ def run_files(
 
 
 def run_study(study: Study, workers: int, checkpoints: str) -> list[Failure]:
-    """Run what is not finished, after every command line has been parsed, and return what failed.
+    """Run the unfinished points after parsing every command line, and return the failures.
 
     Args:
-        study: What sweep files ask for.
+        study: The study that sweep files ask for.
         workers: Number of processes.
-        checkpoints: Whose weights stay, one of `CHECKPOINTS`.
+        checkpoints: Which runs keep weights, one of `CHECKPOINTS`.
 
     Raises:
-        UserError: A command line, or what the environment says of W&B, is refused; nothing has run then.
+        UserError: A command line or an environment variable of W&B is refused; nothing has run then.
     """
     from cmu_lightning.console import say
     from cmu_lightning.experiment.wandb_settings import check_environment_of_runs, one_silence
@@ -174,12 +174,12 @@ def run_study(study: Study, workers: int, checkpoints: str) -> list[Failure]:
 
     for sweep in study.files:
         if sweep.terminates_early:
-            say(f"{sweep.path}: early_terminate is left to W&B's agents; this sweep runs every point to its end")
+            say(f"{sweep.path}: only W&B's agents follow early_terminate; this sweep runs every point to its end")
     left = study.unfinished
     if left or study.searches:
         check_environment_of_runs()
     open_searches = [search for search in study.searches if len(search.points()) < search.run_cap]
-    # A mistake in the last point would otherwise show after hours of training.
+    # A mistake in the last point would otherwise appear after hours of training.
     unparsed = find_unparsed([*left, *(study.examples if open_searches else [])], study.runs_dir)
     if unparsed and (mistakes := find_refused(unparsed, workers, study.runs_dir)):
         raise UserError("\nerror: ".join(mistakes))
@@ -208,7 +208,7 @@ def _list_runs(study: Study) -> int:
 
 
 def _show_mistakes(study: Study, workers: int) -> int:
-    """Report everything that is wrong, one sentence each."""
+    """Report all mistakes, one sentence each."""
     from cmu_lightning.experiment.wandb_settings import check_environment_of_runs
     from cmu_lightning.sweep.check import find_mistakes, find_refused, find_unparsed
 
@@ -218,5 +218,5 @@ def _show_mistakes(study: Study, workers: int) -> int:
     for sentence in mistakes:
         sys.stderr.write(f"error: {sentence}\n")
     if not mistakes:
-        sys.stdout.write(f"nothing is wrong with {len(points)} run{'s' * (len(points) != 1)}\n")
+        sys.stdout.write(f"no mistake in {len(points)} run{'s' * (len(points) != 1)}\n")
     return 2 if mistakes else 0

@@ -49,7 +49,7 @@ DISTRIBUTIONS: dict[str, tuple[set[str], dict[str, float]]] = {
 """W&B's distributions of a parameter: the keys that each needs, and its optional keys with W&B's defaults."""
 
 POSITIVE = {"sigma", "a", "b", "q"}
-"""Keys of a distribution that only a positive number makes sense for."""
+"""Keys of a distribution that must be positive numbers."""
 
 LARGEST_EXPONENT = 700
 """Largest absolute value of an exponent, close to where the exponential function overflows."""
@@ -71,7 +71,7 @@ class Parameter:
 
     @property
     def dotted(self) -> str:
-        """The name as a person writes it."""
+        """The dotted name, as users write it."""
         return ".".join(self.name)
 
 
@@ -81,7 +81,7 @@ class SweepFile:
 
     Args:
         path: Path of the file.
-        content: Everything it says.
+        content: Its whole content.
         parameters: Its parameters in W&B's order, which is by name.
     """
 
@@ -112,7 +112,7 @@ class SweepFile:
 
     @property
     def terminates_early(self) -> bool:
-        """Whether W&B's agents stop runs of this file that fall behind."""
+        """Whether W&B's agents stop runs of this file early."""
         return "early_terminate" in self.content
 
 
@@ -164,7 +164,7 @@ def read_file(path: Path) -> SweepFile:
 
 
 def _check_metric(path: Path, content: dict[str, Any]) -> None:
-    """Refuse a metric without a name or a goal where the search depends on it."""
+    """Refuse a metric without a name or a goal if the search depends on it."""
     metric = content.get("metric", {"name": ""})
     if not isinstance(metric, dict) or "name" not in metric:
         raise UserError(f"{path}: metric needs a name, such as {{name: selection_score, goal: maximize}}")
@@ -178,7 +178,7 @@ def _check_metric(path: Path, content: dict[str, Any]) -> None:
 
 
 def _check_early_termination(path: Path, given: Any) -> None:
-    """Refuse what is not Hyperband, the only early termination of W&B's agents."""
+    """Refuse everything except Hyperband, the only early termination of W&B's agents."""
     if given is None:
         return
     bands = {"max_iter", "min_iter"} & given.keys() if isinstance(given, dict) else set()
@@ -190,7 +190,7 @@ def _check_early_termination(path: Path, given: Any) -> None:
 
 
 def read_parameters(path: Path, parameters: Any, outer: tuple[str, ...] = ()) -> list[Parameter]:
-    """Return the parameters of a file in W&B's order, nested ones in the place of the mapping that holds them.
+    """Return the parameters of a file in W&B's order; nested ones replace the mapping that holds them.
 
     Args:
         path: Path of the file, for messages.
@@ -237,7 +237,7 @@ def _read_parameter(path: Path, name: tuple[str, ...], given: dict[str, Any]) ->
 
 
 def _check_probabilities(dotted: str, values: list[Any], given: list[Any]) -> None:
-    """Refuse what is no distribution over the values."""
+    """Refuse probabilities that are no distribution over the values."""
     if len(given) != len(values):
         raise UserError(f"{dotted}: there are not as many probabilities as values")
     numbers = all(isinstance(each, int | float) and each >= 0 for each in given)

@@ -24,7 +24,7 @@ class ParseOnly(CLI):
     """
 
     parsers: ClassVar[dict[str, Any]] = {}
-    """The parsers of the first command line, which serve all others of this process."""
+    """The parsers of the first command line, which parse all other command lines of this process."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
         # Support for load_from_checkpoint dumps the whole config twice, which takes as long as parsing it.
@@ -34,7 +34,7 @@ class ParseOnly(CLI):
         """Build the parsers once.
 
         Args:
-            arguments: As LightningCLI hands them over; equal for all command lines of `fit`.
+            arguments: As LightningCLI passes them; equal for all command lines of `fit`.
         """
         if not self.parsers:
             super().setup_parser(*arguments)
@@ -51,7 +51,7 @@ class ParseOnly(CLI):
             UserError: W&B's client would refuse an option.
         """
         given = self.config[self.subcommand].wandb
-        # Where nothing is given, its client need not be imported.
+        # Without any option its client need not be imported.
         if given.mode != "disabled" and (given.project or given.entity or given.group or given.tags):
             check_logging(given.project, given.entity, given.group, given.tags)
         return Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
@@ -67,7 +67,7 @@ class ParseOnly(CLI):
 
 
 def find_mistake(arguments: list[str]) -> str | None:
-    """Return the sentence with which `fit` refuses a command line, or None where it accepts it.
+    """Return the sentence with which `fit` refuses a command line, or None if it accepts it.
 
     Args:
         arguments: After `python -m cmu_lightning`.

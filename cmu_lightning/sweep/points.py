@@ -1,4 +1,4 @@
-"""The points of sweep files: their command lines, and what these tell without torch."""
+"""The points of sweep files: their command lines, and the facts known from these without torch."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ MODULE = "cmu_lightning"
 JSON_FILE = "${args_json_file}"
 
 DELETION = re.compile(r"--data\.(init_args\.)?(identified|seed|discovery)(\.|$)")
-"""Options that say how S_f comes about, on which no original depends."""
+"""Options that decide how S_f is found, on which no original depends."""
 NO_HYPERPARAMETER = (
     *("--model", "--model.class_path"),
     *(
@@ -33,7 +33,7 @@ NO_HYPERPARAMETER = (
 """Options of the model that a search does not tune."""
 
 Values = dict[str, Any]
-"""Values by the names of parameters; those of nested parameters in a mapping of their own."""
+"""Values by the names of parameters; those of nested parameters in a separate mapping."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,13 +89,13 @@ class Point:
 
     @cached_property
     def origin(self) -> str:
-        """Equal for points that start from the same original, as far as their command lines tell."""
+        """Equal for points that start from the same original, as far as their command lines show."""
         kept = [
             f"{name}={config_text(value) if name == '--config' else value}"
             for name, value in self.options
             if name.partition(".")[0] != "--model" and not DELETION.match(name)
         ]
-        # An overlay that names a method and nothing else has no bearing on the original either.
+        # An overlay that only names a method does not affect the original either.
         overlays = [config_text(value) for name, value in self.options if name == "--config"]
         methods = {f"--config={text}" for text in overlays if set(_read_mapping(text)) == {"model"}}
         return "\n".join(sorted(set(kept) - methods))
@@ -133,7 +133,7 @@ class Point:
         return find_folder(self.key, self.runs_dir)
 
     def record(self, kind: str, suffix: str = "json") -> Path:
-        """Return the path of something that a sweep keeps about the point.
+        """Return the path of a record that a sweep keeps about the point.
 
         Args:
             kind: Name of the folder in `RUNS_DIR/.sweep`.
@@ -142,7 +142,7 @@ class Point:
         return self.runs_dir / ".sweep" / kind / f"{self.key}.{suffix}"
 
     def __str__(self) -> str:
-        """Return the command line as a person types it."""
+        """Return the command line as a user types it."""
         return " ".join(self.arguments)
 
 
@@ -165,7 +165,7 @@ def _read_mapping(text: str) -> dict[str, Any]:
 
 
 def _read_value(text: str) -> Any:
-    """Return what a YAML text means; None if it is no YAML, of which `fit` says more."""
+    """Return the value of a YAML text; None if it is not YAML, which `fit` says more."""
     try:
         return parse_yaml(text)
     except yaml.YAMLError:

@@ -11,9 +11,9 @@ from cmu_lightning.console import PlainConsole
 from cmu_lightning.sweep.queue import FAILED, Failure
 
 PERIOD_OF_LINES = 60.0
-"""Seconds between two lines where no terminal can show a bar, such as in a cluster's log."""
+"""Seconds between two lines if no terminal can show a bar, such as in a cluster's log."""
 PERIOD_OF_ESTIMATE = 7 * 24 * 3600.0
-"""Seconds over which the time left is estimated, because runs take minutes or hours."""
+"""Period over which the remaining time is estimated, in seconds; long because runs take minutes or hours."""
 
 
 class SweepProgress(Progress):

@@ -19,7 +19,7 @@ LAST_LINES = 20
 
 
 class Queue:
-    """Runs that are to be done, in order, some of which other processes on the same runs folder may do.
+    """Runs to do, in order; other processes on the same runs folder may do some of them.
 
     Args:
         points: Points that are not known to be finished.
@@ -66,7 +66,7 @@ class Queue:
         return None
 
     def _by_origin(self) -> Iterator[Point]:
-        """Yield the waiting points, last those whose original is being trained, because they would wait for it."""
+        """Yield the waiting points; those that would wait because their original is being trained come last."""
         busy = self.started_origins - self.finished_origins
         later = []
         for point in list(self.waiting):
@@ -77,7 +77,7 @@ class Queue:
         yield from later
 
     def _claim(self, point: Point) -> bool:
-        """Return whether this process is now the only one to work on a run; a claim ends with the process."""
+        """Return whether this process has claimed a run for itself; the claim ends with the process."""
         lock = Lock(point.record("claims", "lock"))
         if not lock.acquire(wait=False):
             return False
@@ -89,7 +89,7 @@ class Queue:
 
         Args:
             point: Point of the run.
-            finished: Whether its results are there, and so those of its original.
+            finished: Whether its results exist, and with them those of its original.
         """
         self.claims.pop(point.key).release()
         if finished:
@@ -114,7 +114,7 @@ class Failure:
 
     @property
     def reason(self) -> str:
-        """One line that says why, as far as the output tells."""
+        """One line with the reason, as far as the output shows it."""
         if self.code < 0:
             return f"its process was ended by {signal.Signals(-self.code).name}, twice"
         errors = [line for line in self.lines if "error" in line.lower()]
@@ -122,7 +122,7 @@ class Failure:
 
 
 def log_path(point: Point) -> Path:
-    """Return the file that a run's output goes to.
+    """Return the file for a run's output.
 
     Args:
         point: Point of the run.

@@ -1,4 +1,4 @@
-"""The runner: hands the points of a queue to workers until nothing is left."""
+"""The runner gives the points of a queue to workers until nothing is left."""
 
 import signal
 import threading
@@ -16,7 +16,7 @@ from cmu_lightning.sweep.weights import WeightChoice
 from cmu_lightning.sweep.worker import GRACE, Worker, start_workers, wait_for_answer
 
 LOOK = 0.5
-"""Seconds between two looks at what other processes on the same runs folder have done."""
+"""Seconds between two checks of the work of other processes on the same runs folder."""
 ATTEMPTS = 2
 """Number of workers that a point may kill before it counts as failed."""
 INTERRUPTED = 130
@@ -24,12 +24,12 @@ INTERRUPTED = 130
 
 
 class Runner:
-    """Hands points to workers, and deals with those that fail or kill their worker.
+    """Gives points to workers, and handles points that fail or kill their worker.
 
     Args:
         queue: Points to be run.
         progress: Progress bar to update.
-        options: Options of every run, beside its own.
+        options: Options of every run, in addition to its own.
         workers: Largest number of processes.
         choice: Drops weights that are not chosen; None to leave them.
         keeps_weights: Whether unlearners with `--checkpoints chosen` keep their weights, because whoever runs this
@@ -58,7 +58,7 @@ class Runner:
         return [worker for worker in self.workers if worker.point is not None]
 
     def run(self) -> list[Failure]:
-        """Run until nothing is left, and return what failed."""
+        """Run until nothing is left, and return the failed runs."""
         try:
             while self.queue.is_open or self.busy:
                 self._hand_out()
@@ -84,7 +84,7 @@ class Runner:
             self.progress.show(running=len(self.busy))
 
     def _take_back(self, at: int, point: Point, code: int) -> None:
-        """Deal with a point whose command line, or whose worker, has ended."""
+        """Handle a point whose command line, or whose worker, has ended."""
         self.workers[at].point = None
         died = code < 0 or self.workers[at].is_dead
         if died:
@@ -102,7 +102,7 @@ class Runner:
             self.progress.say(f"failed: {point}: {self.failures[-1].reason}")
 
     def _finish(self, point: Point) -> None:
-        """Count a run whose results are there, and drop the weights that this settles."""
+        """Count a run that has results, and drop the weights that are then no longer needed."""
         forget_failure(point)
         # The points of a Bayesian search are not all known before its end.
         if self.choice is not None and point.sweep.method != "bayes":
@@ -111,7 +111,7 @@ class Runner:
         self.progress.show(running=len(self.busy), done=1)
 
     def _stop(self) -> None:
-        """End all workers; a run that is under way is left as an interrupted `fit` leaves it."""
+        """End all workers; a running run is left as an interrupted `fit` leaves it."""
         busy = self.busy
         for worker in busy:
             worker.interrupt()

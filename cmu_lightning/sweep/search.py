@@ -1,6 +1,6 @@
 """The points that a sweep file asks for: a grid in W&B's order, random and Bayesian search by Optuna.
 
-Optuna draws each parameter from a distribution of its own, or from the unit interval where it has none like W&B's. The
+Optuna draws each parameter from its own distribution or, if it has none like W&B's, from the unit interval. The
 draw is then turned into the parameter's value: by the exponential function, by a quantile function (inverse transform
 sampling; Devroye, 1986, chapter II.2), or by rounding to multiples of `q`.
 """
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
 LARGE = 100_000
-"""Number of runs of one file that nobody means without saying so by `run_cap`."""
+"""Number of runs above which a file must set `run_cap`."""
 MARGIN = 1e-9
 """Distance of a draw from 0 and from 1, where a quantile may be infinite."""
 EXAMPLES = 3
 """Number of points that stand for a Bayesian search when its file is checked."""
 
 Draws = dict[str, Any]
-"""What Optuna drew, by the names of parameters."""
+"""Optuna's draws, by the names of parameters."""
 
 
 def list_points(sweep: SweepFile, runs_dir: Path) -> list[Point]:
@@ -61,7 +61,7 @@ def grid(sweep: SweepFile) -> Iterator[Values]:
         sweep: File of method grid.
 
     Raises:
-        UserError: A parameter has no grid, or the grid is larger than anybody means.
+        UserError: A parameter has no grid, or the grid is implausibly large.
     """
     axes = [_grid_values(sweep, parameter) for parameter in sweep.parameters]
     count = math.prod(len(axis) for axis in axes)
@@ -93,7 +93,7 @@ def _grid_values(sweep: SweepFile, parameter: Parameter) -> list[Any]:
 
 
 def draw(sweep: SweepFile) -> Iterator[Values]:
-    """Yield random points, the same ones every time, so that an interrupted sweep continues with its own.
+    """Yield the same random points every time, so that an interrupted sweep continues with its own points.
 
     Args:
         sweep: File of method random or bayes.
@@ -127,7 +127,7 @@ def _import_optuna(sweep: SweepFile) -> Any:
         import optuna
     except ImportError as error:
         raise UserError(
-            f"{sweep.path}: method {sweep.method} is searched by Optuna, which is not installed: "
+            f"{sweep.path}: method {sweep.method} needs Optuna, which is not installed: "
             "pip install 'cmu-lightning[search]', or give the file to W&B's agents"
         ) from error
     return optuna
@@ -241,8 +241,8 @@ def nest_values(parameters: list[Parameter], values: Any) -> Values:
 class BayesSearch:
     """A Bayesian search: Optuna's tree-structured Parzen estimator proposes one point after the other.
 
-    The proposals of a file stay in the runs folder, whichever process made them. The n-th one follows from the results
-    that are known at that time, so a search with one worker that is interrupted continues as if it had not been.
+    The runs folder keeps the proposals of a file from all processes. The n-th proposal follows from the results that
+    are known at that time, so an interrupted search with one worker continues as if it had not been interrupted.
 
     Args:
         sweep: File of method bayes.
@@ -260,7 +260,7 @@ class BayesSearch:
 
     @cached_property
     def path(self) -> Path:
-        """Path of the proposals; a file that searches something else has another one."""
+        """Path of the proposals; a file with another search has another path."""
         searched = ["optuna", *(self.sweep.content[key] for key in ("command", "metric", "parameters"))]
         digest = hashlib.sha256(json.dumps(searched, sort_keys=True).encode()).hexdigest()[:16]
         return self.runs_dir / ".sweep" / "proposals" / f"{digest}.json"
@@ -278,7 +278,7 @@ class BayesSearch:
         return [Point.from_values(self.sweep, values, self.runs_dir) for values in islice(draw(self.sweep), EXAMPLES)]
 
     def propose(self) -> Point | None:
-        """Return one more point, and keep it; None if there are as many as there may be.
+        """Return one more point, and keep it; None if the limit is reached.
 
         Raises:
             UserError: The proposals can be neither read nor written.
@@ -311,8 +311,8 @@ class BayesSearch:
         return proposals
 
     def _draw(self, proposals: list[dict[str, Any]]) -> Draws:
-        """Return what Optuna draws next, after it has learned what became of the proposals so far."""
-        # Runs that are under way count as bad ones, so that parallel workers do not try the same region.
+        """Return Optuna's next draw, given the outcomes of the proposals so far."""
+        # Unfinished runs count as bad ones, so that parallel workers do not try the same region.
         sampler = self.space.optuna.samplers.TPESampler(seed=len(proposals), constant_liar=True)
         study = self.space.study(sampler)
         for proposal in proposals:
@@ -322,7 +322,7 @@ class BayesSearch:
         return draws
 
     def _describe(self, point: Point, draws: Draws) -> Any:
-        """Return Optuna's record of a proposal: its result, that it failed, or that it is under way."""
+        """Return Optuna's record of a proposal: its result, a failure, or that it is running."""
         trial, result = self.space.optuna.trial, find_result(point)
         state = trial.TrialState.RUNNING
         if result is not None and math.isfinite(result):
@@ -334,7 +334,7 @@ class BayesSearch:
 
 
 def find_result(point: Point) -> float | None:
-    """Return the metric of a point's run: as stored, else as logged last; NaN without any, None before the end.
+    """Return the metric of a point's run: the stored or else the last logged one; NaN without any, None before the end.
 
     Args:
         point: Point of a Bayesian search.

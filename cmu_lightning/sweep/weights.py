@@ -15,7 +15,7 @@ from cmu_lightning.sweep.search import BayesSearch
 
 CHOSEN, ALL = "checkpoints: chosen\n", "checkpoints: all\n"
 """Lines of a run's config. `fit --checkpoints chosen` drops an unlearner's weights at its end, unless a sweep or a
-repair has asked it to leave that to them: so a finished unlearner that says `chosen` and has weights is theirs."""
+repair has taken over that decision. Weights of a finished unlearner that says `chosen` therefore belong to them."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class WeightChoice:
         self.chosen: dict[str, Path] = {}
         """The folder that each settled group has chosen."""
         self.awaited: dict[str, Point] = {}
-        """One point of each open group that had no score when it was last looked at: it is looked at first."""
+        """One point of each open group that had no score at the last check: it is checked first."""
         self._add(points)
 
     def _add(self, points: Sequence[Point]) -> None:
@@ -61,7 +61,7 @@ class WeightChoice:
                 self.points[point.group].append(point)
 
     def settle(self, point: Point) -> None:
-        """Drop what was not chosen in the groups of a point, as far as all of their runs have finished.
+        """Drop the weights that were not chosen in the groups of a point, if all of their runs have finished.
 
         Args:
             point: Point whose run has finished.
@@ -72,12 +72,12 @@ class WeightChoice:
                 for other in memberships:
                     if other not in self.chosen:  # another process may have finished its last run
                         self._choose(other)
-                # A group that is still open may yet choose the run, so it counts as one that does.
+                # A group that is still open may choose the run later, so it counts as choosing it.
                 if all(self.chosen.get(each, run.folder) != run.folder for each in memberships):
                     drop_weights(run.folder, run.metrics)
 
     def settle_all(self, searches: Sequence[BayesSearch]) -> None:
-        """Settle groups at the end of a sweep: those of searches, and what a killed sweep had left.
+        """Settle groups at the end of a sweep: those of searches, and those that a killed sweep has left.
 
         Args:
             searches: Bayesian searches, whose groups are known only when they have come to their end.
@@ -92,7 +92,7 @@ class WeightChoice:
                 self.settle(points[0])
 
     def _choose(self, group: str) -> list[FinishedRun]:
-        """Keep which run a group chooses, and return its runs; none before all have finished."""
+        """Record which run a group chooses, and return its runs; none before all have finished."""
         runs = self._finished_runs(group)
         if runs:
             # Of equal scores the first in grid order counts, as in a report.
@@ -111,7 +111,7 @@ class WeightChoice:
                 self.awaited[group] = point
                 return []
             runs.append(run)
-        # Runs on other files or from other originals than the rest are left from an earlier state of these.
+        # Runs on other files or from other originals than the rest come from an earlier state of these files.
         alike = {(run.metrics.get("content"), run.metrics["original"]) for run in runs}
         return runs[::-1] if len(alike) == 1 else []
 
@@ -129,7 +129,7 @@ def _find_run(point: Point) -> FinishedRun | None:
 
 
 def keep_weights(run: Path) -> None:
-    """Keep a run's weights, whatever is chosen later.
+    """Keep a run's weights, regardless of later choices.
 
     Args:
         run: Folder of the run.
@@ -142,7 +142,7 @@ def keep_weights(run: Path) -> None:
 
 
 def drop_weights(run: Path, metrics: dict[str, Any]) -> None:
-    """Delete a run's weights, if they are a sweep's or a repair's to delete.
+    """Delete a run's weights if they belong to a sweep or a repair.
 
     Args:
         run: Folder of the run.
@@ -153,7 +153,7 @@ def drop_weights(run: Path, metrics: dict[str, Any]) -> None:
         return
     with Run.of(run, metrics["hash"]).locked():
         if checkpoint.exists():  # another sweep may have dropped it meanwhile
-            # The results say so first: a run never promises weights that are gone.
+            # The results record it first: a run never promises missing weights.
             metrics["dropped_checkpoint"] = checkpoint.name
             write_metrics(run, metrics)
             checkpoint.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Warm workers: processes that import torch once and run one command line of `fit` after the other.
 
 `Worker` is the sweep's side, which imports no torch; `work` is the process's side. All workers fork from one server
-that has imported everything, so a further one costs nothing.
+that has imported everything, so another worker costs nothing.
 """
 
 import gc
@@ -36,7 +36,7 @@ class Fit:
     Args:
         arguments: Arguments of `python -m cmu_lightning`.
         log: File for the output.
-        own_process: Whether it runs in a `fit` process of its own, because it will start further ones.
+        own_process: Whether it runs in a separate `fit` process, because it will start further ones.
     """
 
     arguments: list[str]
@@ -63,7 +63,7 @@ class Worker:
 
     Args:
         gpu: GPU of this worker, as in CUDA_VISIBLE_DEVICES; None for all or none.
-        variables: Environment variables of its runs, beside those of the sweep.
+        variables: Environment variables of its runs, in addition to those of the sweep.
     """
 
     def __init__(self, gpu: str | None, variables: dict[str, str]) -> None:
@@ -80,17 +80,17 @@ class Worker:
         theirs.close()
 
     def fit(self, point: Point, options: list[str], log: Path) -> None:
-        """Hand over a point to run; `answer` notices a process that has died meanwhile.
+        """Send a point to run; `answer` notices a process that has died meanwhile.
 
         Args:
             point: The point.
-            options: Options beside its own.
+            options: Options in addition to its own.
             log: File for the output.
         """
         self._order(point, Fit([*point.arguments, *options], log, point.is_distributed))
 
     def parse(self, point: Point) -> None:
-        """Hand over a point to parse; `answer` notices a process that has died meanwhile.
+        """Send a point to parse; `answer` notices a process that has died meanwhile.
 
         Args:
             point: The point.
@@ -103,7 +103,7 @@ class Worker:
             self.connection.send(order)
 
     def answer(self) -> int | str | None:
-        """Return the answer to the last order, or the exit code of a process that died; None if it is at work."""
+        """Return the answer to the last order, or the exit code of a process that died; None while it works."""
         with suppress(EOFError, OSError):
             if self.connection.poll():
                 answer: int | str = self.connection.recv()
@@ -136,7 +136,7 @@ class Worker:
         self.connection.close()
 
     def replace(self) -> "Worker":
-        """Return a new worker in the place of this one, whose process is ended."""
+        """End this worker's process, and return a new worker that replaces it."""
         self.end(0)
         return Worker(self.gpu, self.variables)
 
@@ -148,7 +148,7 @@ class Worker:
 
 @contextmanager
 def _blocked_interrupts() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach, which is the sweep's to answer.
+    """Start processes that Ctrl-C does not reach, because the sweep handles it.
 
     The server of the workers imports torch for seconds before it ignores the signal. A blocked signal stays blocked in
     processes that are started meanwhile; workers unblock it, and here it arrives as soon as the block is left.
@@ -161,11 +161,11 @@ def _blocked_interrupts() -> Iterator[None]:
 
 
 def start_workers(count: int, variables: dict[str, str]) -> list[Worker]:
-    """Return workers, each with a GPU of its own as far as there are enough.
+    """Return workers, each with its own GPU if there are enough.
 
     Args:
         count: Number of processes.
-        variables: Environment variables of their runs, beside those of the sweep.
+        variables: Environment variables of their runs, in addition to those of the sweep.
     """
     available = gpus()
     return [Worker(available[at % len(available)] if available else None, variables) for at in range(count)]
@@ -189,7 +189,7 @@ def work(connection: Connection, environment: dict[str, str], gpu: str | None) -
         environment: Environment variables of the runs.
         gpu: GPU of this worker, as in CUDA_VISIBLE_DEVICES; None leaves all of them.
     """
-    # A process group of its own, which the sweep can stop with all that a run has started.
+    # A separate process group, which the sweep can stop together with everything that a run has started.
     os.setsid()
     # SIGINT may be blocked by the sweep, or ignored where a shell started the sweep with `&`.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -201,7 +201,7 @@ def work(connection: Connection, environment: dict[str, str], gpu: str | None) -
     threads = _count_torch_threads()
     _keep_data()
     while (order := orders.get()) is not None:
-        # A run leaves nothing to the next one: neither variables nor threads nor memory.
+        # A run leaves neither variables nor threads nor memory to the next one.
         _set_environment(environment if isinstance(order, Fit) and order.own_process else own)
         _set_torch_threads(threads)
         connection.send(_fit(order) if isinstance(order, Fit) else _parse(order))
@@ -209,7 +209,7 @@ def work(connection: Connection, environment: dict[str, str], gpu: str | None) -
 
 
 def _listen(connection: Connection, orders: "SimpleQueue[Order | None]") -> None:
-    """Pass orders on; if the sweep is gone, end at once, with all processes that a run has started."""
+    """Pass orders on; if the sweep is gone, end at once, together with all processes that a run has started."""
     try:
         while True:
             orders.put(connection.recv())
@@ -260,14 +260,14 @@ def _count_torch_threads() -> int:
 
 
 def _set_torch_threads(threads: int) -> None:
-    """Give a run that states no number of threads as many as the first one had."""
+    """Give a run without a number of threads as many threads as the first one had."""
     import torch
 
     torch.set_num_threads(threads)
 
 
 def _redirect_output(log: Path) -> None:
-    """Send all output to a file, that of started processes too."""
+    """Send all output to a file, including that of started processes."""
     log.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for output in (1, 2):
@@ -276,7 +276,7 @@ def _redirect_output(log: Path) -> None:
 
 
 def _keep_data() -> None:
-    """Read a data set once for all runs that follow each other."""
+    """Read a data set once for all consecutive runs."""
     from cmu_lightning.data import CorruptedDataModule
 
     CorruptedDataModule.kept = {}

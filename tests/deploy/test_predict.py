@@ -209,7 +209,7 @@ BROKEN = {
     ),
     "with another run's weights": (
         lambda run: shutil.copy(run_folder(run.parents[2], "Original") / "last.ckpt", run),
-        r"CF/\S*/last\.ckpt is of another run \(Original \w+\) than metrics\.json \(CF \w+\)",
+        r"CF/\S*/last\.ckpt belongs to another run \(Original \w+\) than metrics\.json \(CF \w+\)",
     ),
     "whose original is another": (
         lambda run: shutil.copy(run / "last.ckpt", run_folder(run.parents[2], "Original")),

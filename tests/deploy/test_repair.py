@@ -395,7 +395,7 @@ def test_data_that_have_moved_are_found_by_the_config(repaired, tmp_path, monkey
     Path("images").rename("elsewhere")
     assert main(["predict", str(run)]) == 2
     assert re.search(
-        r"the data of .* cannot be read \(.*\); .*config.yaml says under data where they are", capsys.readouterr().err
+        r"the data of .* cannot be read \(.*\); .*config.yaml holds their location under data", capsys.readouterr().err
     )
     config = run / "config.yaml"
     config.write_text(config.read_text().replace("root: images", "root: elsewhere"))

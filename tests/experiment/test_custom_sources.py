@@ -100,5 +100,5 @@ def test_a_finished_run_of_other_data_is_not_taken_for_done(custom_module, fit, 
     monkeypatch.setenv("CMU_DATA_DIR", "c")
     for place in (["--data.root", "c"], []):
         assert fit(*arguments, *place) == 2
-        assert "is of other data than those in c: give another --setting" in capsys.readouterr().err
+        assert "was made with other data than those in c: give another --setting" in capsys.readouterr().err
     assert len(list(Path("runs").glob("*/*/*/metrics.json"))) == 1

@@ -44,7 +44,7 @@ def test_an_edit_is_taken_without_the_digest_and_not_with_it():
     write_metrics(Path("run"), RESULTS)
     path = Path("run/metrics.json")
     path.write_text(path.read_text().replace("0.25", "0.75"))
-    with pytest.raises(UserError, match=r"is damaged, or edited, .* or delete the digest in it if the edit is yours"):
+    with pytest.raises(UserError, match=r"is damaged or edited, .* or delete the digest in it if the edit is yours"):
         read_metrics(Path("run"))
     edited = json.loads(path.read_text())
     del edited["environment"]["digest"]

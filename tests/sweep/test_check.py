@@ -42,7 +42,7 @@ def test_check_reports_what_would_fail(case: str, capsys: pytest.CaptureFixture[
 def test_check_needs_no_device_of_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
     path = write_sweep({"trainer.accelerator": {"value": "gpu"}, "trainer.devices": {"value": 8}})
     assert main(["sweep", str(path), "--check"]) == 0
-    assert capsys.readouterr() == ("nothing is wrong with 1 run\n", "")
+    assert capsys.readouterr() == ("no mistake in 1 run\n", "")
     assert not Path("runs").exists()
 
 

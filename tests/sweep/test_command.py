@@ -205,7 +205,7 @@ def test_early_termination_is_left_to_wandbs_agents(
     assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
     said = capsys.readouterr().err
     assert said.count("early_terminate") == 1
-    assert f"{path}: early_terminate is left to W&B's agents; this sweep runs every point to its end" in said
+    assert f"{path}: only W&B's agents follow early_terminate; this sweep runs every point to its end" in said
     assert len(read_results(copied, "SSD")) == 3
 
 

@@ -267,5 +267,5 @@ def test_without_optuna_a_sentence_says_what_to_install(
     assert main(["sweep", str(path), "--dry_run"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert f"method {method} is searched by Optuna, which is not installed" in error
+    assert f"method {method} needs Optuna, which is not installed" in error
     assert "pip install 'cmu-lightning[search]'" in error

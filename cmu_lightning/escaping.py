@@ -20,7 +20,7 @@ def csv_cell(cell: Any) -> Any:
 
 
 def csv_file_name(name: Any) -> Any:
-    """Return the name of a file as a cell of a CSV file; a prefix may be added, with which it is a path of the same file.
+    """Return the name of a file as a cell of a CSV file; an added prefix leaves it a path of the same file.
 
     Args:
         name: Relative or absolute path, or an index.

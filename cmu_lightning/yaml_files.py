@@ -120,7 +120,7 @@ def read_mapping(path: Path, description: str, hint: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         problem = " ".join(str(error).split())
         raise UserError(
-            f"the {description} {path} is not YAML ({problem}): correct that place, and remove tabs and special characters"
+            f"the {description} {path} is not YAML ({problem}): correct that place, without tabs or special characters"
         ) from error
     if content is None:
         raise UserError(f"the {description} {path} is empty: {hint}")

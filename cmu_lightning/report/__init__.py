@@ -13,14 +13,14 @@ def report(
     PosixPath('report/index.html')
 
     Args:
-        runs: What `fit` and `sweep` write to, or its runs as a file.
+        runs: Runs folder of `fit` and `sweep`, or a file with its runs.
         out: Folder of the report: a new or empty one, or that of an earlier report.
         select: The rule by which hyperparameters are chosen, one of `cmu_lightning.selection.RULES`.
         settings: Names of the settings to report; none reports all.
         style: `screen`, or `paper` for figures in a serif font without titles and notes.
 
     Raises:
-        UserError: There is nothing to report, or the report cannot be written there.
+        UserError: There is nothing to report, or the report cannot be written.
     """
     from cmu_lightning.report.command import STYLES, check_paths, filtered
     from cmu_lightning.selection import RULES

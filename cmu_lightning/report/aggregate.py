@@ -1,4 +1,4 @@
-"""The numbers of a variant: which run counts for each point, means over seeds, measures of curves, and what is missing.
+"""The numbers of a variant: the run that counts for each point, means over seeds, measures of curves, and gaps.
 
 A *point* is a variant, a method, an identified fraction and the seeds; one run counts for it.
 """
@@ -20,21 +20,21 @@ ENOUGH = 0.9
 """The share of the oracle's acc_corr that counts as corrected."""
 
 DISCOVERY, OF_PAPER = "data.discovery", (None, "None", "Uniform")
-"""How S_f comes about, and what the paper's uniform draw is called."""
+"""The discovery of S_f, and the name of the paper's uniform draw."""
 
 DERIVED = ("retain_change", "utility", "utility_x_healed")
 """Measurements that the report adds: acc_retain minus the original's, `utility`, and utility x acc_manipulated."""
 
 
 class Spread(NamedTuple):
-    """Mean and sample standard deviation of n values; of one value there is no deviation."""
+    """Mean and sample standard deviation of n values; a single value has no deviation."""
 
     mean: float
     std: float | None
     n: int
 
     def __str__(self) -> str:
-        """Return it as a sentence has it."""
+        """Return the spread as text for a sentence."""
         std = "" if self.std is None else f" ± {self.std:.3f}"
         return f"{self.mean:.3f}{std}, {self.n} seed{'s' * (self.n != 1)}"
 
@@ -50,10 +50,10 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def utility(acc_retain: float | None, acc_corr: float | None) -> float | None:
-    """Return what the field calls utility: the accuracy on clean test images that nothing was done to.
+    """Return the utility, as the field defines it: the accuracy on unaffected, clean test images.
 
-    Where everything is affected there is no acc_retain, and acc_corr is the accuracy on all clean test images, which
-    REM takes.
+    If everything is affected there is no acc_retain, and acc_corr is the accuracy on all clean test images, which
+    REM uses.
 
     Args:
         acc_retain: None or NaN if it was not measured.
@@ -64,13 +64,13 @@ def utility(acc_retain: float | None, acc_corr: float | None) -> float | None:
 
 @dataclass
 class Comparison:
-    """The methods of one variant, with one chosen run a point.
+    """The methods of one variant, with one chosen run per point.
 
     Args:
-        name: The setting's name, and what differs from its most usual variant.
-        about: What all runs share, by dotted names.
-        originals: One row an original.
-        runs: One row a run of an unlearner, with `label` (the method's name within the variant), `at` (the identified
+        name: The setting's name, and the differences from its most common variant.
+        about: Values that all runs share, by dotted names.
+        originals: One row per original.
+        runs: One row per run of an unlearner, with `label` (the method's name within the variant), `at` (the identified
             fraction, or the mean of what a discovery found that takes a number) and `takes_number`.
         rule: The rule by which hyperparameters are chosen.
     """
@@ -88,7 +88,7 @@ class Comparison:
 
     @property
     def found(self) -> list[str]:
-        """How S_f came about, where that is not the paper's uniform draw."""
+        """The discoveries of S_f other than the paper's uniform draw."""
         kinds = {settings_of(run).get(DISCOVERY) for run in rows_of(self.runs) if run.settings}
         return sorted(str(kind) for kind in kinds if kind not in OF_PAPER)
 
@@ -116,10 +116,10 @@ class Comparison:
         return pd.DataFrame(rows, columns=columns).sort_values(columns[:3], kind="stable", ignore_index=True)
 
     def choose(self, rule: str) -> pd.DataFrame:
-        """Return the run that a rule chooses for each point, where it can choose one: one row a point.
+        """Return the run that a rule chooses for each point, if it can choose one: one row per point.
 
-        Besides the columns of `points`, a row has `folder`, `metrics`, all measurements, those in `DERIVED`, `regret`
-        and `destroyed` (None where nobody can tell).
+        In addition to the columns of `points`, a row has `folder`, `metrics`, all measurements, those in `DERIVED`,
+        `regret` and `destroyed` (None if unknown).
 
         Args:
             rule: Name of the rule.
@@ -128,7 +128,7 @@ class Comparison:
         rows = []
         for point in self.points.to_dict("records"):
             tried: list[Metrics] = point["runs"]
-            # A method that was not tuned has one run, which counts whatever the rule needs.
+            # A method that was not tuned has one run, which counts even if the rule lacks measurements.
             metrics = tried[0] if len(tried) == 1 else RULES[rule](tried)
             if metrics is None:
                 continue
@@ -230,7 +230,7 @@ class Comparison:
         return spread(self.originals[name])
 
     def oracle(self, name: str) -> Spread | None:
-        """Return a measurement of RewoD where S_f is S_m: trained without any of S_m; of several ways the most seeds.
+        """Return a measurement of RewoD with S_f = S_m: trained without any of S_m, in the way with most seeds.
 
         Args:
             name: Name of the measurement.
@@ -273,7 +273,7 @@ def area(curve: Mapping[float, float], fractions: Sequence[float]) -> float | No
 
     Args:
         curve: Values by identified fraction.
-        fractions: Where it has to be known. If it is unknown at one of them, or there are fewer than two, there is no
+        fractions: Fractions at which it must be known. If one is missing, or there are fewer than two, there is no
             area: nothing is filled in.
     """
     if len(fractions) < 2 or any(at not in curve for at in fractions):
@@ -296,7 +296,7 @@ def areas(comparison: Comparison, method: str) -> Spread | None:
 
 
 def missing(comparison: Comparison) -> list[str]:
-    """Return sentences on what other runs of the variant let one expect and is absent, and on S_m that did no harm.
+    """Return sentences on missing runs that others of the variant suggest, and on an S_m that was not harmful.
 
     Args:
         comparison: The variant.
@@ -308,8 +308,8 @@ def missing(comparison: Comparison) -> list[str]:
         said.append(f"No original for seeds {_listed(sorted(without['original_seed'].unique()))}.")
     said += sorted(
         f"Nothing to correct with seeds {seeds_text(original._asdict())}: the original's acc_corr is "
-        f"{original.acc_corr:.2f} and its acc_retain {original.acc_retain:.2f}, so S_m did no harm, and methods "
-        "are not told apart there."
+        f"{original.acc_corr:.2f} and its acc_retain {original.acc_retain:.2f}, so S_m was not harmful, and "
+        "methods cannot be compared there."
         for original in rows_of(comparison.originals)
         if original.acc_corr >= original.acc_retain
     )

@@ -1,4 +1,4 @@
-"""How methods look, in every figure the same, and the themes of the figures."""
+"""The appearance of methods, equal in all figures, and the themes of the figures."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -54,7 +54,7 @@ FIXED = {
     "PURE": Style("#D6006E", PENTAGON, SOLID),
     "Keep": Style("#5F6B73", BAR, (1, 3)),
 }
-"""Known methods, in colours that the colour-blind tell apart (after Okabe and Ito)."""
+"""Known methods, in colours that colour-blind readers can distinguish (after Okabe and Ito)."""
 
 COLOURS = ("#117733", "#882255", "#999933", "#44AA99", "#AA4499", "#332288", "#B0604B", "#3D5A80", "#6A4C1F", "#1B7F9C")
 SHAPES: tuple[Symbol, ...] = (PENTAGON, HOURGLASS, LEFT, RIGHT, HEXAGON, SQUARE, DIAMOND)
@@ -67,7 +67,7 @@ LEVELS_AS_MARKS = {
     "None (the original)": Style("#777777", HOURGLASS),
     "oracle": Style("#777777", PENTAGON),
 }
-"""The same where they are no lines."""
+"""The same levels if they are not lines."""
 
 CHOSEN = "#D00000"
 """The ring around chosen runs."""
@@ -75,11 +75,11 @@ CHOSEN = "#D00000"
 SEQUENCE = (
     *("#440154", "#472B7A", "#3B518B", "#2C718E", "#21908D", "#27AD81", "#5CC863", "#85D44A", "#AADC32", "#D2E21B"),
 )
-"""Viridis, from small to large: a scale of greys too."""
+"""Viridis, from small to large; it also works in greyscale."""
 
 
 def style(method: str) -> Style:
-    """Return how a method looks, which depends on nothing but its name.
+    """Return the appearance of a method, which depends only on its name.
 
     Args:
         method: Name within a variant. Those in `FIXED` have a style of their own. For others a digest of the name draws
@@ -159,4 +159,4 @@ THEMES = {
     "dark": _theme("#e8e8e8", "#a0a6ad", "#2a2e34", "#15181c", SANS, 12),
     "paper": _theme("#000000", "#444444", "#e4e4e4", "#ffffff", SERIF, 10),
 }
-"""Configurations of Vega-Lite: the page's two, of which `light` is that of the files too, and `paper`."""
+"""Configurations of Vega-Lite: two for the page, of which `light` is that of the files too, and `paper`."""

@@ -22,7 +22,7 @@ from cmu_lightning.report.variants import compare
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with its specification, what it is of, and the path of its files, without ending, within a report."""
+    """A figure with its specification, its subject, and the path of its files within a report, without suffix."""
 
     figure: Figure
     spec: dict[str, Any]
@@ -32,10 +32,10 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Report:
-    """What a report holds.
+    """The content of a report.
 
     Args:
-        comparisons: One a variant.
+        comparisons: One per variant.
         drawings: All figures.
         tables: All tables.
         text: The page.
@@ -95,7 +95,7 @@ def _drawings(sections: list[Section], maps: Maps) -> list[Drawing]:
 
 
 def distinct_names(said: list[str]) -> list[str]:
-    """Return a name of a file for each text, numbered where two are alike.
+    """Return a file name for each text, numbered if two are equal.
 
     Args:
         said: Any texts.
@@ -124,7 +124,9 @@ def refuse_foreign(out: Path) -> None:
         # W&B's client keeps its own files there.
         if file.is_dir() or within.parts[0] == "wandb" or _is_of_a_report(file, within):
             continue
-        raise UserError(f"--out {out} holds {within}, which is not of an earlier report: give a new or an empty folder")
+        raise UserError(
+            f"--out {out} holds {within}, which no earlier report has written: give a new or an empty folder"
+        )
 
 
 def _is_of_a_report(file: Path, within: Path) -> bool:
@@ -138,7 +140,7 @@ def _is_of_a_report(file: Path, within: Path) -> bool:
 
 
 def write_page_and_tables(report: Report, out: Path) -> None:
-    """Write everything but the figures, and delete tables of an earlier report that this one does not have.
+    """Write everything except the figures, and delete tables of an earlier report that this one does not have.
 
     Args:
         report: The report.
@@ -158,7 +160,7 @@ def write_figures(
     paper: bool = False,
     track: Callable[[list[Drawing]], Iterable[Drawing]] = lambda drawings: drawings,
 ) -> int:
-    """Draw the figures that have changed, delete those whose runs are gone, and return how many had to be drawn.
+    """Draw the changed figures, delete those without runs, and return how many were drawn.
 
     Args:
         report: The report.

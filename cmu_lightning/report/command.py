@@ -1,6 +1,6 @@
 """`python -m cmu_lightning report RUNS_DIR --out REPORT_DIR` and `python -m cmu_lightning list [RUNS_DIR]`.
 
-Pandas and Altair are imported once there is something to do, so that `--help` is there at once.
+Pandas and Altair are imported once there is something to do, so that `--help` answers at once.
 """
 
 import os
@@ -23,33 +23,33 @@ if TYPE_CHECKING:
 
 STYLES = ("screen", "paper")
 LISTED = ("setting", "method", "identified", "seeds", "tuned", "acc_corr", "acc_retain")
-"""What `list` shows of a run."""
+"""Columns of `list`."""
 
 SHOWN = 20
-"""How many skipped things are named on the screen; the report names all."""
+"""Number of skipped items that the screen shows; the report names all."""
 
 
 def parser() -> Parser:
     """Return the parser of the command `report`."""
     made = Parser("report", "Figures, tables and one HTML page from a folder of runs.")
     made.add_argument(
-        "runs_dir", type=Path, metavar="RUNS_DIR", help="What fit and sweep write to, or its runs as a file."
+        "runs_dir", type=Path, metavar="RUNS_DIR", help="Runs folder of fit and sweep, or a file with its runs."
     )
     made.add_argument("--out", type=Path, required=True, metavar="REPORT_DIR", help="Where the report goes.")
     made.add_argument(
         "--select",
         choices=list(RULES),
         default="paper",
-        help="How hyperparameters are chosen; oracle looks at clean labels. Default: paper.",
+        help="Rule that chooses hyperparameters; oracle uses clean labels. Default: paper.",
     )
-    made.add_argument("--settings", metavar="A,B", help="Report these settings only, such as poison_digits.")
+    made.add_argument("--settings", metavar="A,B", help="Report only these settings, such as poison_digits.")
     made.add_argument(
         "--style",
         choices=STYLES,
         default="screen",
         help="Of the figure files: paper is serif, without titles and notes. Default: screen.",
     )
-    made.add_argument("--pack", type=Path, metavar="FILE", help="Write the runs into one file, which report reads too.")
+    made.add_argument("--pack", type=Path, metavar="FILE", help="Write the runs into one file, which report can read.")
     made.add_argument("--wandb", action="store_true", help="Upload it as a run of job type report.")
     made.add_argument("--entity", help="User or team on W&B; default WANDB_ENTITY, else yours.")
     made.add_argument("--project", help="On W&B; default WANDB_PROJECT, else cmu_lightning.")
@@ -89,7 +89,7 @@ def check_paths(runs_dir: Path, out: Path) -> None:
         out: Where the report is to be.
 
     Raises:
-        UserError: There are no runs, or the two lie in each other.
+        UserError: There are no runs, or one folder contains the other.
     """
     if not runs_dir.exists():
         raise UserError(f"there is no runs folder {runs_dir}: give one that fit or sweep has written to")
@@ -97,7 +97,7 @@ def check_paths(runs_dir: Path, out: Path) -> None:
         raise UserError(f"--out {out} is a file: give a folder")
     if out.resolve().is_relative_to(runs_dir.resolve()) or runs_dir.resolve().is_relative_to(out.resolve()):
         raise UserError(
-            f"--out {out} and the runs folder {runs_dir} lie in each other: give another folder for the report"
+            f"--out {out} and the runs folder {runs_dir} contain each other: give another folder for the report"
         )
 
 
@@ -122,8 +122,8 @@ def filtered(runs: "Runs", settings: Sequence[str]) -> "Runs":
             raise UserError(f"{given} is the folder of one {what}: give the runs folder, {folder}")
     if table.empty and any(each.reason == OF_REPAIR for each in runs.skipped):
         raise UserError(
-            f"no run in {given} can be reported, because nobody knows what was done to their data: what repair chose, "
-            "and why, is in the repaired.json of their setting"
+            f"no run in {given} can be reported, because the manipulation of their data is unknown: the choice of "
+            "repair, with its reasons, is in the repaired.json of their setting"
         )
     if table.empty:
         raise UserError(f"there is no finished run in {given}: run fit or sweep first")
@@ -136,7 +136,7 @@ def filtered(runs: "Runs", settings: Sequence[str]) -> "Runs":
 
 
 def _read_and_write(console: PlainConsole, given: Namespace) -> "Report":
-    """Read runs, write the report, and say what was done."""
+    """Read runs, write the report, and print a summary."""
     out: Path = given.out
     with console.status(f"reading {given.runs_dir}"):
         from cmu_lightning.report.build import build, refuse_foreign, write_figures, write_page_and_tables
@@ -173,7 +173,7 @@ def _read_and_write(console: PlainConsole, given: Namespace) -> "Report":
 
 
 def _name(console: PlainConsole, skipped: "list[Skipped]", everywhere: bool = True) -> None:
-    """Say what was skipped; what is not on the screen is in the report, if there is one."""
+    """Print what was skipped; the report, if there is one, names all of it."""
     if not skipped:
         return
     shown = Table("path", "reason", title=f"skipped: {len(skipped)}", title_justify="left")
@@ -192,9 +192,9 @@ def list_parser() -> Parser:
         type=Path,
         nargs="?",
         metavar="RUNS_DIR",
-        help="What fit and sweep write to, or its runs as a file; default CMU_RUNS_DIR, else runs.",
+        help="Runs folder of fit and sweep, or a file with its runs; default CMU_RUNS_DIR, else runs.",
     )
-    made.add_argument("--csv", type=Path, metavar="FILE", help="Write all columns into a file instead.")
+    made.add_argument("--csv", type=Path, metavar="FILE", help="Write all columns to a file instead.")
     return made
 
 
@@ -228,7 +228,7 @@ def list_runs(arguments: Sequence[str]) -> int:
     else:
         shown = Table(*LISTED, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for _, own in table.groupby(["setting", "method"], sort=False):
-            # Hyperparameters that are the same for all runs of a method tell nothing apart.
+            # Hyperparameters that are equal for all runs of a method distinguish nothing.
             several = [
                 name
                 for name in map(str, own.columns)
@@ -241,12 +241,12 @@ def list_runs(arguments: Sequence[str]) -> int:
         PlainConsole().print(shown)
         console.print(f"{len(table):,} runs; --csv FILE writes all {len(table.columns)} columns")
     if skipped:
-        console.print(f"{len(skipped):,} things were skipped, which report names")
+        console.print(f"{len(skipped):,} items were skipped, which report names")
     return 0
 
 
 def _cell(run: dict[str, Any], column: str) -> str:
-    """Return a value of a run as a person reads it."""
+    """Return a value of a run as text."""
     from cmu_lightning.report.load import SEEDS, seeds_text
 
     if column == "seeds":

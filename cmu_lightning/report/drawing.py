@@ -1,4 +1,4 @@
-"""Figures as PNG, SVG and PDF files, which are drawn again only when what they show has changed."""
+"""Figures as PNG, SVG and PDF files, which are drawn again only if their content has changed."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from cmu_lightning.report.figures import Figure
 
 ENDINGS = ("png", "svg", "pdf")
 MARK = "cmu_lightning picture of "
-"""Begins the mark inside each file; the digest of what is shown follows."""
+"""Start of the mark inside each file; the digest of the content follows."""
 
 LONGEST = 80
 
@@ -37,8 +37,8 @@ def draw(figure: Figure, spec: dict[str, Any], setting: str, path: Path, paper: 
     Args:
         figure: The figure.
         spec: Its specification.
-        setting: What it is of, for its title.
-        path: Path of the files, without ending.
+        setting: Its subject, for the title.
+        path: Path of the files, without suffix.
         paper: Whether it is for a paper: serif, and neither title nor note.
     """
     titled = spec if paper else spec | {"title": _title(figure, setting, spec)}
@@ -79,11 +79,11 @@ def _with_text(png: bytes, text: str) -> bytes:
 
 
 def remove_stale(folder: Path, current: set[Path]) -> None:
-    """Delete figures of earlier reports whose runs are gone.
+    """Delete figures of earlier reports whose runs no longer exist.
 
     Args:
         folder: Holds all figures.
-        current: Those of this report, without endings.
+        current: Those of this report, without suffixes.
     """
     for file in folder.rglob("*"):
         if file.suffix[1:] in ENDINGS and file.with_suffix("") not in current and is_figure(file):

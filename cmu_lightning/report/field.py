@@ -1,4 +1,4 @@
-"""The field's tables: healed, utility and their product, averaged over manipulations, and what others have published.
+"""The field's tables: healed, utility and their product, averaged over manipulations, and published numbers.
 
 A *cell* is a manipulation, an identified fraction and the seeds; one chosen run counts for it. Numbers are in percent.
 """
@@ -25,16 +25,16 @@ MEASURES = {
     "utility x healed": "utility_x_healed",
     "change of utility": "retain_change",
 }
-"""What the field calls measurements of a run."""
+"""The field's names of a run's measurements."""
 
 SHOWN = ("healed", "utility", "utility x healed")
 NONE = "None"
-"""The original as it is, among methods and in place of an identified fraction."""
+"""The unchanged original, as a method and as an identified fraction."""
 
 DIFFERS = "ours differ in"
 ABOUT_UTILITY = (
-    "Healed: accuracy on S_m by true labels (acc_manipulated). Utility: acc_retain or, where everything is affected "
-    "and there is none, acc_corr, the accuracy on all clean test images."
+    "Healed: accuracy on S_m by true labels (acc_manipulated). Utility: acc_retain or, if everything is affected and "
+    "there is none, acc_corr, the accuracy on all clean test images."
 )
 
 Place = tuple[str, str]
@@ -42,13 +42,13 @@ Place = tuple[str, str]
 
 
 class Average(NamedTuple):
-    """A mean over cells, with two kinds of spread that are not to be taken for each other.
+    """A mean over cells, with two different kinds of spread.
 
     Args:
         mean: Mean of all cells.
-        standard_error: Over all cells pooled, deviation / sqrt(cells): mostly of how the measurement varies with the
-            manipulation and with how much is known. None for one cell.
-        deviation: Standard deviation, over seeds, of each seed's mean over its cells: what another seed would change.
+        standard_error: Over all cells pooled, deviation / sqrt(cells): it mostly reflects how the measurement varies
+            with the manipulation and the identified fraction. None for one cell.
+        deviation: Standard deviation, over seeds, of each seed's mean over its cells: the effect of another seed.
             None for one seed.
         cells: Number of cells.
         seeds: Number of seeds.
@@ -66,7 +66,7 @@ def average(values: Mapping[str, Mapping[Place, float]], expected: set[Place]) -
 
     Args:
         values: Measurements by seeds and place.
-        expected: Places that a seed has to have; if no seed has them all, there is no average: nothing is filled in.
+        expected: Places that a seed must have; if no seed has them all, there is no average: nothing is filled in.
     """
     whole = [[own[place] for place in sorted(expected)] for own in values.values() if expected <= own.keys()]
     pooled = spread(value for own in whole for value in own)
@@ -78,7 +78,7 @@ def average(values: Mapping[str, Mapping[Place, float]], expected: set[Place]) -
 
 
 def measured(rows: Sequence[Row], method: str, names: Sequence[str]) -> dict[str, dict[str, dict[Place, float]]]:
-    """Return measurements of a method in percent, by name, seeds and place; of cells that have all of them.
+    """Return measurements of a method in percent, by name, seeds and place, for cells that have all of them.
 
     Args:
         rows: Manipulations.
@@ -96,7 +96,7 @@ def measured(rows: Sequence[Row], method: str, names: Sequence[str]) -> dict[str
 
 
 def _originals(row: Row) -> pd.DataFrame:
-    """Return the originals of a manipulation as its chosen runs are; they change nothing."""
+    """Return the originals of a manipulation in the form of chosen runs; they change nothing."""
     lines = []
     for run in rows_of(row.comparison.originals):
         values = utility(run.acc_retain, run.acc_corr), run.acc_manipulated
@@ -106,7 +106,7 @@ def _originals(row: Row) -> pd.DataFrame:
 
 
 def places(rows: Sequence[Row], method: str) -> set[Place]:
-    """Return where a method should have runs, because some method has: a gap is no reason to average over less.
+    """Return the places where a method should have runs because some method has; gaps must not shrink the average.
 
     Args:
         rows: Manipulations.
@@ -144,10 +144,10 @@ def field_table(families: Sequence[Regimes]) -> Table:
         "field",
         "Healed, utility and their product (as in the field)",
         f"In percent. {ABOUT_UTILITY} A cell is a manipulation, an identified fraction and the seeds; means are over "
-        "all cells of the seeds that have every manipulation and fraction, and there is none where no seed has. SE "
+        "all cells of the seeds that have every manipulation and fraction; without such a seed there is a gap. SE "
         "over cells: standard error of all cells pooled, as in REM, which mostly shows how the curve varies. SD over "
-        "seeds: standard deviation of the means of each seed. None: the originals. Of several variants of a "
-        "manipulation that with most runs is averaged over.",
+        "seeds: standard deviation of the means of each seed. None: the originals. If a manipulation has several "
+        "variants, the one with most runs is averaged.",
         ["data", "runs", "manipulation", "method", "cells", "seeds", *SHOWN, *kinds_of_spread],
         lines,
         digits=2,
@@ -167,13 +167,13 @@ def _one_of_each(rows: Sequence[Row]) -> list[Row]:
 
 @cache
 def published() -> dict[str, Any]:
-    """Return what others have published, with their settings and what is to be known of them."""
+    """Return published numbers, with their settings and caveats."""
     content: dict[str, Any] = json.loads(Path(__file__).with_name("published_field.json").read_text())
     return content
 
 
 def published_tables(families: Sequence[Regimes]) -> list[Table]:
-    """Return others' rows next to ours, one table for each source that has a data set of ours; never one average.
+    """Return published rows next to ours, one table for each source with a data set of ours; they are never averaged.
 
     Args:
         families: All data sets and networks.
@@ -205,15 +205,15 @@ def _published_table(name: str, theirs: dict[str, Any], own: Sequence[Regimes]) 
                     found = average(measured(rows, method, [measure])[measure], places(rows, method))
                 line += [value, *([error] if has_error else []), found and found.mean, found and found.standard_error]
                 cells = max(cells, found.cells if found else 0)
-            lines.append([*line, cells, differs if method else "no method of ours is run that way"])
+            lines.append([*line, cells, differs if method else "none of our methods is run that way"])
     parts = ["published", *(["published SE"] if has_error else []), "ours", "ours, SE over cells"]
     headings = [f"{measure}: {part}" for measure in measures for part in parts]
     caveats = "; ".join(theirs["caveats"])
     return table(
         f"published_{name}",
         f"{theirs['title']} next to ours",
-        f"In percent. Published: {theirs['source']}; {theirs['setting']}. To be known: {caveats}. Ours: means over the "
-        f"cells as in the table of the field, where every manipulation of theirs was run. {ABOUT_UTILITY} Change of "
+        f"In percent. Published: {theirs['source']}; {theirs['setting']}. Note: {caveats}. Ours: means over the "
+        f"cells as in the field's table, if all of their manipulations were run. {ABOUT_UTILITY} Change of "
         "utility: acc_retain minus that of the original of the same seed.",
         ["data", "method", *headings, "our cells", DIFFERS],
         lines,
@@ -223,14 +223,14 @@ def _published_table(name: str, theirs: dict[str, Any], own: Sequence[Regimes]) 
 
 
 def _like(theirs: dict[str, Any], each: Regimes) -> list[Row] | None:
-    """Return our manipulations that are theirs; None if one is missing."""
+    """Return our runs of their manipulations; None if one is missing."""
     ours = {row.comparison.about["manipulation"]: row for row in _one_of_each(each.rows)}
     found = [next((ours[kind] for kind in kinds if kind in ours), None) for kinds in theirs["manipulations"]]
     return None if None in found else [row for row in found if row]
 
 
 def _differences(theirs: dict[str, Any], each: Regimes, rows: Sequence[Row] | None) -> str | None:
-    """Return in what our setting differs from a published one; None if in nothing that can be compared."""
+    """Return how our setting differs from a published one; None if nothing comparable differs."""
     ours = {row.comparison.about["manipulation"] for row in each.rows}
     said = [f"no runs of {' or '.join(kinds)}" for kinds in theirs["manipulations"] if not ours & {*kinds}]
     for key, value in theirs["compared"].get(each.rows[0].comparison.about["dataset"], {}).items():

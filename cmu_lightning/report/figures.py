@@ -28,13 +28,13 @@ from cmu_lightning.report.load import Runs, Skipped, read_ratios, rows_of
 from cmu_lightning.report.regimes import HARM, REGULARITY, Regimes
 
 MOST = 10
-"""How many values of a hyperparameter a legend names."""
+"""Number of values of a hyperparameter that a legend names."""
 
 DODGE = 0.004
-"""How far apart methods are drawn, so that their error bars do not hide each other."""
+"""Horizontal distance between methods, so that their error bars do not hide each other."""
 
 EMPTY = 0.7
-"""Where empty bins stand on a logarithmic axis."""
+"""Height of empty bins on a logarithmic axis."""
 
 IDENTIFIED = "identified fraction of S_m"
 HIDDEN = alt.param(name="hidden", value=[])
@@ -43,10 +43,10 @@ WIDTH, HEIGHT = 440, 290
 
 
 class Figure(NamedTuple):
-    """A chart with what stands beside it.
+    """A chart with its name, title and note.
 
     Args:
-        name: Name of its files, without ending.
+        name: Name of its files, without suffix.
         title: What it shows.
         note: How to read it.
         chart: The chart.
@@ -74,7 +74,7 @@ def accuracies(comparison: Comparison, runs: Runs) -> Iterator[Figure]:
         if curves.empty:
             continue
         levels = _levels(comparison, name)
-        bars = " Bars: standard deviation over seeds; methods are moved sideways by a little." * bool(
+        bars = " Bars: standard deviation over seeds; methods are shifted sideways slightly." * bool(
             curves["low"].ne(curves["high"]).any()
         )
         note = f"Means over seeds.{bars} Oracle: RewoD at identified 1.{_destroyed(comparison)}"
@@ -82,7 +82,7 @@ def accuracies(comparison: Comparison, runs: Runs) -> Iterator[Figure]:
 
 
 def _curves(comparison: Comparison, name: str) -> pd.DataFrame:
-    """Return a row for each method and fraction, in parts between which fractions are missing that others have."""
+    """Return a row for each method and fraction, in parts separated by fractions that only others have."""
     rows = []
     for place, method in enumerate(comparison.methods):
         chosen = comparison.chosen_of(method)
@@ -99,7 +99,7 @@ def _curves(comparison: Comparison, name: str) -> pd.DataFrame:
     made = pd.DataFrame(
         rows, columns=["method", "identified", "part", "place", "text", "mean", "low", "high", "destroyed"]
     )
-    # Without error bars there is nothing to keep apart.
+    # Without error bars no shift is needed.
     spread_out = bool(made["low"].ne(made["high"]).any())
     middle = (len(comparison.methods) - 1) / 2
     return made.assign(x=made["identified"] + DODGE * spread_out * (made["place"] - middle))
@@ -140,7 +140,7 @@ _FIFTHS = [fifth / 5 for fifth in range(6)]
 
 
 def trade_off(comparison: Comparison, runs: Runs) -> Iterator[Figure]:
-    """Yield acc_corr against acc_retain, one mark a method, at the fraction that most methods share.
+    """Yield acc_corr against acc_retain, one mark per method, at the fraction that most methods share.
 
     Args:
         comparison: The variant.
@@ -151,7 +151,7 @@ def trade_off(comparison: Comparison, runs: Runs) -> Iterator[Figure]:
     shared = Counter(at for across, up in curves.values() for at in across if at in up)
     if not shared:
         return
-    # Of fractions that equally many methods share, it is the one closest to 0.5.
+    # If equally many methods share several fractions, take the one closest to 0.5.
     at = min(shared, key=lambda each: (-shared[each], abs(each - 0.5), each))
     found = {method: (across[at], up[at]) for method, (across, up) in curves.items() if at in across and at in up}
     levels = zip(LEVELS, (comparison.original, comparison.oracle), strict=True)
@@ -181,7 +181,7 @@ def trade_off(comparison: Comparison, runs: Runs) -> Iterator[Figure]:
 
 
 def _around(low: pd.Series, high: pd.Series) -> alt.Scale:
-    """Return a scale around values that is at least 0.1 wide, so that noise does not look like more."""
+    """Return a scale around values that is at least 0.1 wide, so that noise does not look like an effect."""
     least, most = (float(low.min()), float(high.max())) if len(low) else (0.0, 1.0)
     margin = max(0.06 * (most - least), (0.1 - (most - least)) / 2)
     return alt.Scale(domain=[least - margin, most + margin], nice=False, zero=False)
@@ -236,7 +236,7 @@ def importance_ratios(comparison: Comparison, runs: Runs) -> Iterator[Figure]:
 
 
 def _bins(method: str, ratios: dict[str, Any]) -> pd.DataFrame:
-    """Return a row a bin; the last edge ends the steps. Empty bins stand below the axis."""
+    """Return a row per bin; the last edge ends the steps. Empty bins are below the axis."""
     edges, counts = ratios["log10_edges"], ratios["counts"]
     rows = [
         {"left": left, "right": right, "count": max(count, EMPTY)}
@@ -415,10 +415,10 @@ def _cells(regimes: Regimes, what: str) -> Iterable[dict[str, Any]]:
 
 
 def _regime_note(regimes: Regimes) -> str:
-    """Return how numbers come about, and why some are absent."""
+    """Return how the numbers are computed, and why some are missing."""
     if not regimes.is_recovery:
         return (
-            "acc_corr, mean over seeds; no recovery, because not even two manipulations that do harm have an oracle "
+            "acc_corr, mean over seeds; no recovery, because fewer than two harmful manipulations have an oracle "
             "(RewoD at identified 1)."
         )
     said = [
@@ -440,7 +440,7 @@ FIGURES: tuple[Callable[[Comparison, Runs], Iterator[Figure]], ...] = (
     importance_ratios,
     every_run,
 )
-"""The figures of a variant, in the order of the page. A new one is a function as these, listed here."""
+"""The figures of a variant, in the order of the page. To add one, write such a function and list it here."""
 
 
 def figures(comparison: Comparison, runs: Runs) -> list[Figure]:
@@ -454,10 +454,10 @@ def figures(comparison: Comparison, runs: Runs) -> list[Figure]:
 
 
 def _look(methods: Sequence[str], levels: dict[str, Style] = LEVELS) -> dict[str, Any]:
-    """Return the channels that tell methods apart, by colour, shape and dashes."""
+    """Return the channels that distinguish methods, by colour, shape and dashes."""
     names = list(dict.fromkeys(methods))
     own = [levels.get(name) or style(name) for name in names]
-    # Where there are no markers, the legend tells dashes apart.
+    # Without markers, the legend distinguishes dashes.
     lines = alt.Legend(symbolType=LINE, symbolStrokeWidth=2, symbolSize=200)
     dashes = alt.Scale(domain=names, range=[list(each.dash) for each in own])
     colours = alt.Scale(domain=names, range=[each.colour for each in own])
@@ -471,7 +471,7 @@ def _look(methods: Sequence[str], levels: dict[str, Style] = LEVELS) -> dict[str
 
 def _finish(*layers: alt.Chart, **more: Any) -> alt.LayerChart:
     """Return layers as one chart of the usual size, with the parameter `hidden`."""
-    # All at once, because each further call would copy the whole chart.
+    # In one call, because each further call would copy the whole chart.
     chart: alt.LayerChart = alt.layer(*layers, width=WIDTH, height=HEIGHT, params=[HIDDEN.param], **more)  # type: ignore[assignment]
     return chart
 

@@ -1,6 +1,6 @@
-"""Finished runs as a table: one row a run, from a runs folder or from a file of packed runs.
+"""Finished runs as a table: one row per run, from a runs folder or from a file of packed runs.
 
-A packed file holds a run a line: its `metrics.json`, in it `config` (the resolved config, as data or as the text of
+A packed file holds one run per line: its `metrics.json`, in it `config` (the resolved config, as data or as the text of
 `config.yaml`), and `importance_ratios` where the run has left that file. `digest` is of all else that the line holds:
 a damaged line is noticed by it, and lines of earlier versions lack it. Other keys of a line are ignored.
 """
@@ -35,10 +35,10 @@ IDENTITY: dict[str, type] = {
     "hyperparameters": dict,
     "environment": dict,
 }
-"""What every `metrics.json` has."""
+"""Keys of every `metrics.json`."""
 
 SEEDS = ("original_seed", "manipulation_seed", "model_seed", "data_seed")
-"""What tells repetitions apart; a stage may lack the last two."""
+"""Seeds that distinguish repetitions; a stage may lack the last two."""
 
 COLUMNS = [
     *("folder", "setting", "dataset", "model", "manipulation", "method", "manipulated", "identified", "deleted"),
@@ -47,7 +47,7 @@ COLUMNS = [
 """The first columns of every table of runs, in this order."""
 
 UNKNOWN = "Unknown"
-"""The manipulation of runs on data of which nobody knows what was done to them."""
+"""The manipulation of runs whose data were changed in an unknown way."""
 
 OF_REPAIR = "of unknown manipulation: repair compares such runs"
 """Why runs of unknown manipulation are skipped."""
@@ -59,18 +59,18 @@ SEEDS_IN_CONFIG = ("data.seed", "data.manipulation.seed", "model.seed")
 
 
 class Skipped(NamedTuple):
-    """Something among the runs that no number comes from, and why."""
+    """Something among the runs that contributes no numbers, and the reason."""
 
     path: str
     reason: str
 
 
 class Settings(NamedTuple):
-    """What a run's config says about how its result came about, by dotted names; seeds and hyperparameters apart.
+    """The settings in a run's config that its result depends on, by dotted names, without seeds and hyperparameters.
 
     Args:
-        steps: Settings of an original, of what retrains from scratch, and of what does not train.
-        unlearn_steps: Settings of what fine-tunes.
+        steps: Settings of an original, of methods that retrain from scratch, and of methods that do not train.
+        unlearn_steps: Settings of methods that fine-tune.
         model: Class path of the stage, if it is not one of this project's.
     """
 
@@ -79,7 +79,7 @@ class Settings(NamedTuple):
     model: str | None = None
 
     def of(self, method: str) -> dict[str, str]:
-        """Return what an unlearner's result depends on.
+        """Return the settings that an unlearner's result depends on.
 
         Args:
             method: Its class name.
@@ -97,9 +97,9 @@ class Runs:
         table: One row a run, in the order of their folders: `COLUMNS` and all other plain values of `metrics.json`; as
             objects `metrics` (the whole file), `config` (the resolved config, or None) and `settings` (`Settings`, or
             None).
-        skipped: What no number comes from.
+        skipped: Everything that contributes no numbers.
         source: The folder or the file.
-        ratios: Importance ratios of packed runs by their folders; None where they lie in the folders themselves.
+        ratios: Importance ratios of packed runs by their folders; None if the folders contain them.
     """
 
     table: pd.DataFrame
@@ -135,14 +135,12 @@ def read_runs(source: Path) -> Runs:
         if first is not record:
             skipped.append(Skipped(folder, f"the same run as {first['folder']}"))
         elif settings is None:
-            skipped.append(
-                Skipped(f"{folder}/config.yaml", "missing or damaged: its run counts as a variant of its own")
-            )
+            skipped.append(Skipped(f"{folder}/config.yaml", "missing or damaged: its run counts as a separate variant"))
     return Runs(_as_table(list(records.values())), skipped, source, None if source.is_dir() else packed)
 
 
 def results(source: str | Path) -> pd.DataFrame:
-    """Return the finished runs of a folder or of a packed file as a table, one row a run.
+    """Return the finished runs of a folder or of a packed file as a table, one row per run.
 
     Columns are `folder` (relative to the runs folder), everything plain in `metrics.json` under its own name, and with
     dotted names `hyperparameters.NAME`, `environment.NAME`, and from the config `network.NAME`, `procedure.NAME` and
@@ -181,7 +179,7 @@ def rows_of(table: pd.DataFrame) -> Iterator[Any]:
 
 
 def settings_of(run: Any) -> dict[str, str]:
-    """Return what an unlearner's result depends on, by dotted names; nothing if its config is not known.
+    """Return the settings that an unlearner's result depends on, by dotted names; empty if its config is not known.
 
     Args:
         run: Its row.
@@ -190,7 +188,7 @@ def settings_of(run: Any) -> dict[str, str]:
 
 
 def seeds_text(run: Mapping[str, Any]) -> str:
-    """Return the seeds of a run: one number if all are the same, else each with its name.
+    """Return the seeds of a run as text: one number if all are the same, else each with its name.
 
     Args:
         run: Its row; a seed that its stage does not have is missing.
@@ -208,8 +206,8 @@ def read_ratios(runs: Runs, folder: str) -> dict[str, Any] | Skipped | None:
     `selected` (parameters that were dampened).
 
     Args:
-        runs: Where the run is from.
-        folder: The run's.
+        runs: The runs that include it.
+        folder: Folder of the run.
     """
     name = f"{folder}/importance_ratios.json"
     try:
@@ -262,7 +260,7 @@ def pack(runs: Runs, path: Path) -> int:
 
 
 def with_digest(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a line of a packed file with a digest of all that it holds.
+    """Return a line of a packed file with a digest of its content.
 
     Args:
         line: Result of `pack_line`, with any other keys.
@@ -272,7 +270,7 @@ def with_digest(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_undamaged(line: dict[str, Any]) -> bool:
-    """Return whether a line is as it was written; one of an earlier version, without a digest, counts as such.
+    """Return whether a line is undamaged; a line of an earlier version, without a digest, counts as undamaged.
 
     Args:
         line: Line of a packed file.
@@ -352,7 +350,7 @@ def _from_file(path: Path, skipped: list[Skipped]) -> list[Found]:
 
 
 def _read_line(text: str, before: Iterable[str]) -> Found | str:
-    """Return a run, or why a line is none."""
+    """Return a run, or why a line is not one."""
     try:
         content = parse_json(text)
     except ValueError:
@@ -385,11 +383,11 @@ def _from_yaml(text: str) -> Any:
 
 
 def what_is_wrong(metrics: Any, setting: str, method: str, run: str) -> str | None:
-    """Return why no number can come from a `metrics.json`; None if nothing is wrong.
+    """Return why a `metrics.json` contributes no numbers; None if it is valid.
 
     Args:
         metrics: Its content.
-        setting: Name of the folder that it lies in, three levels up.
+        setting: Name of the folder three levels up.
         method: Name of the folder two levels up.
         run: Name of the folder one level up.
     """
@@ -414,11 +412,11 @@ def what_is_wrong(metrics: Any, setting: str, method: str, run: str) -> str | No
 
 
 def _settings(config: Any, processes: Any = None) -> Settings | None:
-    """Return what a resolved config says of a run; None if it is no whole config.
+    """Return a run's settings from a resolved config; None if the config is incomplete.
 
     Args:
         config: The resolved config.
-        processes: Number of processes, where each had batch statistics of its own; None for one, or where they share.
+        processes: Number of processes if each had its own batch statistics; None for one, or if they share statistics.
     """
     if not isinstance(config, dict):
         return None

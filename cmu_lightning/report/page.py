@@ -1,4 +1,4 @@
-"""One HTML page that holds everything and needs nothing else, also without a network."""
+"""One HTML page that contains everything and needs no other file and no network."""
 
 import hashlib
 import json
@@ -19,10 +19,10 @@ from cmu_lightning.report.load import Skipped
 from cmu_lightning.report.table import Table
 
 LONG = 20
-"""Tables of more rows are folded."""
+"""Tables with more rows are folded."""
 
 FOLDED = ("chosen_runs", "missing")
-"""Tables of a variant that the page shows otherwise."""
+"""Tables of a variant that the page shows in another form."""
 
 
 class Section(NamedTuple):
@@ -49,7 +49,7 @@ def page(sections: list[Section], maps: Maps, skipped: list[Skipped], source: Pa
     Args:
         sections: One a variant.
         maps: Regime maps.
-        skipped: What no number comes from.
+        skipped: Everything that contributes no numbers.
         source: Where the runs were read from.
     """
     specs = [spec for section in sections for spec in section.specs] + maps.specs
@@ -60,7 +60,7 @@ def page(sections: list[Section], maps: Maps, skipped: list[Skipped], source: Pa
     for number, section in enumerate(sections, 1):
         body.append(_section(section, number, count))
         count += len(section.specs)
-    # "<" within a script could end it.
+    # "<" inside a script could end it.
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     links = [(f"variant-{number}", section.comparison.name) for number, section in enumerate(sections, 1)]
     links += [("regimes", _title(maps))] * bool(maps.tables)
@@ -98,7 +98,7 @@ def page(sections: list[Section], maps: Maps, skipped: list[Skipped], source: Pa
 
 
 def _introduction(rule: str, skipped: list[Skipped], source: Path) -> str:
-    warning = ", which looks at clean labels of the test split: a bound, no result" if rule == "oracle" else ""
+    warning = ", which uses clean labels of the test split: a bound, not a result" if rule == "oracle" else ""
     things = "thing was" if len(skipped) == 1 else "things were"
     link = f'\n<a href="#skipped">{len(skipped)} {things} skipped.</a>' if skipped else ""
     return (
@@ -189,7 +189,7 @@ def _skipped(skipped: list[Skipped]) -> str:
     )
     head = "<thead><tr><th>path</th><th>reason</th></tr></thead>"
     table = f'<div class="wide"><table>{head}<tbody>\n{rows}</tbody></table></div>'
-    return f'<section id="skipped"><h2>Skipped</h2>\n<p>No number comes from these.</p>\n{table}</section>\n'
+    return f'<section id="skipped"><h2>Skipped</h2>\n<p>These contribute no numbers.</p>\n{table}</section>\n'
 
 
 def _folded(made: Table, title: str | None = None) -> str:
@@ -233,7 +233,7 @@ def vega() -> str:
             return script
     except (OSError, ValueError):
         pass
-    # "</script" within a script would end it.
+    # "</script" inside a script would end it.
     bundle = str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub lacks the default
     script = bundle.replace("</script", "<\\/script")
     with suppress(OSError):  # a cache that cannot be written costs time, not the report

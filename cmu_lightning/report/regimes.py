@@ -1,4 +1,4 @@
-"""How much of the harm each method repairs, by how regular a manipulation is and how much of it is identified."""
+"""The share of the harm that each method repairs, by a manipulation's regularity and identified fraction."""
 
 import re
 from collections import defaultdict
@@ -31,7 +31,7 @@ REGULARITY = (
 """Manipulations from the least regular to the most: labels at random, labels by class, triggers."""
 
 HARM = 0.02
-"""How far the oracle's acc_corr must be above that of None for there to be anything to recover."""
+"""Least difference between the oracle's acc_corr and None's for which recovery is defined."""
 
 FLAGGED = "flagged"
 """The column of discoveries that take a number of samples, not a fraction of S_m."""
@@ -45,7 +45,7 @@ class Row:
     """A manipulation.
 
     Args:
-        name: What it is called among the others.
+        name: Its name among the others.
         comparison: Its variant.
         methods: Names within the variant by those of their classes.
     """
@@ -90,12 +90,12 @@ class Row:
 
     @property
     def harm(self) -> float | None:
-        """What there is to recover; None if nobody can tell."""
+        """The possible recovery; None if unknown."""
         return self.oracle.mean - self.none.mean if self.oracle and self.none else None
 
     @property
     def is_hurt(self) -> bool:
-        """Whether there is something to recover, as far as anyone can tell."""
+        """Whether something can be recovered, as far as known."""
         return self.harm is not None and self.harm >= HARM
 
     def recovery(self, acc_corr: Spread) -> float | None:
@@ -115,7 +115,7 @@ class Regimes:
 
     Args:
         data: The data set and the network.
-        way: How the runs differ from the usual ones; empty for those.
+        way: How the runs differ from the usual ones; empty for the usual runs.
         rows: From the least regular manipulation to the most.
     """
 
@@ -136,7 +136,7 @@ class Regimes:
 
     @cached_property
     def is_recovery(self) -> bool:
-        """Whether recovery is shown: two manipulations did harm and have an oracle. Otherwise it is acc_corr."""
+        """Whether recovery is shown: two harmful manipulations have an oracle. Otherwise acc_corr is shown."""
         return sum(row.is_hurt for row in self.rows) > 1
 
     @property
@@ -196,12 +196,12 @@ def _ways(comparison: Comparison) -> dict[str, dict[str, str]]:
 
 
 def _discovery(run: Any) -> dict[str, str]:
-    """Return what a run's config says of how S_f came about; nothing for the paper's uniform draw."""
+    """Return the discovery in a run's config; empty for the paper's uniform draw."""
     return {key: value for key, value in settings_of(run).items() if key.startswith(DISCOVERY) and value != "None"}
 
 
 def _rows(members: list[tuple[Comparison, dict[str, str]]]) -> list[Row]:
-    """Return rows that are named by the manipulation only, where that is enough."""
+    """Return rows that are named only by the manipulation, if that is unique."""
     kinds = [comparison.about["manipulation"] for comparison, _ in members]
     counts = [comparison.about["manipulated"] for comparison, _ in members]
     sizes = [f"{kind}, {count:,}" for kind, count in zip(kinds, counts, strict=True)]
@@ -213,6 +213,6 @@ def _rows(members: list[tuple[Comparison, dict[str, str]]]) -> list[Row]:
 
 
 def _regularity(row: Row) -> tuple[int, str, int]:
-    """Return a sort key; manipulations of one's own come after all others."""
+    """Return a sort key; custom manipulations come after all others."""
     kind, size = (row.comparison.about[key] for key in ("manipulation", "manipulated"))
     return REGULARITY.index(kind) if kind in REGULARITY else len(REGULARITY), kind, size

@@ -1,4 +1,4 @@
-"""A table of a report, and how it is written as CSV, Markdown and LaTeX."""
+"""A table of a report, written as CSV, Markdown and LaTeX."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from cmu_lightning.files import write_atomically
 from cmu_lightning.report.aggregate import Spread
 
 DIFFERS = "paper differs in"
-"""The column that says why the paper's numbers do not stand next to a row."""
+"""The column that states why the paper's numbers are missing from a row."""
 
 ENDINGS = ("csv", "md", "tex")
 
@@ -22,9 +22,9 @@ class Table:
     """A table.
 
     Args:
-        name: Name of its files, without ending.
-        title: What it is.
-        note: How its numbers come about.
+        name: Name of its files, without suffix.
+        title: Its title.
+        note: How its numbers are computed.
         frame: Cells, of which a `Spread` is shown as mean ± std; None is a gap.
         digits: After the decimal point in text; the CSV has all digits.
         rule: The rule that chose the runs behind its numbers; None if none did.
@@ -53,7 +53,7 @@ class Table:
         return pd.DataFrame(columns, dtype=object)
 
     def shown(self) -> tuple[pd.DataFrame, list[bool]]:
-        """Return the table as text for people, and which of its columns hold numbers."""
+        """Return the table as formatted text, and which of its columns hold numbers."""
         frame = _with_heading_on_the_paper(self.frame) if DIFFERS in self.frame else self.frame
         numbers = [any(not isinstance(cell, str | bool | None) for cell in cells) for _, cells in frame.items()]
         return frame.map(self.text), numbers
@@ -64,7 +64,7 @@ class Table:
         return self.note if self.rule is None else f"{self.note} Hyperparameters: chosen by the rule {self.rule}."
 
     def text(self, cell: Any) -> str:
-        """Return a cell as a person reads it.
+        """Return a cell as formatted text.
 
         Args:
             cell: A cell of the frame.
@@ -89,8 +89,8 @@ def table(
 
     Args:
         name: Name of its files.
-        title: What it is.
-        note: How its numbers come about.
+        title: Its title.
+        note: How its numbers are computed.
         columns: Headings.
         rows: Cells, as many as columns in each row.
         **more: `digits` and `rule` of `Table`.
@@ -100,7 +100,7 @@ def table(
 
 
 def _with_heading_on_the_paper(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose heading says in what the paper's setting differs, if that is the same for all rows."""
+    """Return a table whose heading states how the paper's setting differs, if that is the same for all rows."""
     reasons = set(frame[DIFFERS])
     if len(reasons) != 1:
         return frame
@@ -117,7 +117,7 @@ def write(made: Table, folder: Path) -> None:
 
     Args:
         made: The table.
-        folder: Where to.
+        folder: Folder of the files.
     """
     write_atomically(folder / f"{made.name}.csv", as_csv(made))
     write_atomically(folder / f"{made.name}.md", as_markdown(made))
@@ -134,7 +134,7 @@ def as_csv(made: Table) -> str:
 
 
 def without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame to be written as CSV, none of whose names a spreadsheet would calculate.
+    """Return a frame for a CSV file, without names that a spreadsheet would calculate.
 
     Args:
         frame: Columns of numbers keep their types.

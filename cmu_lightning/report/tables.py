@@ -1,4 +1,4 @@
-"""The report's tables: which there are, and what is in them."""
+"""The tables of a report and their content."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ NAMES = (
     *("regime_map", "discoveries", "discoveries_acc_retain", "skipped"),
     *("field", *(f"published_{source}" for source in published_field())),
 )
-"""Every table that a report may hold."""
+"""All tables that a report may contain."""
 
 
 def tables(comparison: Comparison) -> list[Table]:
@@ -50,7 +50,7 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def together(per_variant: Iterable[tuple[str, list[Table]]]) -> list[Table]:
-    """Return the tables of all variants, those of one name as one, with the variant in front.
+    """Return the tables of all variants, merged by name, with the variant in the first column.
 
     Args:
         per_variant: Names of variants and their tables.
@@ -64,7 +64,7 @@ def together(per_variant: Iterable[tuple[str, list[Table]]]) -> list[Table]:
             pd.DataFrame({"setting": pd.Series([variant] * len(made.frame), dtype=object)}).join(made.frame)
             for variant, made in members
         ]
-        # A note that says more holds for all: it names what it is said of.
+        # A longer note also fits all variants: it names the rows that it applies to.
         fullest = max((made for _, made in members), key=lambda made: len(made.note))
         joined.append(replace(fullest, frame=pd.concat(frames, ignore_index=True)))
     return joined
@@ -72,18 +72,18 @@ def together(per_variant: Iterable[tuple[str, list[Table]]]) -> list[Table]:
 
 @cache
 def published() -> dict[str, Any]:
-    """Return the paper's own numbers, and how it came to them."""
+    """Return the paper's own numbers and their settings."""
     content: dict[str, Any] = json.loads(Path(__file__).with_name("published.json").read_text())
     return content
 
 
 def differences(comparison: Comparison, method: str | None, manipulated: int | None) -> str | None:
-    """Return in what the paper's setting differs, of network, steps and |S_m|; None if in nothing.
+    """Return how the paper's network, steps and |S_m| differ; None if they agree.
 
     Args:
         comparison: The variant.
         method: Name of a method within it; None for the originals.
-        manipulated: The paper's |S_m|; None if it does not say.
+        manipulated: The paper's |S_m|; None if it states none.
     """
     about, paper = comparison.about, published()["procedures"].get(comparison.about["dataset"], {})
     runs = comparison.originals if method is None else comparison.runs[comparison.runs["label"] == method]
@@ -137,7 +137,7 @@ def retain_change(comparison: Comparison) -> Table:
 
 
 def measures(comparison: Comparison) -> Table:
-    """Return what sums up a curve: smallest fraction (paper, section 2.2), area, utility x healed, destroyed models.
+    """Return summaries of curves: smallest fraction (paper, section 2.2), area, utility x healed, destroyed models.
 
     Args:
         comparison: The variant.
@@ -151,7 +151,7 @@ def measures(comparison: Comparison) -> Table:
         share = _share(curve, comparison.expected(method))
         rows.append([method, share, reached, areas(comparison, method), healed, wrecked])
     affects_all = bool(comparison.chosen["acc_retain"].isna().all())
-    without_retain = " Where everything is affected there is no acc_retain, and acc_corr takes its place." * affects_all
+    without_retain = " If everything is affected there is no acc_retain, and acc_corr replaces it." * affects_all
     return table(
         "measures",
         "How much has to be identified",
@@ -167,7 +167,7 @@ def measures(comparison: Comparison) -> Table:
 
 
 def _reached(curve: dict[float, Spread], oracle: Spread | None) -> str | None:
-    """Return the smallest sufficient fraction, and larger ones that fall back."""
+    """Return the smallest sufficient fraction, and larger ones that are not sufficient."""
     if oracle is None or not curve:
         return None
     smallest, lost = smallest_fraction(curve, oracle), falls_back(curve, oracle)
@@ -223,7 +223,7 @@ def _share(curve: dict[float, Spread], fractions: Sequence[float]) -> str:
 
 
 def regrets(comparison: Comparison) -> Table:
-    """Return what choosing without clean labels loses.
+    """Return the loss from choosing without clean labels.
 
     Args:
         comparison: The variant.
@@ -264,7 +264,7 @@ def curves(comparison: Comparison) -> Table:
     return table(
         "curves",
         "Accuracies by identified fraction",
-        "Mean and standard deviation over seeds of the chosen runs, on unseen samples of the test split, but for "
+        "Mean and standard deviation over seeds of the chosen runs, on unseen samples of the test split, except "
         "acc_manipulated, which is on S_m. A row of 0 seeds is a gap: nothing was run.",
         ["method", "identified", *IN_CURVES, "seeds"],
         rows,
@@ -273,7 +273,7 @@ def curves(comparison: Comparison) -> Table:
 
 
 def origin(comparison: Comparison) -> Table:
-    """Return which runs, seeds and versions the numbers come from.
+    """Return the runs, seeds and versions behind the numbers.
 
     Args:
         comparison: The variant.
@@ -288,7 +288,7 @@ def origin(comparison: Comparison) -> Table:
     return table(
         "origin",
         "Where the numbers come from",
-        "All runs that were read, the seeds they were drawn with, and what they were made with.",
+        "All runs that were read, their seeds, and the versions and machines they were made with.",
         ["method", "runs", "seeds", *ENVIRONMENT],
         rows,
     )
@@ -320,7 +320,7 @@ def chosen_runs(comparison: Comparison) -> Table:
 
 
 def _tuned(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's hyperparameters, with those that it has chosen itself."""
+    """Return a run's hyperparameters, including those that it has chosen itself."""
     return {**metrics["hyperparameters"], **metrics.get("chosen", {})}
 
 
@@ -335,12 +335,12 @@ def gaps(comparison: Comparison) -> Table:
 
 
 def skipped_table(skipped: list[Skipped]) -> Table:
-    """Return what no number comes from.
+    """Return everything that contributes no numbers.
 
     Args:
         skipped: Paths and reasons.
     """
-    return table("skipped", "Skipped", "No number comes from these.", ["path", "reason"], skipped)
+    return table("skipped", "Skipped", "These contribute no numbers.", ["path", "reason"], skipped)
 
 
 def regime_table(all_regimes: list[Regimes]) -> Table:
@@ -362,7 +362,7 @@ def regime_table(all_regimes: list[Regimes]) -> Table:
         "regime_map",
         "Recovery by regularity and identified fraction",
         "Recovery: (acc_corr - acc_corr of None) / (acc_corr of the oracle - that of None), of means over seeds; "
-        f"none where there is no oracle, or where it is less than {HARM} above None. None: the originals. Oracle: "
+        f"a gap if there is no oracle, or if it is less than {HARM} above None. None: the originals. Oracle: "
         "RewoD at identified 1. A row of 0 seeds is a gap: nothing was run.",
         [
             *("data", "runs", "manipulation", "method", "identified", "recovery", "acc_corr", "None", "oracle"),
@@ -374,9 +374,9 @@ def regime_table(all_regimes: list[Regimes]) -> Table:
 
 
 def discovery_tables(all_regimes: list[Regimes]) -> list[Table]:
-    """Return which method survives which way of finding S_f, a table for each accuracy.
+    """Return how each method does with each discovery of S_f, a table for each accuracy.
 
-    There is none where every S_f was the paper's uniform draw.
+    There is no table if every S_f was the paper's uniform draw.
 
     Args:
         all_regimes: All maps.
@@ -390,7 +390,7 @@ def discovery_tables(all_regimes: list[Regimes]) -> list[Table]:
 
 
 def _discovery_table(all_regimes: list[Regimes], name: str, measurement: str, where: str) -> Table:
-    """Return a row for each manipulation, way of finding S_f and fraction, and a column for each method."""
+    """Return a row for each manipulation, discovery of S_f and fraction, and a column for each method."""
     methods = sorted({method for each in all_regimes for method in each.methods})
     rows = []
     for data, ways in groupby(all_regimes, lambda each: each.data):
@@ -405,7 +405,7 @@ def _discovery_table(all_regimes: list[Regimes], name: str, measurement: str, wh
                 rows.append([data, row.name, way, column, *_precision_and_recall(row, column), *levels, *values])
     return table(
         name,
-        f"{measurement} by how S_f comes about: {where}",
+        f"{measurement} by discovery of S_f: {where}",
         "Mean and standard deviation over seeds. Precision: the part of S_f that is in S_m. Recall: the part of "
         "S_m that is in S_f. None: the originals. Oracle: RewoD with all of S_m identified.",
         ["data", "manipulation", "S_f", "identified", "precision", "recall", "None", "oracle", *methods],

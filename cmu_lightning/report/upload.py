@@ -1,6 +1,6 @@
 """A report on Weights & Biases: one run of job type `report` with a study's tables and figures.
 
-W&B itself draws no line for a method whose points are runs of their own; these are the report's own numbers and
+W&B itself draws no line for a method whose points are separate runs, so these are the report's own numbers and
 pictures.
 """
 
@@ -14,7 +14,7 @@ from cmu_lightning.experiment.wandb_settings import choose_mode, destination
 from cmu_lightning.report.build import Drawing, Report
 
 SECONDS = 60.0
-"""How long the client waits for a silent server."""
+"""Time that the client waits for a silent server, in seconds."""
 
 LINES = ("acc_corr", "acc_manipulated")
 """Measurements that become W&B's own line charts too."""
@@ -74,7 +74,7 @@ def _tables(report: Report) -> dict[str, Any]:
 
 
 def _figures(report: Report, out: Path) -> dict[str, Any]:
-    """Return every figure as a picture, and those of lines as W&B's own charts too, with the methods in the legend."""
+    """Return every figure as a picture, and line figures also as W&B's own charts with the methods in the legend."""
     import wandb
 
     logged: dict[str, Any] = {}

@@ -19,7 +19,7 @@ SAID_BY = {
     "manipulation": "data.manipulation",
     "manipulated": "data.manipulation",
 }
-"""What a `metrics.json` says, by what the config says more precisely."""
+"""Keys of a `metrics.json`, by the names of the more precise settings in the config."""
 
 SHARED = ("dataset", "model", "manipulation", "manipulated", "fingerprint")
 
@@ -27,7 +27,7 @@ Key = tuple[tuple[str, Any], ...]
 
 
 def compare(runs: pd.DataFrame, rule: str) -> list[Comparison]:
-    """Return one comparison a variant, sorted by name; different data and different originals are never merged.
+    """Return one comparison per variant, sorted by name; different data and different originals are never merged.
 
     Args:
         runs: The table of `load.Runs`.
@@ -46,7 +46,7 @@ def compare(runs: pd.DataFrame, rule: str) -> list[Comparison]:
     for setting, members in by_setting.items():
         abouts = [dict(shared[positions[0]]) for positions in members]
         alike = Counter(map(_key, abouts))
-        # Groups that nothing else tells apart are named by the hash of their original.
+        # Groups without any other difference are named by the hash of their original.
         for about, positions in zip(abouts, members, strict=True):
             if alike[_key(about)] > 1:
                 about["original"] = ", ".join([hashes[positions[0]][2], *filter(None, [about.get("original")])])
@@ -65,14 +65,14 @@ def _comparison(name: str, about: dict[str, Any], group: pd.DataFrame, rule: str
     runs["label"] = pd.Series([ways[folder] for folder in runs["folder"]], index=runs.index, dtype=object)
     takes = [_takes_number(run) for run in rows_of(runs)]
     runs["takes_number"] = pd.Series(takes, index=runs.index, dtype=bool)
-    # A discovery that takes a number of samples finds another fraction with each seed: they share their mean.
+    # A discovery with a number of samples finds another fraction with each seed: all seeds get the mean.
     means = {label: round(fmean(own), 6) for label, own in runs.groupby("label")["identified"]}
     runs["at"] = runs["identified"].where(~runs["takes_number"], runs["label"].map(means).astype(float))
     return Comparison(name, about, group[is_original], runs, rule)
 
 
 def _takes_number(run: Any) -> bool:
-    """Return whether a discovery was told the size of S_f, so that the part of S_m in it differs between seeds."""
+    """Return whether a discovery was given the size of S_f, so that the part of S_m in it differs between seeds."""
     own = settings_of(run)
     return any(own.get(f"{DISCOVERY}.{name}", "None") != "None" for name in ("count", "fraction"))
 
@@ -93,10 +93,10 @@ def _shared(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _made(source: Any, original: Any) -> dict[str, Any]:
-    """Return how an original was made, as far as a run's own config or the original's says."""
+    """Return how an original was made, as far as a run's own config or the original's shows it."""
     made = {"config": source.folder} if source.settings is None else dict(source.settings.steps)
     made = {key: value for key, value in made.items() if not key.startswith(DISCOVERY)}
-    # Where S_m is drawn before the validation split, chance decides how much of what was asked for is in S_tr.
+    # If S_m is drawn before the validation split, chance decides how much of the requested S_m is in S_tr.
     size = made.get("data.manipulation.size")
     if made.get("data.val_labels") == "given" and str(size).isdecimal():
         made = {"manipulated": int(str(size))} | made
@@ -110,11 +110,11 @@ def _original_hash(run: Any) -> str:
 
 
 def _apart(hashes: list[tuple[int, int, str]], positions: list[int]) -> list[list[int]]:
-    """Return runs of one configuration in groups: of several originals with the same seeds nobody knows the right one.
+    """Return runs of one configuration in groups, because several originals with the same seeds are ambiguous.
 
     Args:
         hashes: The seeds of the original and of S_m, and the original's hash, of all runs.
-        positions: Which of them to part.
+        positions: Which of them to group.
     """
     originals = defaultdict(set)
     for position in positions:
@@ -127,8 +127,8 @@ def _apart(hashes: list[tuple[int, int, str]], positions: list[int]) -> list[lis
 
 
 def _ways(group: pd.DataFrame) -> dict[str, str]:
-    """Return by folder the method's name within the variant; one that was run in several ways has several names."""
-    # Hyperparameters that are no numbers make another method of it, among which nothing is to be tuned.
+    """Return the method's name within the variant, by folder; one that was run in several ways has several."""
+    # Non-numeric hyperparameters make separate methods, between which nothing is tuned.
     named: dict[str, set[str]] = defaultdict(set)
     for run in rows_of(group):
         named[run.method] |= {key for key, value in run.metrics["hyperparameters"].items() if not _is_number(value)}
@@ -161,11 +161,11 @@ def _key(values: Mapping[str, Any]) -> Key:
 def labels(name: str, ways: list[dict[str, Any]], runs: list[int]) -> list[str]:
     """Return names for the ways in which something was run.
 
-    The most usual way has the plain name; the others add what differs from it. A way that draws S_f as the paper does
-    is more usual than any other; of equally usual ones it is the one that says least.
+    The most common way has the plain name; the names of the others add their differences. A way that draws S_f as the
+    paper does counts as the most common; of equally common ways, the one with the fewest settings.
 
     Args:
-        name: Name of what was run.
+        name: Name of the method or setting.
         ways: Values by dotted names.
         runs: How many runs there are of each.
     """
@@ -180,13 +180,13 @@ def labels(name: str, ways: list[dict[str, Any]], runs: list[int]) -> list[str]:
 
 
 def _unusual(counted: tuple[dict[str, Any], int]) -> tuple[bool, int, int, list[str]]:
-    """Return a sort key, least for what gets the plain name; its last part makes the choice unique."""
+    """Return a sort key, smallest for the way that gets the plain name; its last part makes the choice unique."""
     way, runs = counted
     return way.get(DISCOVERY) not in OF_PAPER, -runs, len(way), sorted(map(str, way.items()))
 
 
 def _enough(way: dict[str, Any], differing: list[str]) -> list[str]:
-    """Return the names that tell a way apart: the most precise, and what is there rather than what is not."""
+    """Return the names that distinguish a way: the most precise ones, and present values rather than absent ones."""
     precise = [key for key in differing if not any(other.startswith(SAID_BY.get(key, "-")) for other in differing)]
     return [key for key in precise if key in way] or precise
 

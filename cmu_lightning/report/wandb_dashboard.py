@@ -1,6 +1,6 @@
 """`python -m cmu_lightning dashboard --entity E --project P`: a workspace and a report on W&B from the same panels.
 
-What panels refer to is logged by every run; a test holds the names against real runs.
+Every run logs the names that panels refer to; a test compares them with real runs.
 """
 
 import json
@@ -38,7 +38,7 @@ PINNED = [f"config:{name}.value" for name in IDENTITY] + [f"summary:{name}" for 
 
 
 def accuracies() -> list[Any]:
-    """Return one point a run, by the identified fraction (paper, Figures 2 and 4 to 6); W&B joins no lines."""
+    """Return one point per run, by the identified fraction (paper, Figures 2 and 4 to 6); W&B draws no lines."""
     import wandb_workspaces.reports.v2 as wr
 
     shown = ("acc_corr", "acc_retain", "selection_score")
@@ -66,7 +66,7 @@ def by_method() -> list[Any]:
 
 
 def hyperparameters() -> list[Any]:
-    """Return what was tuned, beside what it led to (paper, Figures 7 to 14)."""
+    """Return the tuned hyperparameters next to the results (paper, Figures 7 to 14)."""
     import wandb_workspaces.reports.v2 as wr
 
     made: list[Any] = []
@@ -81,7 +81,7 @@ def hyperparameters() -> list[Any]:
 
 
 def curves() -> list[Any]:
-    """Return what was logged during training, by step."""
+    """Return the values logged during training, by step."""
     import wandb_workspaces.reports.v2 as wr
 
     return [wr.LinePlot(title=name, x="trainer/global_step", y=[name]) for name in SHOWN_WHILE_TRAINING]
@@ -155,7 +155,7 @@ def of_setting(setting: str | None) -> str:
 
 
 def as_json(made: "ws.Workspace | wr.Report") -> str:
-    """Return what saving sends.
+    """Return the data that saving sends.
 
     Args:
         made: A workspace or a report.
@@ -170,7 +170,7 @@ def parser() -> Parser:
     made = Parser("dashboard", "A workspace and a report on Weights & Biases.")
     made.add_argument("--entity", required=True, help="User or team.")
     made.add_argument("--project", required=True, help="Project of the runs.")
-    made.add_argument("--setting", help="Show the runs of this setting only, such as poison_cifar10.")
+    made.add_argument("--setting", help="Show only the runs of this setting, such as poison_cifar10.")
     made.add_argument("--json", action="store_true", help="Print what would be sent; no key is needed.")
     return made
 

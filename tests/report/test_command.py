@@ -155,7 +155,7 @@ def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(case, tmp_
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     capsys.readouterr()
     assert main(command) == 2
-    said = f"--out {out} holds {FOREIGN[case]}, which is not of an earlier report: give a new or an empty folder"
+    said = f"--out {out} holds {FOREIGN[case]}, which no earlier report has written: give a new or an empty folder"
     assert capsys.readouterr().err == f"error: {said}\n"
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     assert mine.read_bytes() == b"mine"
@@ -249,7 +249,7 @@ def test_runs_are_listed(made, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     assert main(["list", str(made / "runs")]) == 0
     said = capsys.readouterr().out
-    assert "1 things were skipped" in said
+    assert "1 items were skipped" in said
     assert f"{2 * 2 * (1 + 10 * 11)} runs; --csv FILE writes all" in said
     lines = [line.split() for line in said.splitlines()]
     scrub = [line for line in lines if line[:3] == ["poison_digits", "Scrub", "0.3"]]
@@ -491,7 +491,7 @@ WRONG = {
     "an unknown option": (["runs", "--out", "out", "--fast"], "--fast"),
     "an empty folder": (["empty", "--out", "out"], "no finished run in empty"),
     "nothing but damaged runs": (["broken", "--out", "out"], "no finished run in broken"),
-    "a report among the runs": (["runs", "--out", "runs/report"], "lie in each other"),
+    "a report among the runs": (["runs", "--out", "runs/report"], "contain each other"),
     "a file to write to": (["runs", "--out", "file"], "--out file is a file: give a folder"),
     "a folder below a file": (["runs", "--out", "file/report"], "cannot be written to file/report"),
 }

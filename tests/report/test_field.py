@@ -111,7 +111,7 @@ def test_the_sum_of_a_curve_takes_the_same_utility_and_says_so():
     poison, swap = sorted(compare(read_runs(Path("runs")).table, "paper"), key=lambda each: each.name)
     assert rows(measures(swap))[0]["utility x healed"].mean == pytest.approx(0.48)
     assert rows(measures(poison))[0]["utility x healed"].mean == pytest.approx(0.45)
-    assert measures(swap).note.removeprefix(measures(poison).note).startswith(" Where everything is affected")
+    assert measures(swap).note.removeprefix(measures(poison).note).startswith(" If everything is affected")
     (both,) = together([(each.name, [measures(each)]) for each in (poison, swap)])
     assert both.note == measures(swap).note
 
@@ -160,7 +160,7 @@ def test_published_rows_stand_next_to_ours_and_in_no_average():
     assert "|S_m| 36, not 1000" in rem["ours differ in"]
     assert "identified 0.5, not 0.1 to 1 (10)" in rem["ours differ in"]
     assert row(made["published_rem"], method="REM")["healed: ours"] is None  # not run
-    assert row(made["published_rem"], method="NPO on an ETD original")["ours differ in"].startswith("no method of ours")
+    assert row(made["published_rem"], method="NPO on an ETD original")["ours differ in"].startswith("none of our methods")
     potion = row(made["published_potion"], method="Potion")
     assert (potion["healed: published"], potion["change of utility: published"]) == (93.72, -1.41)
     assert potion["change of utility: ours"] == pytest.approx(0.0)

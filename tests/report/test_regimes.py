@@ -245,7 +245,7 @@ def test_a_table_has_a_row_for_every_way_of_finding_s_f():
             if r["S_f"].startswith("Uniform") and "P" in r["manipulation"]
         ]
     assert mean == pytest.approx(0.95)
-    assert "acc_corr by how S_f comes about" in Path("out/index.html").read_text()
+    assert "acc_corr by discovery of S_f" in Path("out/index.html").read_text()
 
 
 def test_no_such_table_where_s_f_was_always_drawn():

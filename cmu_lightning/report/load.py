@@ -1,8 +1,8 @@
 """Finished runs as a table: one row per run, from a runs folder or from a file of packed runs.
 
 A packed file holds one run per line: its `metrics.json`, in it `config` (the resolved config, as data or as the text of
-`config.yaml`), and `importance_ratios` where the run has left that file. `digest` is of all else that the line holds:
-a damaged line is noticed by it, and lines of earlier versions lack it. Other keys of a line are ignored.
+`config.yaml`), and `importance_ratios` where the run has left that file. `digest` covers everything else in the line:
+it reveals a damaged line, and lines of earlier versions lack it. Other keys of a line are ignored.
 """
 
 import json

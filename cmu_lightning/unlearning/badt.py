@@ -13,7 +13,7 @@ from cmu_lightning.unlearning.stage import View
 
 
 class BadT(DistillationUnlearner):
-    """Bad teaching: the student follows the original, but a randomly initialised network on S_f.
+    """Bad teaching: the student follows the original on the retain data and a randomly initialised network on S_f.
 
     For a sample x of S_tr, with d = 1 if x is in S_f and d = 0 otherwise, and two frozen teachers:
 
@@ -39,7 +39,7 @@ class BadT(DistillationUnlearner):
         self.reduction = reduction
 
     def more_teachers(self) -> tuple[nn.Module, ...]:
-        """Return the bad teacher, drawn by a seed of its own, so that nothing else random depends on it."""
+        """Return the bad teacher, drawn by a separate seed, so that nothing else random depends on it."""
         return (build(self.make_network, derive_seed(self.seed, 1)),)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -49,7 +49,7 @@ class BadT(DistillationUnlearner):
             batch: This process's slice of the global batch, n samples.
         """
         good, bad = self.teacher_logits(batch.image)
-        # One divergence in place of two: each sample has exactly one teacher.
+        # One divergence instead of two: each sample has exactly one teacher.
         teacher = torch.where(batch.deleted.unsqueeze(1), bad, good)
         losses = divergence(self.network(batch.image), teacher)
         return losses / teacher.shape[1] if self.reduction == "mean" else losses

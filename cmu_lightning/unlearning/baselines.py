@@ -10,7 +10,7 @@ from cmu_lightning.unlearning.unlearner import Unlearner
 
 
 class Original(Stage):
-    """M_o: trained with procedure A on all of S_tr, the manipulated samples included.
+    """M_o: trained with procedure A on all of S_tr, including the manipulated samples.
 
     Example:
         >>> from cmu_lightning.models import ResNet9
@@ -51,7 +51,7 @@ class RewoD(Unlearner):
 
 
 class Keep(Unlearner):
-    """The original as it is, measured as unlearners are: the level that they have to exceed.
+    """The unchanged original, measured like an unlearner: the level that unlearners must exceed.
 
     It turns a model that was trained elsewhere into a run of this project. `procedure` and `seed` have no effect.
     """
@@ -60,7 +60,7 @@ class Keep(Unlearner):
     uses: ClassVar[Literal["steps", "unlearn_steps"]] = "steps"
 
     def training_step(self, batch: FullPasses, batch_idx: int) -> None:  # type: ignore[override]
-        """Leave the network as it is.
+        """Leave the network unchanged.
 
         Args:
             batch: Not used.

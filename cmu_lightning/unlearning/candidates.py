@@ -1,4 +1,4 @@
-"""Base of the methods that make several networks of one computation and keep the best of them."""
+"""Base of the methods that derive several networks from one computation and keep the best of them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ from cmu_lightning.unlearning.unlearner import Unlearner
 
 
 class CandidateUnlearner(Unlearner):
-    """Base of methods with one number that costs nothing to change: all its values are tried in memory.
+    """Base of methods with one number that is free to change: all its values are tried in memory.
 
-    The best candidate has the largest val_acc (1 - max(fit_identified, 0.2)), REM's criterion with the validation
-    samples in place of the retain data, which hold hidden S_m: no label but the given ones counts. `candidates.json`
+    The best candidate has the largest val_acc (1 - max(fit_identified, 0.2)). This is REM's criterion with validation
+    samples instead of the retain data, which contain hidden S_m: only given labels count. `candidates.json`
     holds the scores of each, and `metrics.json` which one was `chosen`.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.chosen: dict[str, float] = {}
-        """The number of the best candidate by its name, once it is known."""
+        """The number of the best candidate, by its name, once it is known."""
 
     def setup(self, stage: str) -> None:
         """Check that there are validation samples to choose by.
@@ -44,7 +44,7 @@ class CandidateUnlearner(Unlearner):
         """Try all candidates, and leave the best in the network; of equal ones the first.
 
         Args:
-            name: Name of the number that tells candidates apart.
+            name: Name of the number that distinguishes candidates.
             values: Its values.
             load: Sets the network to the candidate of a value.
         """
@@ -59,17 +59,17 @@ class CandidateUnlearner(Unlearner):
             write_atomically(self.place / "candidates.json", json.dumps(tried) + "\n")
 
     def _scores(self) -> dict[str, float]:
-        """Return the scores of the network as it is now; it is left in evaluation mode."""
+        """Return the scores of the current network, and leave it in evaluation mode."""
         val_acc = self.accuracies(evaluation.of_validation(self.data))[0].item()
         fit_identified = self.accuracies(self.data.all_deleted())[0].item()
         return {"val_acc": val_acc, "fit_identified": fit_identified, "proxy": rem_proxy(val_acc, fit_identified)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the chosen number, as a run may be measured by another process than chose it."""
+        """Add the chosen number, because another process may measure the run."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[RECORD]["chosen"] = self.chosen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the chosen number."""
+        """Restore the chosen number."""
         super().on_load_checkpoint(checkpoint)
         self.chosen = checkpoint[RECORD]["chosen"]

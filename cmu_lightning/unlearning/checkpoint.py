@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints: safe, atomic, and with one sentence for whatever is wrong with a file.
+"""Read and write checkpoints safely and atomically, and describe any damage in one sentence.
 
 `torch.save` writes a ZIP archive that holds a CRC-32 of every record, of tensors and of plain data, but `torch.load`
 does not compare them: a flipped bit gives other weights and no error. Every reader here compares them first. The
@@ -26,14 +26,14 @@ WRAPPERS = ("network.", "module.", "model.", "_orig_mod.")
 """Prefixes of every key that stages, DataParallel, other LightningModules and torch.compile add."""
 
 STATES = ("state_dict", "model_state_dict", "model")
-"""Keys under which Lightning and common training loops keep a network's weights, beside which others may be."""
+"""Keys under which Lightning and common training loops keep a network's weights, possibly next to other keys."""
 
 GIVE_KEY = "say where its weights are by --model.original_key"
 GIVE_PREFIX = "say what their keys begin with by --model.original_prefix"
 
 
 class DamagedFile(UserError):
-    """A file of tensors whose bytes are not those that were written."""
+    """A file of tensors whose bytes differ from those that were written."""
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -52,18 +52,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_tensors(path: str | Path) -> Any:
-    """Return the tensors and plain data of a file, on the CPU, if its content is what was written.
+    """Return the tensors and plain data of a file, on the CPU, if its content is intact.
 
     Args:
         path: Path of a file of `torch.save`.
 
     Raises:
-        DamagedFile: A checksum is not that of its record, or the file is cut off or no file of `torch.save`.
+        DamagedFile: A checksum does not match its record, or the file is cut off or no file of `torch.save`.
         UserError: It is missing, cannot be opened, or holds more than tensors and plain data.
     """
     path = Path(path)
     again = "; or delete it, and the same command makes it again or says how" if _is_of_run(path) else ""
-    # What is no archive, in torch's old format or cut off, has no checksums: only reading it shows whether it is whole.
+    # A file in torch's old format, or one that is cut off, is no archive and has no checksums: only reading tests it.
     has_sums = False
     try:
         with path.open("rb") as file:
@@ -110,18 +110,18 @@ def is_damaged(path: Path) -> bool:
 
 
 def _sums_agree(file: BinaryIO) -> bool:
-    """Return whether the records of an archive have the sizes and the CRC-32 that it holds."""
+    """Return whether the records of an archive match its sizes and CRC-32 values."""
     try:
         with ZipFile(file) as archive:
             records = archive.infolist()
-            # torch can be told to write no checksums; all are 0 then.
+            # torch has an option to write no checksums; all are 0 then.
             if not any(record.CRC for record in records):
                 return True
             # torch reads the one size of an uncompressed record, zipfile the other.
             sizes = all(record.compress_type or record.file_size == record.compress_size for record in records)
             return sizes and archive.testzip() is None
     except Exception as error:  # damaged headers make zipfile raise exceptions of many kinds
-        # A damaged header can lead outside the file; other errors of the system are of the disk or the network.
+        # A damaged header can point outside the file; other system errors come from the disk or the network.
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         return False
@@ -137,7 +137,7 @@ def read_original(path: str | Path, key: str | None = None) -> dict[str, Any]:
 
     Args:
         path: Path of a checkpoint, of a plain state dict, or of a `.safetensors` file.
-        key: Where the state dict is in the checkpoint; `a.b` is b in a. Default: where it is usually, or the only one.
+        key: Key of the state dict in the checkpoint; `a.b` is b in a. Default: the usual key, or the only state dict.
 
     Returns:
         A checkpoint; of files that hold nothing but weights, one with only a `state_dict`.
@@ -165,7 +165,7 @@ def read_original(path: str | Path, key: str | None = None) -> dict[str, Any]:
 
 
 def _at_key(held: Any, key: str) -> Any:
-    """Return what a checkpoint holds at a key, whose parts may be separated by dots; None if there is nothing."""
+    """Return a checkpoint's value at a key, whose parts may be separated by dots; None if there is none."""
     if not isinstance(held, dict) or key in held:
         return held.get(key) if isinstance(held, dict) else None
     first, _, rest = key.partition(".")
@@ -193,16 +193,16 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
         path: Path of the file.
         content: What `torch.save` writes.
     """
-    # By way of memory: torch's own writer gives a full disk as a RuntimeError, and names records after the file.
+    # Through memory: torch's own writer reports a full disk as a RuntimeError, and names records after the file.
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomically(path, buffer.getbuffer())
 
 
 class _AtomicCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints as all other files, on rank 0; an error is kept, so that all processes can raise it.
+    """Writes checkpoints like all other files, on rank 0; it keeps an error, so that all processes can raise it.
 
-    Lightning writes to a temporary file, too, but copies it where that is on another disk, and a copy can be cut off.
+    Lightning also writes to a temporary file, but copies it if that is on another disk, and a copy can be cut off.
     """
 
     error: OSError | None = None
@@ -230,7 +230,7 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool) -> None:
         weights_only: Whether to leave out the states of optimizers and loops.
 
     Raises:
-        OSError: There is no room; an older checkpoint stays as it was.
+        OSError: There is no space; an older checkpoint stays unchanged.
     """
     strategy, writer = trainer.strategy, _AtomicCheckpoints()
     before, strategy.checkpoint_io = strategy.checkpoint_io, writer
@@ -238,7 +238,7 @@ def save_whole(trainer: Trainer, path: Path, weights_only: bool) -> None:
         trainer.save_checkpoint(path, weights_only=weights_only)
     finally:
         strategy.checkpoint_io = before
-    # Only rank 0 writes; where it fails, the others must not train on and wait for it.
+    # Only rank 0 writes; if it fails, the others must not continue training and wait for it.
     if error := strategy.broadcast(writer.error):
         raise error
 
@@ -252,20 +252,20 @@ def load_network(
         network: Network that gets the weights.
         checkpoint: Checkpoint with a `state_dict`.
         path: Path of the checkpoint, for messages.
-        prefix: What the keys of the network's weights begin with; default what is found.
+        prefix: Prefix of the keys of the network's weights; default: found automatically.
 
     Raises:
-        UserError: The weights are of another architecture, or it cannot be said which ones are the network's.
+        UserError: The weights belong to another architecture, or the network's weights are ambiguous.
     """
     own = network.state_dict()
     weights = _unwrapped(checkpoint["state_dict"], own, path, prefix)
-    # A file none of whose keys are the network's own may just name them in another way.
+    # A file without any of the network's own keys may merely use other names.
     hint = "" if own.keys() & weights.keys() or prefix else f"; if it is the same, {GIVE_PREFIX}"
     for key in [*own, *weights]:
         here, there = (tuple(state[key].shape) if key in state else "absent" for state in (own, weights))
         if here != there:
             raise UserError(
-                f"{path} is of another architecture: {key} is {there} there and {here} in "
+                f"{path} belongs to another architecture: {key} is {there} there and {here} in "
                 f"{type(network).__name__}{hint}"
             )
     network.load_state_dict(weights)
@@ -273,13 +273,13 @@ def load_network(
 
 
 def _unwrapped(weights: dict[str, Any], own: dict[str, Any], path: str | Path, prefix: str | None) -> dict[str, Any]:
-    """Return the network's weights among those of a file, without what wrappers put in front of their keys.
+    """Return the network's weights among those of a file, without the prefixes that wrappers add to their keys.
 
     Args:
         weights: State dict of the file.
         own: State dict of the network.
         path: Path of the file, for messages.
-        prefix: What the keys begin with; None finds the one prefix whose keys are exactly the network's.
+        prefix: Prefix of the keys; None finds the only prefix whose keys are exactly the network's.
 
     Raises:
         UserError: No key begins with the prefix, or several prefixes are possible.
@@ -294,7 +294,7 @@ def _unwrapped(weights: dict[str, Any], own: dict[str, Any], path: str | Path, p
     if weights.keys() == own.keys():
         return weights
     found = _prefixes(weights, own)
-    if "network." in found:  # a stage of this project may keep other networks and buffers beside its own
+    if "network." in found:  # a stage of this project may keep other networks and buffers in addition to its own
         found = ["network."]
     if len(found) > 1:
         raise UserError(f"{path} holds several such networks, {', '.join(found)}: {GIVE_PREFIX}")
@@ -302,9 +302,9 @@ def _unwrapped(weights: dict[str, Any], own: dict[str, Any], path: str | Path, p
         others = [key for key in weights if not key.startswith(found[0])]
         if others and found != ["network."]:
             shown = ", ".join(others[:3] + ["..."] * (len(others) > 3))
-            say_once(f"of {path} the weights under {found[0]} are taken, and {len(others)} others left out ({shown})")
+            say_once(f"the weights under {found[0]} of {path} are used, and {len(others)} others are ignored ({shown})")
         return {key.removeprefix(found[0]): value for key, value in weights.items() if key.startswith(found[0])}
-    # No prefix fits. Known ones are removed all the same, so that the first difference in the architecture is said.
+    # No prefix fits. Remove known ones nevertheless, so that the message names the first difference in architecture.
     while weights:
         known = next((each for each in WRAPPERS if all(key.startswith(each) for key in weights)), None)
         if known is None:

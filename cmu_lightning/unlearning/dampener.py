@@ -1,4 +1,4 @@
-"""The machinery of methods that dampen parameters: importances beside the original, one multiplication, a histogram."""
+"""The machinery of dampening methods: importances stored with the original, one multiplication, a histogram."""
 
 import json
 import time
@@ -35,7 +35,7 @@ HISTOGRAM = np.linspace(-6, 12, 73)
 
 
 class Dampening(NamedTuple):
-    """What a method does to the network's P parameters.
+    """The effect of a method on the network's P parameters.
 
     `factors` (P,) is what each parameter is multiplied by, `selected` (P,) is a bool mask of the parameters that the
     method chose, some of which may keep a factor of 1, and `selection` is the threshold on I_f / I_r that it used, NaN
@@ -67,8 +67,8 @@ class Dampener(Unlearner):
 
     One step, no training: the importances I_f over S_f and I_r over the retain data are estimated with the original in
     evaluation mode, `choose` turns them into one factor per parameter, and the parameters are multiplied. Importances
-    depend on the original, on S_f and on the estimator, but on nothing that is tuned: they are computed once and kept
-    beside the original. Of `procedure` only the batch size has an effect, and `seed` only where `augment` is on.
+    depend on the original, on S_f and on the estimator, but on no hyperparameter: they are computed once and stored
+    next to the original. Of `procedure` only the batch size has an effect, and `seed` only where `augment` is on.
 
     A method defines `choose`; what importances are of is `objective` and `measure`, by default the squared gradient of
     the loss.
@@ -76,7 +76,7 @@ class Dampener(Unlearner):
     Args:
         fisher: Squared gradients of the mean over each `batch`, as in released code, or of each `sample`: the exact
             diagonal of the Fisher information, which makes SSD SSD-Det (arXiv 2510.26714, appendix B).
-        augment: Whether importances are of shuffled and augmented samples, as in the paper's released code.
+        augment: Whether importances use shuffled and augmented samples, as in the paper's released code.
     """
 
     view: ClassVar[View] = "passes"
@@ -87,13 +87,15 @@ class Dampener(Unlearner):
     ) -> None:
         super().__init__(*args, **kwargs)
         if fisher == "sample" and type(self).measure is not Dampener.measure:
-            raise UserError(f"fisher=sample is of squares, which {type(self).__name__} does not measure: give batch")
+            raise UserError(
+                f"fisher=sample needs squared gradients, which {type(self).__name__} does not measure: give batch"
+            )
         self.fisher, self.augment = fisher, augment
         self.summary: dict[str, Any] = {}
         """Content of `importance_ratios.json`: histogram, threshold, how many parameters were selected or kept."""
 
     def setup(self, stage: str) -> None:
-        """Keep the logits of one image: they tell networks apart that differ in an argument but not in their weights.
+        """Keep the logits of one image: they distinguish networks that differ in an argument but not in their weights.
 
         Args:
             stage: Lightning's name of what is run, such as "fit".
@@ -108,7 +110,7 @@ class Dampener(Unlearner):
             self.first_logits = check_outputs(self.network, self.data)
 
     def objective(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return what importances differentiate, for each sample: the loss, shape (n,).
+        """Return the value of each sample that importances differentiate: the loss, shape (n,).
 
         Args:
             logits: Outputs of the network, shape (n, num_classes).
@@ -117,7 +119,7 @@ class Dampener(Unlearner):
         return task_loss(logits, labels)
 
     def measure(self, gradient: Tensor) -> Tensor:
-        """Return what importances take of a gradient: its square, element by element.
+        """Return the function of a gradient that importances average: its square, element by element.
 
         Args:
             gradient: Gradient of the objective, shape (P,); `self.values` holds the parameters in the same order.
@@ -134,13 +136,13 @@ class Dampener(Unlearner):
         """
 
     def training_step(self, batch: FullPasses, batch_idx: int) -> None:  # type: ignore[override]
-        """Estimate both importances, choose the factors, multiply the parameters and record what was done.
+        """Estimate both importances, choose the factors, multiply the parameters and record the result.
 
         Args:
             batch: One pass over S_f and one over the retain data.
             batch_idx: Always 0.
         """
-        # Evaluation mode: batch norm uses the statistics of training, so that a sample's gradient is its own.
+        # Evaluation mode: batch norm uses the statistics of training, so a sample's gradient does not depend on others.
         self.network.eval()
         self.values = flat(self.network.parameters()).detach().clone()
         # 32 bits: squares of small gradients vanish in 16.
@@ -174,9 +176,9 @@ class Dampener(Unlearner):
             passes: One pass over S_f and one over the retain data.
         """
         file = self._importance_file()
-        self.stop_clock()  # waiting for another process is no work of this one
+        self.stop_clock()  # waiting for another process does not count as work
         with ExitStack() as lock:
-            # Rank 0 looks and locks, until the file is written; the other ranks follow what it found.
+            # Rank 0 checks and locks the file until it is written; the other ranks follow its finding.
             content: dict[str, Any] | None = None
             if self.trainer.is_global_zero:
                 lock.enter_context(file.locked())
@@ -188,7 +190,7 @@ class Dampener(Unlearner):
                 if self.trainer.is_global_zero:
                     file.write(content)
             else:
-                # Reused work counts with the time that was measured when it was done.
+                # Reused work counts with the time that it took originally.
                 self.seconds_before += content["seconds"]
         self.samples_forward += content["samples"]
         self.samples_backward += content["samples"]
@@ -199,8 +201,8 @@ class Dampener(Unlearner):
         """Return one importance, shape (P,), the same on every process.
 
         Args:
-            batches: One pass over the samples it is of.
-            description: Text beside the progress bar.
+            batches: One pass over the samples.
+            description: Text next to the progress bar.
         """
         shown = track_parts(self.trainer, batches, description, len(batches))
         total = partial(self.trainer.strategy.reduce, reduce_op="sum")
@@ -222,7 +224,7 @@ class Dampener(Unlearner):
         }
 
     def _importance_file(self) -> ImportanceFile:
-        """Return the file of the importances of exactly this original, S_f, data and estimator."""
+        """Return the file of the importances for exactly this original, S_f, data and estimator."""
         data, samples, manipulation = self.data, self.data.samples, self.data.manipulation
         masks = {"labels": samples.given_labels, "manipulated": samples.manipulated, "deleted": samples.deleted}
         depends_on = {

@@ -16,7 +16,7 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
     Args:
         student: Logits of the network that is trained, shape (n, num_classes).
         teacher: Logits of the teacher, shape (n, num_classes).
-        temperature: T; larger values compare the ratios of small probabilities, too.
+        temperature: T; larger values also compare the ratios of small probabilities.
     """
     expected = log_softmax(teacher / temperature, dim=1)
     reached = log_softmax(student / temperature, dim=1)
@@ -26,7 +26,7 @@ def divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Te
 class DistillationUnlearner(Unlearner):
     """Base of methods that start from the original and learn from teachers, the first of which is the original.
 
-    A method defines `loss` with the logits of `teacher_logits`; `more_teachers` gives teachers beside the original.
+    A method defines `loss` with the logits of `teacher_logits`; `more_teachers` adds teachers to the original.
     Teachers are in evaluation mode, have no gradients and are never part of a checkpoint.
     """
 
@@ -43,7 +43,7 @@ class DistillationUnlearner(Unlearner):
         self.teachers = tuple(teacher.eval().requires_grad_(False) for teacher in (original, *self.more_teachers()))
 
     def more_teachers(self) -> tuple[nn.Module, ...]:
-        """Return the teachers beside the original; none by default."""
+        """Return the teachers in addition to the original; none by default."""
         return ()
 
     def on_fit_start(self) -> None:
@@ -56,7 +56,7 @@ class DistillationUnlearner(Unlearner):
         """Return the loss and its parts, `forget_loss` on deleted samples and `retain_loss` on the others.
 
         Args:
-            loss: What is minimised, a scalar.
+            loss: The minimised loss, a scalar.
             losses: Losses of this process's samples, shape (n,); a method that ascends on S_f has negative ones there.
             batch: This process's slice of the global batch.
 

@@ -17,17 +17,17 @@ Site = _BatchNorm | nn.Conv2d
 
 
 class ETD(Original):
-    """An original that is trained with example-tied dropout, so that what it memorises lies in channels of its own.
+    """An original that is trained with example-tied dropout, so that separate channels hold what it memorises.
 
     In training, a channel j of C is on for every sample if j < p_fixed C, and for others with probability `p_mem`,
     fixed by a hash of the sample's index and the same at all places with C channels. In evaluation the other channels
     are off. The places are the outputs of batch norm, or of convolutions in a network without it. At the end the
-    factors of evaluation are multiplied into the weights of the places, so that the network is of the given
-    architecture and needs no dropout to be used. An unlearner starts from it by `--model.original`.
+    factors of evaluation are multiplied into the weights of the places, so the network has the given
+    architecture and needs no dropout for its use. An unlearner starts from it by `--model.original`.
 
     Args:
-        p_fixed: Share of the channels that are always on; that of REM's experiments.
-        p_mem: Probability of a sample to use one of the other channels; that of REM's experiments.
+        p_fixed: Share of the channels that are always on; default from REM's experiments.
+        p_mem: Probability that a sample uses one of the other channels; default from REM's experiments.
         rescale: Whether channels that are on are multiplied by (p_fixed + p_mem) / p_fixed in evaluation, as published;
             REM's experiments do without.
 
@@ -49,7 +49,7 @@ class ETD(Original):
         """Indices of the samples of a training step, shape (n,); None in evaluation."""
 
     def setup(self, stage: str) -> None:
-        """Have the network's channels dropped while it is trained.
+        """Drop the network's channels during training.
 
         Args:
             stage: Lightning's name of what is run, such as "fit".
@@ -66,7 +66,7 @@ class ETD(Original):
             raise UserError(
                 f"ETD drops channels, and {type(self.network).__name__} has none: use a convolutional network"
             )
-        # Only now: batch norm over several processes is made of other modules.
+        # Not earlier: batch norm over several processes consists of other modules.
         self.hooks = [site.register_forward_hook(self._drop) for site in sites]
 
     def sites(self) -> list[Site]:
@@ -89,7 +89,7 @@ class ETD(Original):
         return cross_entropy(logits, batch.label, reduction="none")
 
     def factors(self, channels: int, index: Tensor | None) -> Tensor:
-        """Return what channels are multiplied by, shape (n, channels), or (1, channels) in evaluation.
+        """Return the factors of the channels, shape (n, channels), or (1, channels) in evaluation.
 
         Args:
             channels: C.
@@ -103,7 +103,7 @@ class ETD(Original):
 
     @property
     def scale(self) -> float:
-        """Factor of the channels that are on in evaluation; 1 where none are off."""
+        """Factor of the channels that are on in evaluation; 1 if none are off."""
         return min(self.p_fixed + self.p_mem, 1.0) / self.p_fixed if self.rescale else 1.0
 
     def _drop(self, site: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class ETD(Original):
 
     @torch.no_grad()
     def on_train_epoch_end(self) -> None:
-        """Multiply the factors of evaluation into the weights, and drop nothing from then on."""
+        """Multiply the factors of evaluation into the weights, and stop dropping channels."""
         for site, hook in zip(self.sites(), self.hooks, strict=True):
             hook.remove()
             for values in (site.weight, site.bias):

@@ -1,4 +1,4 @@
-"""Extra capacity for convolutions: real channels that change nothing at the start, can be switched, and dropped."""
+"""Extra capacity for convolutions: channels that change nothing at the start and can be switched and dropped."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,9 +21,9 @@ class ExtraChannels(nn.Module):
     The incoming filters are random and have the convolution's geometry; the outgoing weights are zero.
 
     Args:
-        convolution: Convolution that they stand beside.
+        convolution: Convolution that they extend.
         channels: Their number.
-        normalises: Whether they have a batch norm, which starts with weight 1 and bias 0.
+        normalises: Whether they have batch norm, which starts with weight 1 and bias 0.
     """
 
     def __init__(self, convolution: nn.Conv2d, channels: int, normalises: bool) -> None:
@@ -43,7 +43,7 @@ class ExtraChannels(nn.Module):
         nn.init.zeros_(self.outgoing.weight)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Return what they add to the convolution's output.
+        """Return the channels' contribution to the convolution's output.
 
         Args:
             x: Input of the convolution, shape (n, in_channels, h, w).
@@ -58,12 +58,12 @@ class ExtraChannels(nn.Module):
 
 
 class ExtraCapacity:
-    """Extra channels beside every ungrouped convolution of a network, all switched on or off together.
+    """Extra channels for every ungrouped convolution of a network, all switched on or off together.
 
-    Off, the network computes what it would without them, bit for bit; on, too, as long as the outgoing weights are
-    zero. Each sample uses channels drawn for its index, by a hash. They are modules inside the convolutions, so that an
-    optimiser, a device or a batch norm over several processes takes them as any part of the network; dropped, the
-    network has the keys and shapes that it had before.
+    While they are off, the network computes bit for bit the same as without them; while they are on, too, as long as
+    the outgoing weights are zero. Each sample uses channels drawn for its index, by a hash. They are modules inside the
+    convolutions, so an optimiser, a device or a batch norm over several processes treats them like any other part of
+    the network. After they are dropped, the network has its earlier keys and shapes.
 
     Args:
         network: Convolutional network, changed in place.
@@ -114,7 +114,7 @@ class ExtraCapacity:
         return found
 
     def _hook(self, first: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        """Return what adds the extra channels, whose numbers begin with `first`, to a convolution's output."""
+        """Return the hook that adds the extra channels, whose numbers begin with `first`, to a convolution's output."""
 
         def add(convolution: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if self.index is None:
@@ -128,10 +128,10 @@ class ExtraCapacity:
 
     @contextmanager
     def on(self, index: Tensor) -> Iterator[None]:
-        """Switch the channels on for a while.
+        """Switch the channels on within a context.
 
         Args:
-            index: Indices of the samples that the network gets, shape (n,), or the one that all of them share, (1,).
+            index: Indices of the network's samples, shape (n,), or one index that all of them share, shape (1,).
         """
         self.index = index
         try:
@@ -140,7 +140,7 @@ class ExtraCapacity:
             self.index = None
 
     def drop(self) -> None:
-        """Remove the channels from the network, whose own weights stay as they are."""
+        """Remove the channels from the network, whose own weights stay unchanged."""
         for convolution, hook in zip(self.convolutions, self.hooks, strict=True):
             hook.remove()
             delattr(convolution, NAME)

@@ -24,7 +24,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.importance import Objective, Sum, flat
 
 CHUNK = {"cpu": 2**22, "cuda": 2**26}
-"""Numbers of single samples' gradients in memory at a time: few on a CPU, whose caches are small, many on a GPU."""
+"""Elements of per-sample gradients in memory at a time: few on a CPU, whose caches are small, many on a GPU."""
 
 TOLERANCE = 0.05
 """Relative difference from autograd up to which a layer's squares count as correct; TF32 differs by thousandths."""
@@ -51,7 +51,7 @@ def fisher_diagonal(network: nn.Module, batches: Iterable[Batch], objective: Obj
         count += batch.total
         if not len(batch.image):
             continue
-        # Once: find the layers whose squares follow from their input and output gradient, and try them on a sample.
+        # Once: find the layers whose squares follow from their input and output gradient, and test them on a sample.
         if hooked is None:
             hooked = _correct(network, _called_once_per_image(network, batch.image[0]), batch, objective)
         _add_by_hooks(sums, network, hooked, batch, objective)
@@ -134,7 +134,7 @@ def _of_batch_norm(layer: nn.Module, seen: Tensor, gradient: Tensor) -> dict[str
 
 
 def pieces_of(numbers: int, device: torch.device) -> int:
-    """Return into how many pieces a batch is cut, so that the gradients of its samples fit into memory.
+    """Return the number of pieces of a batch, so that the gradients of its samples fit into memory.
 
     Args:
         numbers: Elements of the gradients of the whole batch.
@@ -161,7 +161,7 @@ def _called_once_per_image(network: nn.Module, image: Tensor) -> dict[str, nn.Mo
         and module._parameters.keys() <= {"weight", "bias"}  # weight norm computes `weight` from others, in a hook
         and all(owners[id(parameter)] == 1 for parameter in module.parameters())
     }
-    # Two numbers of images, because one of them may equal the number of windows or positions.
+    # Two batch sizes, because one of them may equal the number of windows or positions.
     for count in (2, 3):
         layers = _called_once(network, layers, image.expand(count, *image.shape))
     return layers
@@ -172,7 +172,7 @@ def _called_once(network: nn.Module, layers: dict[str, nn.Module], images: Tenso
     calls: Counter[str] = Counter()
 
     def called(name: str, layer: nn.Module, seen: tuple[Any, ...], output: Tensor) -> None:
-        # A call that is not of this kind counts twice, which rules the layer out.
+        # Any other call counts twice, which excludes the layer.
         calls[name] += 1 if output.requires_grad and len(seen[0]) == len(output) == len(images) else 2
 
     with _without_gradients(network), _hooks(layers, called):
@@ -185,7 +185,7 @@ def _correct(
 ) -> dict[str, nn.Module]:
     """Return the layers whose squares on one sample equal autograd's.
 
-    They differ where a weight is also used outside of its layer.
+    They differ if a weight is also used outside its layer.
     """
     one = batch._replace(image=batch.image[:1], label=batch.label[:1])
     trained = {name: each for name, each in network.named_parameters() if each.requires_grad}
@@ -232,7 +232,7 @@ def _add_by_hooks(
         tensor = seen[0].detach()
         output.register_hook(partial(backward, name, layer, tensor, tensor._version))  # type: ignore[no-untyped-call]
 
-    # Autograd would also compute the parameters' summed gradients: they are frozen, and the images carry the graph.
+    # Freeze the parameters, or autograd would also compute their summed gradients; the images carry the graph.
     image = batch.image.detach().requires_grad_().clone()
     with _without_gradients(network), _hooks(layers, forward):
         value = objective(network(image), batch.label).sum()

@@ -1,4 +1,4 @@
-"""Importances of parameters: what they differentiate, how they are estimated, and the file they are kept in.
+"""Importances of parameters: their objectives, their estimation, and the file that stores them.
 
 An importance is a tensor of shape (P,), one number for each of the network's P parameters in the order of
 `network.parameters()`. `fisher.py` holds the exact per-sample estimator.
@@ -71,7 +71,7 @@ def flat(tensors: Iterable[Tensor]) -> Tensor:
 def informative(deleted: Tensor, retain: Tensor) -> Tensor:
     """Return which parameters have a ratio of importances, bool, shape (P,).
 
-    Two zeros say nothing of a parameter, as in a frozen or unused layer, and neither does an infinity or a NaN.
+    Two zeros give no information on a parameter, as in a frozen or unused layer; neither does an infinity or a NaN.
 
     Args:
         deleted: I_f, importances over S_f, shape (P,).
@@ -129,11 +129,11 @@ def rounded_text(values: Tensor) -> list[str]:
 
 
 NAME = "name"
-"""Key of an importance file under which its own name stands: a file in the place of another one is noticed."""
+"""Key of an importance file that holds its own name, so that a swapped file is noticed."""
 
 
 class ImportanceFile:
-    """A file beside the original, named by a hash of everything its content depends on.
+    """A file next to the original, named by a hash of everything its content depends on.
 
     Args:
         folder: Folder of the file.
@@ -168,7 +168,7 @@ class ImportanceFile:
         is_own = isinstance(content, dict) and content.pop(NAME, self.path.stem) == self.path.stem
         if is_own and content.keys() == self.keys:
             return dict(content)
-        rank_zero_warn(f"{self.path} is damaged and is made again")
+        rank_zero_warn(f"{self.path} is damaged and is computed again")
         return None
 
     def write(self, content: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from cmu_lightning.unlearning.ssd import adaptive_percent, percentile, ratios, s
 
 
 class Potion(Dampener):
-    """Importances without labels (XLF) and a search for the weakest dampening that suffices (PTN).
+    """Importances without labels (XLF) and a search for the weakest sufficient dampening (PTN).
 
     XLF: I = mean |d ||f(x)|| / d theta|, over batches. PTN: for shares s = s_0, 1.1 s_0, 1.1^2 s_0, ... with
     s_0 = |S_f| / |S_tr| / 25, dampen as SSD does with gamma = 1 and alpha the percentile 100 - ln(1 + 100 s) of the
@@ -43,7 +43,7 @@ class Potion(Dampener):
         return gradient.abs()
 
     def choose(self, deleted: Tensor, retain: Tensor) -> Dampening:
-        """Return the first dampening that suffices, or the last one with a warning that none did."""
+        """Return the first sufficient dampening, or the last one with a warning that none was sufficient."""
         ascending, known = ratios(deleted, retain), self.data.all_deleted()
         # The network still is the original: its accuracy sets the level to reach.
         enough = self.rho * self.accuracies(known)[0]

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def progress() -> "StageProgress | StageLines":
-    """Return the callback that suits the standard output: a bar for a terminal, lines for a file."""
+    """Return the callback for the standard output: a bar for a terminal, lines for a file."""
     return StageProgress(refresh_rate=10) if get_console().is_terminal else StageLines()
 
 
@@ -25,7 +25,7 @@ def track_parts(trainer: Trainer, parts: Iterable[T], description: str, total: i
     Args:
         trainer: Trainer that runs the step.
         parts: What the step iterates over.
-        description: Text beside the bar.
+        description: Text next to the bar.
         total: Largest possible number of parts.
     """
     bar: Any = trainer.progress_bar_callback
@@ -39,7 +39,7 @@ class StageProgress(RichProgressBar):
         return type(self.trainer.lightning_module).__name__
 
     def track(self, parts: Iterable[T], description: str, total: int) -> Iterator[T]:
-        """Yield the parts of a step, with a bar of their own until the last part or an early end of the iteration.
+        """Yield the parts of a step, with a separate bar until the last part or an early end of the iteration.
 
         Args:
             parts: What the step iterates over.
@@ -60,7 +60,7 @@ class StageProgress(RichProgressBar):
             self.progress.update(bar, visible=False)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return the metrics beside the bar, without the logger's version number.
+        """Return the metrics next to the bar, without the logger's version number.
 
         Args:
             trainer: Trainer that runs the stage.
@@ -72,7 +72,7 @@ class StageProgress(RichProgressBar):
 
 
 class StageLines(ProgressBar):
-    """Lines in a log file with the step, the curves and the time left.
+    """Lines in a log file with the step, the curves and the remaining time.
 
     Args:
         seconds: Shortest time between two lines, in seconds.
@@ -88,7 +88,7 @@ class StageLines(ProgressBar):
         self.enabled = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the estimate of the time left, at the step that a resumed run starts with."""
+        """Start the estimate of the remaining time, at the first step of a resumed run."""
         self._restart(trainer.global_step)
 
     def on_train_batch_end(
@@ -102,7 +102,7 @@ class StageLines(ProgressBar):
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Restart the estimate of the time left at the first batch of each evaluation."""
+        """Restart the estimate of the remaining time at the first batch of each evaluation."""
         if batch_idx == 0:
             self._restart(0)
 

@@ -1,4 +1,4 @@
-"""Relabel: fine-tuning with the labels that a person has corrected."""
+"""Relabel: fine-tuning with labels corrected by a person."""
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ class Relabel(Unlearner):
     """The original, fine-tuned with procedure A on the retain data and on S_f with corrected labels.
 
     The corrected labels are those of the list (`Flagged`, column `corrected_label`); samples of S_f without one are
-    left out, as in CF. It is measured as all unlearners are, by the labels as given.
+    left out, as in CF. Like all unlearners it is measured by the given labels.
 
     Args:
         kwargs: `network`, `procedure`, `original` and `seed`, as of every unlearner.
@@ -37,7 +37,7 @@ class Relabel(Unlearner):
         corrected = data.discovery.corrected if isinstance(data.discovery, Flagged) else None
         if corrected is None:
             raise UserError(
-                "Relabel trains on corrected labels, and S_f comes with none: give the list of data.discovery Flagged "
+                "Relabel trains on corrected labels, and S_f has none: give the list of data.discovery Flagged "
                 "a column corrected_label, or use CF"
             )
         own, deleted = corrected[~data.held], data.samples.deleted.cpu()
@@ -47,7 +47,7 @@ class Relabel(Unlearner):
         """Label of each sample of S_tr, shape (N,)."""
 
     def train_dataloader(self) -> TrainingBatches:
-        """Return batches of the retain data and of what was corrected."""
+        """Return batches of the retain data and of the corrected samples."""
         data = self.data
         mask = self.trained.to(data.samples.deleted.device)
         source = data.training_source(mask, self.procedure.batch_size, self.seed)

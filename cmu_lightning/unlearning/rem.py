@@ -24,7 +24,7 @@ from cmu_lightning.unlearning.sample_masks import SHARED
 from cmu_lightning.unlearning.stage import RECORD, View
 
 STATE = ("flushed", "best")
-"""What travels in the checkpoint of an unfinished run."""
+"""State in the checkpoint of an unfinished run."""
 
 
 def bounded(losses: Tensor, reference: Tensor, beta: float) -> Tensor:
@@ -42,10 +42,10 @@ def bounded(losses: Tensor, reference: Tensor, beta: float) -> Tensor:
 
 
 class REM(DistillationUnlearner):
-    """Redirection for erasing memory: S_f is pushed out of the network and into capacity that is dropped at the end.
+    """Redirection for erasing memory: pushes S_f out of the network into extra capacity that is dropped at the end.
 
-    The network theta_1 gets extra channels theta_2 beside every ungrouped convolution (`ExtraCapacity`); their outgoing
-    weights are zero, so that the function is the original's at the start. A sample uses an extra channel with
+    The network theta_1 gets extra channels theta_2 in every ungrouped convolution (`ExtraCapacity`); their outgoing
+    weights are zero, so at the start the function is the original's. A sample uses an extra channel with
     probability `p_mem`, fixed by a hash of its index; all of S_f use the same ones. With the losses l of a sample as
     labelled, l_ref that of the original, and B(u) = (2 / beta) log sigmoid(beta u), in turns:
       1. Flush: whole epochs over S_f of descent on -B(l_1 - l_ref), theta_2 being off, until the accuracy on S_f by
@@ -59,9 +59,9 @@ class REM(DistillationUnlearner):
     `fit_identified_extra_on` and `fit_identified_extra_off`, the accuracy on S_f by labels as given with theta_2 and
     without it: redirection has happened where the first is high and the second low.
 
-    Samples of S_f pass theta_1 in evaluation mode, so that one sample is enough and the statistics of batch norm are
-    those of all data. In the published experiments half of a network's own channels are kept free in the training of
-    the original and serve as theta_2; here they are new, so that any original will do.
+    Samples of S_f pass theta_1 in evaluation mode, so one sample is enough, and batch norm uses the statistics of all
+    data. In the published experiments half of a network's own channels are kept free in the training of the original
+    and serve as theta_2. Here the channels are new, so any original works.
 
     Args:
         lr: Learning rate, constant; the published one.
@@ -103,7 +103,7 @@ class REM(DistillationUnlearner):
         self.lr, self.beta, self.gamma, self.p_mem = lr, beta, gamma, p_mem
         self.extra, self.flush_epochs = extra, flush_epochs
         self.flushed = 0
-        """Flushing steps so far."""
+        """Number of flushing steps so far."""
         self.best: dict[str, Any] | None = None
         """The kept proposal: `score`, `weights` of theta_1, and the accuracies on S_f with theta_2 `on` and `off`."""
         self.redirected: dict[str, float] = {}
@@ -133,7 +133,9 @@ class REM(DistillationUnlearner):
         """
         super().on_fit_start()
         if any(isinstance(each, WeightAveraging) for each in self.trainer.callbacks):  # type: ignore[attr-defined]
-            raise UserError("REM ends with one epoch's weights, and averaging with an average: leave one of them out")
+            raise UserError(
+                "REM ends with the weights of one epoch, and weight averaging with an average: leave one of them out"
+            )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return procedure A's optimiser at a constant rate."""
@@ -156,7 +158,7 @@ class REM(DistillationUnlearner):
     # ---- The steps ----
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Propose the last epoch's weights and flush, where an epoch begins."""
+        """Propose the last epoch's weights and flush, at the start of an epoch."""
         step = self.global_step
         if step % self.main.sampler.steps_per_epoch:
             return
@@ -217,7 +219,7 @@ class REM(DistillationUnlearner):
                 self._flush_step()
 
     def _flush_step(self) -> None:
-        """Do one step on a batch of S_f; not by Lightning's loop, whose steps are those that count."""
+        """Do one step on a batch of S_f, outside Lightning's loop, whose steps count."""
         trainer: Any = self.trainer
         batch = self.forget.batch(self.flushed, self.data.pixels(), self.global_rank, trainer.world_size)
         self.flushed += 1
@@ -226,7 +228,7 @@ class REM(DistillationUnlearner):
         with torch.autocast(self.device.type, enabled=False):
             losses = self._away(batch.image, batch.label, self._reference(batch))
         loss = self.global_mean(losses, batch)
-        # Gradients are asked for, not accumulated, which would set off DDP's own reduction.
+        # Request the gradients instead of accumulating them, which would trigger DDP's own reduction.
         trained = [parameter for parameter in self.own if parameter.requires_grad]
         gradients = torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
         (optimizer,) = trainer.optimizers
@@ -252,7 +254,7 @@ class REM(DistillationUnlearner):
         questions = {"retain": (labels, ~self.known), "off": (labels, self.known)}
         with evaluation_mode(self.network):
             retain, off = self._accuracies(of_samples(self.data.samples, everywhere, questions))
-            # What all of S_f share is the same for every sample of it, whatever the batch.
+            # All of S_f share the same mask, in any batch.
             with self.capacity.on(torch.tensor([SHARED], device=self.device)):
                 on = float(self.accuracies(self.data.all_deleted())[0])
         score = rem_proxy(retain, off, self.gamma)
@@ -271,7 +273,7 @@ class REM(DistillationUnlearner):
 
     @torch.no_grad()
     def _accuracies(self, evaluation: Any) -> list[float]:
-        """Return accuracies of the network as it is now; each process classifies its share of the samples."""
+        """Return accuracies of the current network; each process classifies its share of the samples."""
         self.samples_forward += len(evaluation.rows)
         right = torch.zeros(len(evaluation.names), device=self.device)
         with self.trainer.precision_plugin.forward_context(), self.without_autotuning():
@@ -283,7 +285,7 @@ class REM(DistillationUnlearner):
         return (right.cpu().double() / evaluation.domain.sum(dim=0)).tolist()
 
     def _known_in(self, step: int) -> int:
-        """Return how many samples of the global batch of a step are of S_f."""
+        """Return the number of samples of S_f in a step's global batch."""
         epoch, part = self.main.sampler.batch(step)
         if self.counted is None or self.counted[0] != epoch:
             self.counted = epoch, self.known[self.main.view[self.main.sampler.order(epoch)]]
@@ -292,20 +294,20 @@ class REM(DistillationUnlearner):
     # ---- Metrics and checkpoints ----
 
     def on_test_epoch_end(self) -> None:
-        """Add the accuracies on S_f with the extra channels and without them, which are dropped by now."""
+        """Add the accuracies on S_f with and without the extra channels, which have been dropped."""
         super().on_test_epoch_end()
         self.results |= self.redirected
         self.log_dict(self.redirected)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the best proposal so far, or what has become of S_f in the end."""
+        """Add the best proposal so far, or the final accuracies on S_f."""
         super().on_save_checkpoint(checkpoint)
         if "optimizer_states" in checkpoint:  # a run that can continue
             checkpoint[RECORD]["rem"] = {name: getattr(self, name) for name in STATE}
         checkpoint[RECORD]["redirected"] = self.redirected
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take that up again."""
+        """Restore that state."""
         super().on_load_checkpoint(checkpoint)
         for name, value in checkpoint[RECORD].get("rem", {}).items():
             setattr(self, name, value)

@@ -1,4 +1,4 @@
-"""Masks that follow from a sample's index by a hash of counters: no generator, no storage, equal in all processes."""
+"""Masks computed from a sample's index by a hash of counters: no generator, no storage, equal in all processes."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 BITS = 32
 WORD = 2**BITS - 1
 SHARED = WORD
-"""An index that no sample has: samples that are given it share one mask."""
+"""An index that no sample has: samples with this index share one mask."""
 
 
 def _mix(words: Tensor) -> Tensor:
@@ -20,13 +20,13 @@ def _mix(words: Tensor) -> Tensor:
 
 
 def sample_words(index: Tensor, units: int, seed: int, first: int = 0) -> Tensor:
-    """Return one word of 32 bits for each sample and unit, a function of index, unit and seed and of nothing else.
+    """Return one word of 32 bits for each sample and unit, a function of index, unit and seed only.
 
     Args:
         index: Index of each sample, int64, shape (n,), from 0 to 2^32 - 1.
         units: Number of units, such as channels or pixels.
         seed: Seed; others give independent words.
-        first: Number of the first unit, where units are counted over several layers.
+        first: Number of the first unit, if units are counted over several layers.
 
     Returns:
         Shape (n, units), int64.

@@ -20,15 +20,15 @@ from cmu_lightning.unlearning.stage import View
 DISTANCE = 1e-3
 """Length of a step to each pixel, for a finite difference of gradients."""
 DRAWS = 10
-"""Directions in which each sample's curvature is taken."""
+"""Number of directions in which each sample's curvature is measured."""
 NUMBERS = 2**24
 """Numbers of unfolded input in memory at a time."""
 
 
 def curvature(network: nn.Module, images: Tensor, labels: Tensor, index: Tensor, seed: int) -> Tensor:
-    """Return how much the loss curves at each input: the mean over z of ||grad l(x + h z) - grad l(x)||, shape (n,).
+    """Return the loss's curvature at each input: the mean over z of ||grad l(x + h z) - grad l(x)||, shape (n,).
 
-    Mislabelled and untypical samples lie where it curves most. The signs z are fixed by the samples' indices.
+    It is largest at mislabelled and untypical samples. The signs z are fixed by the samples' indices.
 
     Args:
         network: Network in evaluation mode.
@@ -53,7 +53,7 @@ def curvature(network: nn.Module, images: Tensor, labels: Tensor, index: Tensor,
 
 
 def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Return what a layer multiplies its weights with: a convolution's patches, a linear layer's inputs.
+    """Return the values that a layer multiplies its weights with: a convolution's patches, a linear layer's inputs.
 
     Args:
         layer: Convolution or linear layer.
@@ -92,20 +92,20 @@ def projections(gram: Tensor, strengths: tuple[float, ...]) -> Iterator[Tensor]:
 
 
 class SAP(CandidateUnlearner):
-    """Spatial activation projection: weights keep the directions in which trusted samples' activations lie.
+    """Spatial activation projection: weights keep only the directions of trusted samples' activations.
 
     No training. Three steps:
       1. Trust: of the retain data, the samples of each given class at whose inputs the loss curves least (`curvature`).
       2. A: for each convolution and linear layer its inputs on trusted samples, a column for each patch. Project its
          weights, W U Lambda U^T, with A = U Sigma V^T, r_i = sigma_i^2 / sum sigma^2 and
          Lambda_i = alpha r_i / ((alpha - 1) r_i + 1). Biases and batch norm stay.
-      3. Try every alpha, and keep the best without a look at any clean label (`CandidateUnlearner`).
+      3. Try every alpha, and keep the best without using clean labels (`CandidateUnlearner`).
 
-    S_f is left out of the trusted samples, and helps to choose alpha; nothing else depends on it. The published method
+    The trusted samples exclude S_f, which is otherwise used only to choose alpha. The published method
     trusts samples of all data, and chooses alpha by clean labels.
 
     Args:
-        trusted: Number of trusted samples; the same of each class, and of a small class all.
+        trusted: Number of trusted samples; the same number of each class, or all of a small class.
         strengths: Values of alpha; the published ones.
     """
 
@@ -135,7 +135,7 @@ class SAP(CandidateUnlearner):
             batch_idx: Always 0.
         """
         self.network.eval()
-        # 32 bits: the finite difference is of the fourth digit.
+        # 32 bits: the finite difference is in the fourth digit.
         with torch.autocast(self.device.type, enabled=False):
             trusted = self._trust(batch)
             projected = self._project(trusted)
@@ -158,7 +158,7 @@ class SAP(CandidateUnlearner):
                 curvatures[batch.train_index] = found
             self.samples_forward += (1 + DRAWS) * batch.total
             self.samples_backward += (1 + DRAWS) * batch.total
-        # Each process has found those of its slices.
+        # Each process has found the trusted samples of its slices.
         curvatures = self.trainer.strategy.reduce(curvatures, reduce_op="sum").cpu()
         labels, deleted = samples.given_labels.cpu(), samples.deleted.cpu()
         order = curvatures.argsort(stable=True)
@@ -185,7 +185,7 @@ class SAP(CandidateUnlearner):
 
     @torch.no_grad()
     def _gram(self, layer: nn.Module, trusted: Evaluation) -> Tensor | None:
-        """Return A A^T of a layer, shape (groups, d, d), float64; None if the layer is not called as a module is."""
+        """Return A A^T of a layer, shape (groups, d, d), float64; None if the layer is not called as a module."""
         found: list[Tensor] = []
         # Apple's GPUs have no 64 bits.
         place = torch.device("cpu") if self.device.type == "mps" else self.device

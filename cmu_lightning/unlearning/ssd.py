@@ -1,7 +1,7 @@
 """Selective Synaptic Dampening (SSD) and its variants LFSSD and ASSD.
 
 This file holds the arithmetic; `importance.py` and `fisher.py` estimate importances, and `dampener.py` computes them
-once per original and S_f, keeps them beside the original and multiplies the parameters.
+once per original and S_f, stores them next to the original and multiplies the parameters.
 """
 
 from math import inf, log
@@ -57,7 +57,7 @@ def percentile(ascending: Tensor, percent: float) -> float:
         UserError: There are no values.
     """
     if not len(ascending):
-        raise UserError("no parameter has importances that are finite and not zero: look at the original's weights")
+        raise UserError("no parameter has importances that are finite and not zero: check the original's weights")
     position = percent / 100 * (len(ascending) - 1)
     low = int(position)
     below, above = ascending[low].item(), ascending[min(low + 1, len(ascending) - 1)].item()
@@ -127,7 +127,7 @@ class LFSSD(SSD):
 
 
 class ASSD(Dampener):
-    """Adaptive SSD (Schoepf et al., 2024, arXiv 2402.10098): nothing to tune.
+    """Adaptive SSD (Schoepf et al., 2024, arXiv 2402.10098), without hyperparameters to tune.
 
     alpha is the percentile P = 100 - ln(1 + 100 |S_f| / |S_tr|) of the ratios I_f / I_r, and gamma is 1.
     """

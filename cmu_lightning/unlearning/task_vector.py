@@ -21,7 +21,7 @@ from cmu_lightning.unlearning.networks import evaluation_mode
 from cmu_lightning.unlearning.stage import RECORD
 
 STATE = ("total", "signs")
-"""What travels in the checkpoint of an unfinished run."""
+"""State in the checkpoint of an unfinished run."""
 
 
 def agreed(total: Tensor, signs: Tensor, count: int) -> Tensor:
@@ -40,25 +40,25 @@ def agreed(total: Tensor, signs: Tensor, count: int) -> Tensor:
 
 
 class TaskVector(CandidateUnlearner):
-    """CUTS: what fine-tuning on corrupted samples adds to the weights is subtracted from them.
+    """CUTS: subtracts from the weights the change that fine-tuning on corrupted samples causes.
 
       1. Fine-tune the original theta_o on S_f, as labelled, for `procedure.unlearn_steps` steps: theta_ft.
       2. tau = theta_ft - theta_o, without the parameters and statistics of batch norm.
-      3. theta = theta_o - a tau for a = 0, 0.05, 0.10, ..., 6; the best a is kept, without a look at any clean label
+      3. theta = theta_o - a tau for a = 0, 0.05, 0.10, ..., 6; the best a is kept, without using clean labels
          (`CandidateUnlearner`). a = 0 is the original.
 
-    The published method is source-free: its corrupted samples are held-out images that are corrupted once more, and a
-    is chosen by the kind of corruption. Here they are S_f itself, which is known, and a is chosen by one rule.
+    The published method is source-free: its corrupted samples are held-out images that are corrupted again, and the
+    kind of corruption determines a. Here they are S_f itself, which is known, and one rule chooses a.
 
-    The network is in evaluation mode throughout, so that one sample is enough. Weights do not decay: the decay would be
-    a part of tau, and the larger one the better S_f was learned.
+    The network is in evaluation mode throughout, so one sample is enough. There is no weight decay: it would be a part
+    of tau, and a larger part the better S_f was learned.
 
     Args:
         lr: Peak learning rate; where fine-tuning is unstable, tau means nothing.
     """
 
     scales: ClassVar[tuple[float, ...]] = tuple(step / 20 for step in range(121))
-    """Values of a that are tried."""
+    """Values of a to try."""
 
     def __init__(self, *args: Any, lr: float = 0.0025, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -99,7 +99,9 @@ class TaskVector(CandidateUnlearner):
         """
         if any(isinstance(each, WeightAveraging) for each in self.trainer.callbacks):  # type: ignore[attr-defined]
             name = type(self).__name__
-            raise UserError(f"{name} subtracts from the original, and averaging ends with an average: leave it out")
+            raise UserError(
+                f"{name} subtracts from the original, and weight averaging ends with an average: leave it out"
+            )
         for kept in (self.initial, self.total, self.signs):
             kept |= {name: value.to(self.device) for name, value in kept.items()}
 
@@ -118,7 +120,7 @@ class TaskVector(CandidateUnlearner):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
 
     def train_dataloader(self) -> TrainingBatches:
-        """Return batches of S_f, those of each fine-tuning in an order of their own."""
+        """Return batches of S_f, in a different order for each fine-tuning."""
         data, size = self.data, self.procedure.batch_size
         count, length = len(self.factors), self.procedure.unlearn_steps
         seeds = [derive_seed(self.seed, 2, number) for number in range(count)]
@@ -145,13 +147,13 @@ class TaskVector(CandidateUnlearner):
                 optimizer.state.clear()  # momentum
 
     def on_train_epoch_end(self) -> None:
-        """Take the last task vector, and subtract as much of them as is best."""
+        """Take the last task vector, and subtract the best multiple of tau."""
         self._take()
         self.keep_best("scale", self.scales, self._load)
 
     @torch.no_grad()
     def _take(self) -> None:
-        """Add the task vector of the network as it is now."""
+        """Add the task vector of the current network."""
         parameters = dict(self.network.named_parameters())
         for name in self.moved:
             vector = parameters[name] - self.initial[name]
@@ -177,14 +179,14 @@ class TaskVector(CandidateUnlearner):
             checkpoint[RECORD]["task_vectors"] = {name: getattr(self, name) for name in STATE}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them up again."""
+        """Restore the task vectors."""
         super().on_load_checkpoint(checkpoint)
         for name, value in checkpoint[RECORD].get("task_vectors", {}).items():
             setattr(self, name, value)
 
 
 class NegMerge(TaskVector):
-    """NegMerge: task vectors of several fine-tunings, of which only entries count whose signs all agree.
+    """NegMerge: task vectors of several fine-tunings, in which only entries with equal signs count.
 
     As `TaskVector`, with K fine-tunings at K learning rates and orders of S_f: tau is the mean of the K task vectors
     where all of them have the same sign, and 0 elsewhere. It takes K times `procedure.unlearn_steps` steps on S_f.

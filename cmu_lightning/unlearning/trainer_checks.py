@@ -1,4 +1,4 @@
-"""Checks of the Trainer: what would end a stage with other weights than its own is refused before the first step."""
+"""Checks of the Trainer that refuse options which would end a stage with other weights than its own."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,11 @@ IMPOSSIBLE_CALLBACKS: dict[type[Callback], str] = {
     StochasticWeightAveraging: "averages over epochs, of which a stage has one: leave it out, or use WeightAveraging",
     Timer: "would end a stage before its last step: leave it, or max_time, out and set procedure.steps",
 }
-"""What each of these would do to a stage, and what to do instead."""
+"""The effect of each of these callbacks on a stage, and the alternative."""
 
 
 def check_callback(kind: type) -> None:
-    """Refuse a callback that changes what a stage is.
+    """Refuse a callback that changes the meaning of a stage.
 
     Args:
         kind: Class of a callback, of the command line or of a Trainer.

@@ -17,8 +17,8 @@ from cmu_lightning.unlearning.stage import RECORD
 class TunedSSD(Dampener):
     """SSD at the point of the paper's grid with the largest `selection_score`, tried in memory within one run.
 
-    It ends where the best of as many runs of `SSD` does: it looks at what their selection looks at, which is the
-    validation samples and the classes predicted for S_f. `importance_ratios.json` holds the score of each point.
+    It chooses the same point as a selection among as many runs of `SSD`, because it uses the same data: the
+    validation samples and the predicted classes of S_f. `importance_ratios.json` holds the score of each point.
     """
 
     selections: ClassVar[tuple[float, ...]] = (0.1, 1, 10, 50, 100, 500, 1e3, 1e4, 1e5, 1e6)
@@ -55,12 +55,12 @@ class TunedSSD(Dampener):
         return select_and_dampen(deleted, retain, best["selection"], best["dampening_ratio"] * best["selection"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the chosen point, as a run may be measured by another process than chose it."""
+        """Add the chosen point, because another process may measure the run."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[RECORD]["chosen"] = self.chosen
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up the chosen point."""
+        """Restore the chosen point."""
         super().on_load_checkpoint(checkpoint)
         self.chosen = checkpoint[RECORD].get("chosen", {})
 

@@ -1,4 +1,4 @@
-"""What all unlearners share: they start from an original and fine-tune it."""
+"""The base class of all unlearners, which start from an original and fine-tune it."""
 
 import math
 from collections.abc import Callable
@@ -27,8 +27,8 @@ class Unlearner(Stage):
         procedure: Procedure A, by which the network is fine-tuned.
         original: The original's weights: a run's `last.ckpt`, another checkpoint with a `state_dict`, a plain state
             dict, or a `.safetensors` file; left out, the command line finds the setting's original or trains it.
-        seed: Seed of everything random in this method; S_m and S_f have seeds of their own.
-        original_prefix: What the keys of the original's weights begin with, such as `student`, in a file that holds
+        seed: Seed of everything random in this method; S_m and S_f have separate seeds.
+        original_prefix: Prefix of the keys of the original's weights, such as `student`, in a file that holds
             several networks or other parts; default what is found.
         original_key: Key of the original's weights in its file, `a.b` for one within another; default what is found.
 
@@ -57,7 +57,7 @@ class Unlearner(Stage):
         self.original, self.original_prefix, self.original_key = original, original_prefix, original_key
 
     def prepare(self) -> None:
-        """Load the original, have a detector look at it, start from it, and keep what it predicts on S_f.
+        """Load the original, let a detector inspect it, start from it, and keep its predictions on S_f.
 
         Raises:
             UserError: There is no usable original or nothing to unlearn, or `start` changes the labels.
@@ -71,14 +71,14 @@ class Unlearner(Stage):
         self.start(original)
         if not torch.equal(labels, data.samples.given_labels):
             raise UserError(
-                f"{type(self).__name__} changes the labels of the data, by which it is measured: keep a copy, and look "
-                "into it by batch.train_index"
+                f"{type(self).__name__} changes the labels of the data, by which it is measured: keep a copy, and "
+                "index it by batch.train_index"
             )
         self.reference = self.classes(original, data.all_deleted())
         original.cpu()
 
     def start(self, original: nn.Module) -> None:
-        """Take from the original what the method starts with; by default its weights.
+        """Take the method's start from the original; by default its weights.
 
         Args:
             original: The original in evaluation mode, on the CPU.
@@ -97,11 +97,11 @@ class Unlearner(Stage):
         checkpoint = read_original(path, self.original_key)
         record = checkpoint.get(RECORD)
         if record and "optimizer_states" in checkpoint and checkpoint["global_step"] < record.get("steps", math.inf):
-            raise UserError(f"{path} is of an unfinished run: let it finish, then use it as the original")
+            raise UserError(f"{path} belongs to an unfinished run: let it finish, then use it as the original")
         original = load_network(self.make_network(), checkpoint, path, self.original_prefix)
         if not is_finite(original):
             raise UserError(f"the original {path} has weights that are not finite: give one that did not diverge")
-        # A run of this project says which data it was trained on; weights from elsewhere do not.
+        # A run of this project records its training data; foreign weights do not.
         recorded = checkpoint.get(type(data).__qualname__)
         difference = data.difference(recorded) if recorded else "another data set" if RECORD in checkpoint else None
         if difference:
@@ -123,7 +123,7 @@ class Unlearner(Stage):
         return torch.cat([outputs.argmax(dim=1) for outputs in self._outputs(network, evaluation)]).cpu()
 
     def accuracies(self, evaluation: Evaluation) -> Tensor:
-        """Return the accuracies of the network as it is now, the same on every process.
+        """Return the accuracies of the current network, the same on every process.
 
         Its forward passes are part of the method, and counted.
 
@@ -153,7 +153,7 @@ class Unlearner(Stage):
     def _outputs(self, network: nn.Module, evaluation: Evaluation) -> list[Tensor]:
         """Return the logits of each batch, in the precision of all other evaluations, so that results agree."""
         network.to(self.trainer.strategy.root_device).eval()
-        # Every process classifies everything: small sets, and no communication.
+        # Every process classifies everything: the sets are small, and this needs no communication.
         batches = EvaluationBatches(evaluation, self.data.pixels(), rank=0, world_size=1)
         with self.trainer.precision_plugin.forward_context(), self.without_autotuning():
             return [network(batch.image) for batch in batches]

@@ -338,7 +338,7 @@ def test_checkpoints_of_other_runs_are_refused(copied, fit, capsys):
     assert fit(*CF, "--model.original", original, "--data.manipulation.seed", "1", "--runs_dir", str(copied)) == 2
     assert "another draw of manipulated samples" in capsys.readouterr().err
     assert fit(*CF, "--model.original", original, "--network", "ResNet9", "--network.in_channels", "1") == 2
-    assert "of another architecture" in capsys.readouterr().err
+    assert "to another architecture" in capsys.readouterr().err
     Path(original).write_bytes(Path(original).read_bytes()[:3000])
     assert fit(*CF, "--model.original", original, "--runs_dir", str(copied)) == 2
     assert "cannot be read as a checkpoint" in capsys.readouterr().err

@@ -160,7 +160,9 @@ def test_published_rows_stand_next_to_ours_and_in_no_average():
     assert "|S_m| 36, not 1000" in rem["ours differ in"]
     assert "identified 0.5, not 0.1 to 1 (10)" in rem["ours differ in"]
     assert row(made["published_rem"], method="REM")["healed: ours"] is None  # not run
-    assert row(made["published_rem"], method="NPO on an ETD original")["ours differ in"].startswith("none of our methods")
+    assert row(made["published_rem"], method="NPO on an ETD original")["ours differ in"].startswith(
+        "none of our methods"
+    )
     potion = row(made["published_potion"], method="Potion")
     assert (potion["healed: published"], potion["change of utility: published"]) == (93.72, -1.41)
     assert potion["change of utility: ours"] == pytest.approx(0.0)

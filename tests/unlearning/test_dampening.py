@@ -171,7 +171,9 @@ def test_the_exact_diagonal_is_of_squares_alone():
         def measure(self, gradient):
             return gradient.abs()
 
-    with pytest.raises(UserError, match="fisher=sample is of squares, which Absolute does not measure: give batch"):
+    with pytest.raises(
+        UserError, match="fisher=sample needs squared gradients, which Absolute does not measure: give batch"
+    ):
         Absolute(LINEAR, SHORT, fisher="sample")
 
 

@@ -80,7 +80,7 @@ def test_a_lightning_module_with_a_loss_that_has_weights(capsys):
     kept = {"criterion.weight": torch.ones(2), **prefixed(model=theirs), "metric.total": torch.zeros(1)}
     torch.save({"state_dict": kept, "hyper_parameters": {"lr": 0.1}}, "own.pt")
     assert same(load_network(Linear(4, 2), read_original("own.pt"), "own.pt"), theirs)
-    said = "the weights under model. are taken, and 2 others left out (criterion.weight, metric.total)"
+    said = "the weights under model. of own.pt are used, and 2 others are ignored (criterion.weight, metric.total)"
     assert said in capsys.readouterr().err
 
 
@@ -101,7 +101,9 @@ def test_a_part_of_a_larger_network_is_no_network():
         {f"model.{key}": value for key, value in {**Linear(4, 2).state_dict(), "5.weight": torch.ones(2)}.items()},
         "own.pt",
     )
-    with pytest.raises(UserError, match=r"own.pt is of another architecture: 5.weight is \(2,\) there and absent in"):
+    with pytest.raises(
+        UserError, match=r"own.pt belongs to another architecture: 5.weight is \(2,\) there and absent in"
+    ):
         load_network(Linear(4, 2), read_original("own.pt"), "own.pt")
 
 

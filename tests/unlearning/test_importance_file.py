@@ -158,7 +158,7 @@ def test_damaged_importances_are_made_again(tmp_path, original):
     (path,) = (tmp_path / "importances").glob("*.pt")
     whole = torch.load(path, weights_only=True)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.warns(UserWarning, match="is damaged and is made again"):
+    with pytest.warns(UserWarning, match="is damaged and is computed again"):
         fitted(tmp_path, SSD(LINEAR, SHORT, original))
     again = torch.load(path, weights_only=True)
     assert torch.equal(whole["deleted"], again["deleted"])
@@ -169,7 +169,7 @@ def test_a_flipped_bit_in_importances_makes_them_again(tmp_path, original):
     (path,) = (tmp_path / "importances").glob("*.pt")
     whole = torch.load(path, weights_only=True)
     flip_bit(path)
-    with pytest.warns(UserWarning, match="is damaged and is made again"):
+    with pytest.warns(UserWarning, match="is damaged and is computed again"):
         fitted(tmp_path, SSD(LINEAR, SHORT, original))
     assert torch.equal(whole["deleted"], torch.load(path, weights_only=True)["deleted"])
 
@@ -184,7 +184,7 @@ def test_hostile_importances_run_nothing_and_are_made_again(tmp_path, original):
             return Path.touch, (tmp_path / "owned",)
 
     torch.save(whole | {"summary": Hostile()}, path)
-    with pytest.warns(UserWarning, match="is damaged and is made again"):
+    with pytest.warns(UserWarning, match="is damaged and is computed again"):
         fitted(tmp_path, SSD(LINEAR, SHORT, original))
     assert not (tmp_path / "owned").exists()
     assert torch.load(path, weights_only=True)["summary"] == whole["summary"]
@@ -196,5 +196,5 @@ def test_a_file_in_the_place_of_another_one_is_made_again(tmp_path):
         file.write({"deleted": torch.tensor([value])})
         assert file.read() == {"deleted": torch.tensor([value])}
     shutil.copy(other.path, one.path)
-    with pytest.warns(UserWarning, match=f"{one.path.name} is damaged and is made again"):
+    with pytest.warns(UserWarning, match=f"{one.path.name} is damaged and is computed again"):
         assert one.read() is None

@@ -57,5 +57,5 @@ def test_with_no_correction_among_the_flagged_it_is_cf():
 
 
 def test_a_list_without_corrections_is_refused():
-    with pytest.raises(UserError, match="trains on corrected labels, and S_f comes with none: give the list of"):
+    with pytest.raises(UserError, match="trains on corrected labels, and S_f has none: give the list of"):
         fitted(Relabel, "index\n3\n40\n")

@@ -229,7 +229,7 @@ class Misspelt(CF):
     [
         (lambda path: CF(LINEAR, SHORT), {}, "CF needs the checkpoint of an original"),
         (lambda path: CF(LINEAR, SHORT, "nothing.ckpt"), {}, "no checkpoint nothing.ckpt"),
-        (lambda path: CF(partial(ResNet9, 10, 1, 4), SHORT, path), {}, "of another architecture: features"),
+        (lambda path: CF(partial(ResNet9, 10, 1, 4), SHORT, path), {}, "to another architecture: features"),
         (lambda path: Original(LINEAR, SHORT), {"max_epochs": 3}, "max_epochs=1"),
         (lambda path: Original(LINEAR, SHORT), {"max_steps": 3}, "no max_steps"),
         (

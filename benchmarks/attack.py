@@ -1,7 +1,7 @@
-"""What the attacks on the product share: commands in forks of one warm process, small runs, and the table of outcomes.
+"""The common part of the attacks: commands in forks of one warm process, small runs, and the table of outcomes.
 
 `kill.py`, `interrupt.py`, `damage.py` and `fuzz.py` attack, and print how each attack ended. A fork has torch imported
-already, so an attack takes a second or two in place of ten.
+already, so an attack takes a second or two instead of ten.
 """
 
 import json
@@ -32,11 +32,11 @@ SMALL = [
 ]
 """Options under which a run takes a second."""
 LIMIT = 300.0
-"""Seconds after which a command counts as one that hangs; each takes a few, and ten times that on a busy machine."""
+"""Seconds after which a command counts as hanging; most take a few, and ten times as long on a busy machine."""
 
 
 class Ended(NamedTuple):
-    """How a command has ended: its exit code, negative for a signal and None for a hang, and what it wrote.
+    """The end of a command: its exit code, negative for a signal and None for a hang, and its output.
 
     Args:
         code: The exit code.
@@ -50,26 +50,26 @@ class Ended(NamedTuple):
 
     @property
     def is_sentence(self) -> bool:
-        """Whether it was refused with exit code 2 and one sentence, after whatever notices."""
+        """Whether it was refused with exit code 2 and one sentence, after any notices."""
         lines = [line for line in self.said.splitlines() if line.startswith("error: ")]
         return self.code == 2 and len(lines) == 1 and self.said.rstrip().endswith(lines[0])
 
     @property
     def failure(self) -> str | None:
-        """A word for an end that no command may have; None for 0 and for a refusal in one sentence."""
+        """A name for a forbidden end of a command; None for exit code 0 and for a refusal in one sentence."""
         if self.code is None:
             return "hang"
         return None if self.code == 0 or self.is_sentence else "traceback"
 
 
 class Fork:
-    """A command that runs in a fork of this process, in a process group of its own.
+    """A command that runs in a fork of this process, in a separate process group.
 
     Args:
         command: Words of a command of this project, or a function that returns an exit code.
         folder: Current folder of the command.
         prepare: Called in the fork first.
-        errors: File in the folder for its standard error; its name begins so.
+        errors: Start of the name of the file in the folder for its standard error.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class _FrequentCheckpoint(LastCheckpoint):
 
 
 def _train_in_fork(run: Any, config: dict[str, Any]) -> None:
-    """Train a missing original as a `fit` of its own does, in a fork, which has torch already."""
+    """Train a missing original as a separate `fit` does, but in a fork, which has torch already."""
     path = run.runs_dir / ".locks" / f"{run.hash}.yaml"
     path.write_text(json.dumps(config))
     pid = os.fork()
@@ -186,7 +186,7 @@ def run(command: Sequence[str] | Callable[[], int], folder: Path, limit: float =
     Args:
         command: Words of a command of this project, or a function that returns an exit code.
         folder: Current folder of the command.
-        limit: Seconds after which it counts as one that hangs.
+        limit: Seconds after which it counts as hanging.
     """
     return Fork(command, folder).wait(limit)
 
@@ -202,7 +202,7 @@ def fit(*options: str, runs: str = "runs") -> list[str]:
 
 
 def trained_on(count: int) -> list[int]:
-    """Return indices of the first training samples of the digits, as they are stored, that do not validate.
+    """Return stored indices of the first training samples of the digits that do not validate.
 
     Args:
         count: Number of indices.
@@ -215,9 +215,9 @@ def trained_on(count: int) -> list[int]:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Return what a folder holds, by path: results and tensors as numbers, everything else by its bytes.
+    """Return the content of a folder by path: results and tensors as numbers, everything else by its bytes.
 
-    Left out is what differs from time to time: seconds, the environment, rows of attempts that ended early, locks,
+    Variable content is left out: seconds, the environment, rows of attempts that ended early, locks,
     and the records of a sweep.
 
     Args:
@@ -238,7 +238,7 @@ def contents(folder: Path) -> dict[str, Any]:
 
 
 def _numbers(path: Path) -> Any:
-    """Return results without what differs from time to time."""
+    """Return results without their variable parts."""
     try:
         stored = json.loads(path.read_bytes())
         return {key: stored[key] for key in stored if key not in ("seconds", "environment")}

@@ -1,4 +1,4 @@
-"""BadT's step with frozen teachers, beside the same step with teachers inside the graph as in the released code.
+"""Compare BadT's step with frozen teachers to the same step with teachers inside the graph as in the released code.
 
     python benchmarks/badt_step.py [--images 128] [--rounds 7]
 

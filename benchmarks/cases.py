@@ -1,4 +1,4 @@
-"""What `repair` does to four models whose data went wrong as real data do.
+"""Test `repair` on four models with realistic mistakes in their data.
 
     python -m benchmarks.cases --case sticker|swap|noise|pcam [--seed 0] [--images 4000] [--steps 600] [--only pure,cf]
 
@@ -47,13 +47,13 @@ BATCH = 128
 
 @dataclass
 class Case:
-    """What happens to which data, and how much of it is flagged.
+    """A manipulation of a data set, and the part of it that is flagged.
 
     Args:
         data: Class of the data set.
         manipulation: Makes the manipulation, given the true labels of the training images and a seed.
         flagged: Fraction of the manipulated images that is flagged.
-        mistakes: Clean images that are flagged too, as a fraction of the manipulated ones that are.
+        mistakes: Number of clean images that are flagged, as a fraction of the flagged manipulated ones.
     """
 
     data: type[CorruptedDataModule]
@@ -115,7 +115,7 @@ def accuracy(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:
 
 
 def main() -> None:
-    """Run a case, and print what became of it as a line of JSON."""
+    """Run a case, and print its outcome as a line of JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--case", choices=CASES, required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -142,7 +142,7 @@ def main() -> None:
     found = chosen[torch.randperm(len(chosen), generator=random)[: round(case.flagged * len(chosen))]]
     clean = torch.nonzero(~is_manipulated).flatten()
     wrong = clean[torch.randperm(len(clean), generator=random)[: round(case.mistakes * len(found))]]
-    # 2. The model as it is, and an oracle.
+    # 2. The manipulated model and an oracle.
     network = train(images, labels, case.data, given.steps, given.width, given.seed)
     kept = ~is_manipulated
     oracle = train(images[kept], labels[kept], case.data, given.steps, given.width, given.seed)

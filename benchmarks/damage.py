@@ -1,4 +1,4 @@
-"""Files of a run that are damaged, and what the commands that read them make of it.
+"""Damage files of a run, and test how the commands that read them react.
 
     python benchmarks/damage.py [--flips 5] [--only TEXT ...] [--seed 0]
 
@@ -31,14 +31,14 @@ REWIND = ("--config", "unlearn/scrub.yaml", "--model.rewind", "true")
 LIST = ("--config", "unlearn/cf.yaml", "--data.discovery", "Flagged", "--data.discovery.path", "list.csv")
 
 OF_USERS = ("list.csv", "packed.jsonl")
-"""Files that a user gives: a whole other one is what the user wants."""
+"""Files that a user gives: another valid file is the user's choice."""
 OTHER = "another one"
 
 Damage = Callable[[Path], None]
 
 
 def flip(at: float) -> Damage:
-    """Return what turns one bit of a file around, at a fraction of its length."""
+    """Return a function that flips one bit of a file, at a fraction of its length."""
 
     def damage(path: Path) -> None:
         content = bytearray(path.read_bytes())
@@ -50,17 +50,17 @@ def flip(at: float) -> Damage:
 
 
 def cut(at: float) -> Damage:
-    """Return what cuts a file off at a fraction of its length."""
+    """Return a function that cuts a file off at a fraction of its length."""
     return lambda path: path.write_bytes(path.read_bytes()[: int(at * path.stat().st_size)]) and None
 
 
 def replace(by: Path) -> Damage:
-    """Return what puts another file in the place of one."""
+    """Return a function that replaces a file by another one."""
     return lambda path: shutil.copy(by, path) and None
 
 
 class Case:
-    """A file, the command that reads it, and what the command leaves where nothing is damaged.
+    """A file, the command that reads it, and the command's results without damage.
 
     Args:
         file: The file, relative to the folder.
@@ -83,16 +83,16 @@ class Case:
             return contents(folder) if ended.code == 0 else {}, ended
 
     def attack(self, damage: Damage, is_other: bool) -> tuple[str, str]:
-        """Damage the file, give the command, and return the outcome and what was said.
+        """Damage the file, run the command, and return the outcome and the output.
 
         Args:
-            damage: What damages the file.
-            is_other: Whether it puts a whole file of the same kind in its place.
+            damage: Function that damages the file.
+            is_other: Whether it replaces the file by a whole one of the same kind.
         """
         found, ended = self._execute(damage)
         if ended.failure or ended.code:
             return ended.failure or "refused", ended.said
-        # Files that the command only reads stay damaged: what it writes counts.
+        # Files that the command only reads stay damaged: only its output counts.
         made = {name: content for name, content in self.expected.items() if name != self.file}
         if all(found.get(name) == content for name, content in made.items()):
             is_remade = found.get(self.file) == self.expected.get(self.file) and "damaged" in ended.said
@@ -106,7 +106,7 @@ class Case:
 
 
 def interrupted(words: list[str], base: Path, folder: Path, file: str) -> Path:
-    """Return a copy of a folder in which a command was killed as soon as a file was there."""
+    """Return a copy of a folder in which a command was killed as soon as a file existed."""
     shutil.copytree(base, folder)
     victim = Fork(words, folder)
     while not list(folder.glob(file)):
@@ -118,7 +118,7 @@ def interrupted(words: list[str], base: Path, folder: Path, file: str) -> Path:
 
 
 def prepare(folder: Path, only: list[str]) -> dict[str, Case]:
-    """Make runs, and return what is to be damaged, by names; of some texts those whose names hold one."""
+    """Make runs, and return the files to damage, by names; if texts are given, only names that contain one."""
     base = folder / "base"
     for options in ((), CF, ("--config", "unlearn/keep.yaml"), SSD):
         assert run(fit(*options), base).code == 0

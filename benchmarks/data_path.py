@@ -1,4 +1,4 @@
-"""Images per second of the training data path, beside torchvision's usual one on the same images.
+"""Compare images per second of the training data path with torchvision's usual one on the same images.
 
     python benchmarks/data_path.py [--data.root DIR]
 

@@ -1,4 +1,4 @@
-"""The exact per-sample diagonal beside one plain forward and backward, and beside `vmap(grad)`: time and peak memory.
+"""Compare the exact per-sample diagonal with one plain forward and backward, and with `vmap(grad)`, in time and memory.
 
     python benchmarks/diagonal.py [--images 128] [--rounds 5]
 
@@ -48,9 +48,9 @@ def status(key: str) -> float:
 
 
 def measured(work, *arguments) -> tuple[float, float]:
-    """Seconds, and MiB that the peak lies over the size before."""
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls freed goes back first
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    """Seconds, and MiB by which the peak exceeds the earlier size."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # return what earlier calls freed first
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before, begin = status("VmRSS"), time.perf_counter()
     work(*arguments)
     return time.perf_counter() - begin, status("VmHWM") - before

@@ -1,4 +1,4 @@
-"""Evaluation of all subsets at once beside a plain loop over the same images.
+"""Compare evaluation of all subsets at once with a plain loop over the same images.
 
     python benchmarks/evaluation.py [--images 10000] [--rounds 5]
 
@@ -26,7 +26,7 @@ from cmu_lightning.unlearning import Original, Procedure
 
 
 class Random(CIFAR10DataModule):
-    """As many test images as asked for, and hardly any others."""
+    """The requested number of test images, and hardly any others."""
 
     images = 10_000
 
@@ -45,7 +45,7 @@ class Random(CIFAR10DataModule):
 
 
 class TestAlone(Random):
-    """Measures the test split alone."""
+    """Measures only the test split."""
 
     def evaluations(self, reference=None):
         """Return one of three."""

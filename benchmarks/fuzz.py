@@ -1,11 +1,11 @@
-"""Inputs that are mutated, and what the commands that read them make of them.
+"""Mutate inputs, and test how the commands that read them react.
 
     python benchmarks/fuzz.py [--inputs 320] [--seed 0] [--only KIND ...] [--show]
 
 A quarter each are configs, command lines of `fit`, lists of samples, and sweep files. A mutation deletes, doubles,
 swaps or replaces words, lines or single characters, up to three times. An input has to work, or to be refused with exit
 code 2 and one sentence; a refused one leaves no file behind. Mutated inputs that work run for two steps. `--show`
-prints each input that was refused, with its sentence, for a person to judge.
+prints each input that was refused, with its sentence, for human review.
 """
 
 import argparse
@@ -40,7 +40,7 @@ ODD = [
         "=",
     ),
 ]
-"""What words are replaced by."""
+"""Replacements of words."""
 TINY = ["--procedure.steps", "2", "--procedure.unlearn_steps", "2", "--procedure.batch_size", "256"]
 
 
@@ -115,7 +115,7 @@ class Fuzz:
         chosen = " ".join(self.chance.sample(options, 3))
         text = f"--config poison_digits.yaml --network.width 4 --config unlearn/{method}.yaml {chosen}"
         words = mutate(text, self.chance).split(" ")
-        # An operating system hands no NUL on.
+        # An operating system passes no NUL on.
         words = [word.replace("\x00", "").encode("utf-8", "replace").decode() for word in words]
         return ["fit", *[word for word in words if word], *TINY, *SMALL[6:], "--runs_dir", "runs"]
 
@@ -131,7 +131,7 @@ class Fuzz:
         return ["sweep", "mutated.yaml", "--dry_run", "--runs_dir", "runs"]
 
     def attack(self, kind: str) -> tuple[str, list[str], Ended]:
-        """Mutate an input, give the command, and return the outcome, the command and what was said."""
+        """Mutate an input, run the command, and return the outcome, the command and the output."""
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             folder = Path(shutil.copytree(self.base, Path(name) / "copy"))
             command = getattr(self, kind)(folder)
@@ -188,7 +188,7 @@ def main() -> None:
         for number, (kind, words) in enumerate(kinds.items()):
             if given.only and kind not in given.only:
                 continue
-            # Each kind has a seed of its own, so that a failure is found again by --only.
+            # Each kind has a separate seed, so that --only reproduces a failure.
             fuzz = Fuzz(Path(name) / kind, random.Random(1000 * given.seed + number))
             counts[words] = Counter()
             for _ in range(given.inputs // len(kinds)):

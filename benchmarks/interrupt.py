@@ -1,4 +1,4 @@
-"""Signals to `fit` at random moments, on one process and on two, and the results after the command was given again.
+"""Send signals to `fit` at random moments, on one process and on two, and compare the results after a rerun.
 
     python benchmarks/interrupt.py [--one 24] [--two 12] [--seed 0]
 
@@ -77,7 +77,7 @@ def attack(count: int, name: str, whom: str, moment: float, expected: dict, fold
 
 
 def report(outcome: str, said: str) -> str:
-    """Print what was said, and return the outcome."""
+    """Print the output, and return the outcome."""
     print(f"{outcome}: {said[-3000:]}", flush=True)
     return outcome
 

@@ -1,4 +1,4 @@
-"""Commands that are killed at any moment, run again, and the results beside those of undisturbed ones.
+"""Kill commands at any moment, run them again, and compare the results with those of undisturbed ones.
 
     python benchmarks/kill.py [--operations 120] [--moments 30] [--only TEXT ...] [--sweeps 0] [--seed 0]
 
@@ -44,13 +44,13 @@ COMMANDS = {
     "export": ["export", "RUN", "--out", "out/export"],
     "list --csv": ["list", "runs", "--csv", "out/table.csv"],
 }
-"""What is killed. Commands that unlearn find the original of `base`, but for CF's, which trains its own."""
+"""The commands to kill. Those that unlearn find the original of `base`, except CF's, which trains its own."""
 PARTS = 4 * 4 + 3
 """Parts of the attacks: four for each `fit`, one for each other command."""
 
 
 def die_at(operation: int | None, folder: Path, report: Path) -> Callable[[], object]:
-    """Return what makes a process count its operations on files below a folder, and die before one of them.
+    """Return a function that makes a process count its operations on files below a folder, and die before one.
 
     Args:
         operation: Number of the operation; None to count only.
@@ -173,7 +173,7 @@ PARAMETERS = {
 
 
 def results(runs: Path) -> dict[str, dict]:
-    """Return what runs have stored by their folders, without times and places."""
+    """Return the stored results of runs by their folders, without times and paths."""
     found = {}
     for path in sorted(runs.glob("*/*/*/metrics.json")):
         stored = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""Clean test accuracy after each of the first epochs, beside the stored runs of the paper's released code.
+"""Compare clean test accuracy after each of the first epochs with the stored runs of the paper's released code.
 
     python benchmarks/learning_curve.py [--epochs 41] [options of fit ...]
 

@@ -1,6 +1,6 @@
 """The harm of each manipulation: `python benchmarks/manipulations.py --append docs/results/manipulations.md`.
 
-For each, the original of `poison_digits.yaml` is trained with it in place of Poison, and evaluated next to a
+For each, the original of `poison_digits.yaml` is trained with it instead of Poison, and evaluated next to a
 clean network: the one that is retrained without any poisoned sample.
 """
 
@@ -49,7 +49,7 @@ HEADER = """| manipulation | seed | `acc_corr` | clean | `asr` | clean | `acc_re
 
 
 def fit(folder: Path, seed: int, *arguments: str, method: str = "Original") -> Path:
-    """Return the folder of a run, which is made unless it is finished.
+    """Return the folder of a run, which is executed unless it is finished.
 
     Args:
         folder: Runs folder of one original and of what starts from it.

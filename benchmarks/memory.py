@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [--sizes 25000 50000 100000 200000]
 
-Each size is a process of its own: random images of 32x32 pixels are written into the room that a data set reads into,
+Each size runs in a separate process: random images of 32x32 pixels are written into the memory of a data set,
 a poison is drawn, and 20 training batches of 512 are made. Anonymous memory is what the process holds for itself, at
 the end and at its peak; pages of the file come and go with what else the machine needs them for.
 """
@@ -23,7 +23,7 @@ from cmu_lightning.data.memmap import CHUNK
 
 
 class Random(CIFAR10DataModule):
-    """As many training images as asked for."""
+    """The requested number of training images."""
 
     images = 0
 
@@ -41,13 +41,13 @@ class Random(CIFAR10DataModule):
 
 
 def anonymous() -> float:
-    """MiB that are this process's own."""
+    """MiB of memory that belong only to this process."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines["RssAnon"].split()[0]) / 1024
 
 
 class Peak(threading.Thread):
-    """Looks at the memory every few milliseconds."""
+    """Samples the memory every few milliseconds."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

@@ -1,9 +1,9 @@
-"""Where the time of a stage's steps goes, on the CPU and on the GPU.
+"""Profile a stage's steps on the CPU and on the GPU.
 
     python benchmarks/profile_step.py [--setting poison_cifar10.yaml] [--steps 50] [--warmup 100] [options of fit ...]
 
 Trains the setting's original. After unrecorded steps, by default more than an epoch of CIFAR-10, so that every size of
-batch has come by, so many steps are timed, as many more recorded on the GPU alone, and as many more on the CPU too.
+batch has occurred, so many steps are timed, as many more recorded only on the GPU, and as many more on the CPU too.
 Prints steps a second of the first, the part of the second in which the GPU was busy, and the operators that take
 longest in the third, whose trace for a browser (chrome://tracing, Perfetto) goes to `--trace FILE`.
 """
@@ -71,7 +71,7 @@ def _wait() -> None:
 
 
 def busy(profiler: profile) -> float:
-    """Seconds in which at least one kernel ran on the GPU; what only names a part of the program is none."""
+    """Seconds in which at least one kernel ran on the GPU; annotations of the program do not count."""
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in profiler.events()

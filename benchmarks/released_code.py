@@ -1,8 +1,8 @@
-"""Images a second in training: ours beside the loop of the paper's released code, in one process.
+"""Compare images per second in training with the loop of the paper's released code, in one process.
 
     python benchmarks/released_code.py --repository DIR --cifar DIR [--workers 4 16] [--steps 98] [--rounds 3]
 
-DIR is a checkout of the authors' public repository, which is imported as it is and is no part of this project; its
+DIR is a checkout of the authors' public repository, which is imported unchanged and is no part of this project; its
 import of timm, which ResNet-9 does not need, is stubbed. Both train ResNet-9 on poisoned CIFAR-10 in batches of 512 in
 mixed precision where there is a GPU. Rounds alternate; an epoch's start of loader workers counts, as it does there.
 Without a GPU its calls of `cuda()` do nothing.
@@ -83,7 +83,7 @@ def theirs(given: argparse.Namespace, source: types.SimpleNamespace, workers: in
     poisoned = {int(index): 0 for index in np.random.RandomState(0).choice(50_000, 500, replace=False)}
     train = CIFAR10(given.cifar, train=True, transform=changed)
     wrapped = source.datasets.DatasetWrapper(train, poisoned, mode="pretrain", corrupt_val=np.array(2.1264887))
-    torch.backends.cudnn.benchmark = False  # as it is there; ours has set it
+    torch.backends.cudnn.benchmark = False  # the released code's setting; ours has another
     options = types.SimpleNamespace(max_lr=0.025, wd=5e-4, train_iters=10**6, num_classes=10)
     method = source.methods.Naive(opt=options, model=source.resnet.resnet9(10))
 

@@ -1,9 +1,9 @@
-"""What a report on 5,000 runs takes.
+"""Measure the time of a report on 5,000 runs.
 
     python -m benchmarks.report [--runs 5000] [--yaml]
 
 The runs are made up, in the paper's grids: 621 for each seed of a setting. Figures are timed by themselves, because
-they are drawn again only when their data have changed. With --yaml, runs say their config in `config.yaml` only, as
+they are drawn again only when their data have changed. With --yaml, runs store their config in `config.yaml` only, as
 those of earlier versions do.
 """
 

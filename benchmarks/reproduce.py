@@ -8,7 +8,7 @@ CIFAR-10, CIFAR-100 and PCam, then a second seed; on a CPU it takes days. `grid`
 and tables, for a GPU.
 
 Each line of the results file is one finished run, which `report` reads. A run that is in the file, or finished in the
-runs folder, is not repeated, so the queue continues where it was, on another machine too if the file goes there. When
+runs folder, is not repeated, so the queue continues where it stopped, also on another machine with the file. When
 the budget ends, the run in progress ends at its last checkpoint, and the next call resumes it. A run that fails leaves
 a line that says so, is tried again by the next call, and does not stop the others. What follows `--` is added to
 every `fit`, such as `--network.width 16`. `--plan` prints what is left and does nothing; `--estimate 5` also times 5
@@ -85,7 +85,7 @@ def at(method: str, *fractions: str) -> Iterator[list[str]]:
 
 
 SMALL = ["--network.depth", "16", "--network.width", "4"]
-"""WideResNet-16-4 in place of WideResNet-28-10, which takes days on a CPU."""
+"""WideResNet-16-4 instead of WideResNet-28-10, which takes days on a CPU."""
 FIRST = [[], *(run for method in ("tuned_ssd", "potion", "assd", "lfssd") for run in at(method, *FEW))]
 FIRST += [*at("cf", "0.1"), *at("pure", "0.1"), *at("rewod", "1.0")]
 SECOND = [*(run for method in ("scrub", "badt") for run in at(method, "0.1", "1.0")), *at("rewod", "0.5")]
@@ -115,7 +115,7 @@ def core(pcam_size: int = 2621) -> Iterator[list[str]]:
 
 
 def grid_of_the_paper(pcam_size: int = 2621) -> Iterator[list[str]]:
-    """Return the arguments of `fit` for every cell of the paper; what comes twice is done once.
+    """Return the arguments of `fit` for every cell of the paper; repeated cells occur once.
 
     Args:
         pcam_size: |S_m| on PCam.
@@ -178,7 +178,7 @@ def estimate(left: list[str], steps: int, more: list[str]) -> None:
     """Time some steps of each network that is left, and print how long the queue would take on this machine.
 
     Args:
-        left: Runs, as they were asked for.
+        left: Requested runs.
         steps: Number of steps to time; one more comes first and is not timed.
         more: Options of every `fit`.
     """
@@ -195,7 +195,7 @@ def estimate(left: list[str], steps: int, more: list[str]) -> None:
 
 
 def seconds_a_step(network: tuple[str, ...], steps: int, more: list[str]) -> float:
-    """Return what a step of a setting's original takes here, the median of some."""
+    """Return the time of a step of a setting's original on this machine, the median of some."""
     from lightning.pytorch import Callback
 
     from cmu_lightning.cli.fit import CLI
@@ -229,7 +229,7 @@ def seconds_a_step(network: tuple[str, ...], steps: int, more: list[str]) -> flo
 
 
 def read(results: Path) -> set[str]:
-    """Return what the finished runs of a file asked for; a cut or damaged line is no run."""
+    """Return the requests of a file's finished runs; a cut or damaged line is no run."""
     from cmu_lightning.report.load import is_undamaged
 
     done = set()
@@ -278,10 +278,10 @@ def fit(arguments: list[str], runs_dir: str) -> dict:
 
 
 def work(left: list[str], results: Path, runs_dir: str) -> int:
-    """Make these runs; how many failed."""
+    """Execute these runs, and return the number of failures."""
     from cmu_lightning.data import CorruptedDataModule
 
-    CorruptedDataModule.kept = {}  # runs that follow each other share a data set
+    CorruptedDataModule.kept = {}  # consecutive runs share a data set
     failed = 0
     for run in left:
         begin = time.monotonic()

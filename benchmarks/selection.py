@@ -1,10 +1,10 @@
-"""How much each selection rule loses, where it chooses among all methods and hyperparameters, as `repair` does.
+"""Measure how much each selection rule loses when it chooses among all methods and hyperparameters, as `repair` does.
 
     python -m benchmarks.selection RUNS [RUNS ...] [--by setting|manipulation|discovery]
 
 RUNS are runs folders and files of packed runs; several are tables of their own runs, put together. The runs of one
 original and one S_f are a group, whatever their method. The regret of a choice is the best (acc_corr + acc_retain) / 2
-of its group minus that of the chosen run (acc_corr only where acc_retain is not measured); a choice counts as worse
+of its group minus that of the chosen run (only acc_corr if acc_retain is not measured); a choice counts as worse
 than the original if it is more than 0.02 below it. RewoD is left out, because `repair` does not try it.
 """
 
@@ -32,6 +32,11 @@ def rem(power):
     return lambda run: run["fit_retain"] ** power * (1 - max(run["fit_identified"], 0.2))
 
 
+def smoothed(run):
+    """Return 5 val_acc + 1 - the expected fit of S_f under a uniform prior, which few samples hardly change."""
+    return 5 * run["val_acc"] + 1 - (run["fit_identified"] * run["deleted"] + 1) / (run["deleted"] + 2)
+
+
 def by_classes(run):
     """Return the score with a weight of half the number of classes, 5 for ten."""
     return run["classes"] / 2 * run["val_acc"] + 1 - run["fit_identified"]
@@ -53,7 +58,7 @@ RULES = {
 
 
 def quality(run):
-    """Return (acc_corr + acc_retain) / 2, or acc_corr where there is no unaffected domain."""
+    """Return (acc_corr + acc_retain) / 2, or acc_corr if there is no unaffected domain."""
     return mean(run[name] for name in ("acc_corr", "acc_retain") if pd.notna(run[name]))
 
 
@@ -74,11 +79,9 @@ def groups(table, by):
 
 
 def described(way):
-    """Return what a way of finding S_f is called."""
-    values = {name.rpartition(".")[2]: value for name, value in json.loads(way).items() if name != "data.discovery"}
-    default = {"identified": "1.0", "false_discovery_rate": "0.0"}
-    shown = {name: value for name, value in values.items() if str(value) not in ("None", default.get(name))}
-    return ", ".join(f"{name}={value}" for name, value in shown.items()) or "all"
+    """Return the name of a discovery of S_f."""
+    values = {name.removeprefix("data.").removeprefix("discovery."): value for name, value in json.loads(way).items()}
+    return ", ".join(f"{name}={value}" for name, value in values.items() if value not in ("None", None))
 
 
 def main():

@@ -1,8 +1,8 @@
-"""The paper's 50-point SSD grid: importances once, beside importances at every point as the released code has it.
+"""The paper's 50-point SSD grid: importances once, compared with importances at every point as in the released code.
 
     python benchmarks/ssd_grid.py [--cifar DIR] [--share 0.05] [--width 16]
 
-Digits as they are, and with `--cifar` a share of CIFAR-10's images in its proportions (train to test), so that 50
+Digits unchanged, and with `--cifar` a share of CIFAR-10's images in its proportions (train to test), so that 50
 recomputations end in minutes; ResNet-9 in both, on a GPU if there is one. Every dampening and every recomputation is
 really done. An evaluation is one pass over the test images, with the trigger and without, and over the validation
 images; ours is done at the 39 points that differ, the other way has one at each of the 50. Ratios are of times in one
@@ -78,7 +78,7 @@ class Case:
 
     @torch.no_grad()
     def evaluate(self):
-        """One pass over all that is asked."""
+        """One pass over all samples of the evaluation."""
         for what in self.asked:
             for batch in EvaluationBatches(what, self.pixels, 0, 1):
                 (self.network(batch.image).argmax(1).unsqueeze(1) == batch.target).sum()

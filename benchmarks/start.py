@@ -1,4 +1,4 @@
-"""From process start to the first training step, beside importing the same libraries; and the light commands.
+"""Time from process start to the first training step, compared with importing the same libraries; light commands.
 
     python benchmarks/start.py [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""CF's steps at poison_digits under the Trainer, beside a hand-written loop that does the same arithmetic.
+"""Compare CF's steps at poison_digits under the Trainer with a hand-written loop that does the same arithmetic.
 
     python benchmarks/step.py [--steps 100] [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""The cost of a further run in a warm worker and in a process of its own, and what the sweep itself adds.
+"""The cost of another run in a warm worker and in a separate process, and the overhead of the sweep itself.
 
     python benchmarks/sweep.py [--runs 6] [--points 5 10 20 40]
 
@@ -69,7 +69,7 @@ def main() -> None:
     for points, took in zip(given.points, studies, strict=True):
         off = took - start - warm * points
         print(f"a study of {points:4} points  {took:8.2f} s, {off:+6.2f} s off the line")
-    print(f"a further SSD run, fit in a process of its own  {statistics.median(fresh):8.2f} s  (median of {count})")
+    print(f"a further SSD run, fit in a separate process    {statistics.median(fresh):8.2f} s  (median of {count})")
     print(f"a further SSD run, in a warm worker             {warm:8.2f} s")
     print(f"the sweep's own, a command line parsed          {(parsing - parsing_one) / 40:8.2f} s")
     print(f"the sweep's own, a run listed                   {(listing - nothing) / 4999 * 1000:8.3f} ms")

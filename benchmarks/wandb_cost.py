@@ -1,4 +1,4 @@
-"""What logging costs: training with W&B offline, with CSV files alone, and with no curves at all.
+"""The cost of logging: training with W&B offline, with only CSV files, and without curves.
 
     python benchmarks/wandb_cost.py [--steps 200] [--rounds 5] [--setting poison_digits.yaml]
 
@@ -17,8 +17,8 @@ from cmu_lightning.cli.fit import main as run
 
 WAYS = {
     "W&B offline, every 50 steps": ("--wandb.mode", "offline", "--trainer.log_every_n_steps", "50"),
-    "CSV alone, every 50 steps": ("--wandb.mode", "disabled", "--trainer.log_every_n_steps", "50"),
-    "CSV alone, never": ("--wandb.mode", "disabled", "--trainer.log_every_n_steps", "0"),
+    "only CSV, every 50 steps": ("--wandb.mode", "disabled", "--trainer.log_every_n_steps", "50"),
+    "only CSV, never": ("--wandb.mode", "disabled", "--trainer.log_every_n_steps", "0"),
 }
 
 
@@ -51,7 +51,7 @@ def main() -> None:
     for slow, fast in ((offline, every), (every, never)):
         ratios = sorted(one[fast] / one[slow] - 1 for one in rounds)
         spread = ", ".join(f"{ratio:+.1%}" for ratio in ratios)
-        print(f"{slow} takes {statistics.median(ratios):+.1%} beside {fast} (rounds: {spread})")
+        print(f"{slow} takes {statistics.median(ratios):+.1%} compared with {fast} (rounds: {spread})")
     print(json.dumps(where() | {"setting": given.setting, "steps": given.steps, "rounds": given.rounds}))
 
 

@@ -52,7 +52,7 @@ UNKNOWN = "Unknown"
 OF_REPAIR = "of unknown manipulation: repair compares such runs"
 """Why runs of unknown manipulation are skipped."""
 
-WITHOUT_FINE_TUNING = frozenset({"RewoD", "SSD", "LFSSD", "ASSD", "Potion", "TunedSSD", "Keep"})
+WITHOUT_FINE_TUNING = frozenset({"RewoD", "SSD", "LFSSD", "ASSD", "Potion", "TunedSSD", "SAP", "Keep"})
 """Unlearners on which `procedure.unlearn_steps` has no bearing."""
 
 SEEDS_IN_CONFIG = ("data.seed", "data.manipulation.seed", "model.seed")

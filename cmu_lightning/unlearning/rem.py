@@ -282,7 +282,8 @@ class REM(DistillationUnlearner):
                     predicted = self.network(batch.image).argmax(dim=1, keepdim=True)
                     right += ((predicted == batch.target) & batch.domain).sum(dim=0)
         right = self.trainer.strategy.reduce(right, reduce_op="sum")
-        return (right.cpu().double() / evaluation.domain.sum(dim=0)).tolist()
+        accuracies: list[float] = (right.cpu().double() / evaluation.domain.sum(dim=0)).tolist()
+        return accuracies
 
     def _known_in(self, step: int) -> int:
         """Return the number of samples of S_f in a step's global batch."""

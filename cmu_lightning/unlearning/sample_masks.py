@@ -55,4 +55,5 @@ def sample_mask(index: Tensor, units: int, probability: float, seed: int, first:
         >>> bool((one == sample_mask(torch.tensor([3, 7]), units=64, probability=0.2, seed=0).flip(0)).all())
         True
     """
-    return sample_words(index, units, seed, first) < round(probability * 2**BITS)
+    used: Tensor = sample_words(index, units, seed, first) < round(probability * 2**BITS)
+    return used

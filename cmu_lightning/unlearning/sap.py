@@ -66,7 +66,7 @@ def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
         return inputs.flatten(0, -2).T.unsqueeze(0)
     mode: Any = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = pad(inputs, layer._reversed_padding_repeated_twice, mode)
-    columns = unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)  # type: ignore[arg-type]
+    columns = unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
     numbers = layer.weight[0].numel()
     return columns.view(len(inputs), layer.groups, numbers, -1).permute(1, 2, 0, 3).flatten(2)
 
@@ -184,7 +184,7 @@ class SAP(CandidateUnlearner):
         return projected
 
     @torch.no_grad()
-    def _gram(self, layer: nn.Module, trusted: Evaluation) -> Tensor | None:
+    def _gram(self, layer: nn.Conv2d | nn.Linear, trusted: Evaluation) -> Tensor | None:
         """Return A A^T of a layer, shape (groups, d, d), float64; None if the layer is not called as a module."""
         found: list[Tensor] = []
         # Apple's GPUs have no 64 bits.
@@ -192,7 +192,7 @@ class SAP(CandidateUnlearner):
 
         def add(inputs: Tensor) -> None:
             numbers = layer.weight[0].numel() * max(1, inputs[0].numel() // inputs.shape[1])
-            for part in inputs.split(max(1, NUMBERS // numbers)):
+            for part in torch.split(inputs, max(1, NUMBERS // numbers)):
                 columns = patches(layer, part).to(place).double()
                 product = columns @ columns.mT
                 found[:] = [found[0] + product] if found else [product]

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.networks import is_batch_norm
 from cmu_lightning.unlearning.unlearner import Unlearner
 
@@ -83,7 +84,12 @@ class MaskedUnlearner(Unlearner):
 
         Args:
             original: The original in evaluation mode, on the CPU.
+
+        Raises:
+            UserError: The class does not define `trained_entries`.
         """
+        if type(self).trained_entries is MaskedUnlearner.trained_entries:  # a LightningModule has no abstract methods
+            raise UserError(f"{type(self).__name__} has no trained_entries, which says what is trained: define it")
         super().start(original)
         self.mask = ParameterMask(self.network, self.trained_entries(original))
 

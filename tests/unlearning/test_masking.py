@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import CF, MaskedUnlearner, Procedure
 from cmu_lightning.unlearning.masking import ParameterMask
 from tests.helpers.networks import Linear
@@ -106,6 +107,14 @@ def test_a_mask_of_everything_is_no_mask(tmp_path, original):
     assert equal_tensors(
         fitted(tmp_path, Everything(LINEAR, SHORT, original)), fitted(tmp_path, CF(LINEAR, SHORT, original))
     )
+
+
+def test_a_mask_that_is_not_defined_is_said(tmp_path, original):
+    class Nothing(MaskedUnlearner):
+        view = "retain"
+
+    with pytest.raises(UserError, match="Nothing has no trained_entries, which says what is trained: define it"):
+        fitted(tmp_path, Nothing(LINEAR, SHORT, original))
 
 
 def test_clipping_does_not_see_the_gradients_of_masked_entries(tmp_path, original):

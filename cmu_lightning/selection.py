@@ -79,11 +79,9 @@ def balanced(runs: Sequence[Metrics]) -> Metrics | None:
 def balanced_score(run: Metrics) -> float:
     """Return 5 val_acc + (1 - f); without validation samples 5 fit_retain + (1 - f).
 
-    f = (k + 1) / (n + 2), where k of the n samples of S_f are given their labels: `fit_identified`, drawn to one half
-    as a uniform prior draws it, so that one or two flagged samples cannot outweigh tenths of accuracy. A model can gain
-    at most 1 by no longer giving S_f its labels. Whoever never predicts one of ten classes loses about 0.1 of val_acc,
-    so at a weight of 1 that is worth its while. And f counts only labels that are still given, where the paper's
-    `changed` also counts predictions that were right and are not any more.
+    A model can gain at most 1 by no longer predicting the labels of S_f. A model that never predicts one of ten classes
+    loses about 0.1 of val_acc, so a weight of 1 would reward it. `1 - fit_identified` counts only given labels that are
+    no longer predicted, while the paper's `changed` also counts predictions that were right and no longer are.
 
     Args:
         run: Results with `fit_identified` and `val_acc` or `fit_retain`; without `deleted`, n counts as infinite.

@@ -95,7 +95,7 @@ class CLI(Options):
         """Find out which run this is, which original it starts from, and whether W&B logs it."""
         config = self.config[self.subcommand]
         self.resolved = self._resolve()
-        digest_sources(self.resolved)  # of the files as they are now, before anybody edits them
+        digest_sources(self.resolved)  # of the current files, before a user edits them
         runs_dir = choose_runs_dir(config.runs_dir)
         deletion, content = self.datamodule.deletion_arguments, self.datamodule.content()
         splits = splits_statistics(self.resolved["trainer"], self.model.network)

@@ -177,7 +177,7 @@ class Options(LightningCLI):
         Raises:
             UserError: A value is out of its range, or the checkpoint cannot be read.
         """
-        # The ledger's key is of the configs as they are now; they may be edited while the run trains.
+        # The ledger's key refers to the current configs; a user may edit them while the run trains.
         self.key = command_key(args[1:])
         protect_parser()
         for option, base in LISTED.items():

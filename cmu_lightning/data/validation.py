@@ -13,7 +13,7 @@ from cmu_lightning.errors import UserError
 
 
 def check_sharding(trainer: Trainer | None) -> None:
-    """Refuse a Trainer that would give each process only a part of its own slice.
+    """Refuse a Trainer that would give each process a part of its slice only.
 
     Args:
         trainer: Trainer that runs the stage; None without one.

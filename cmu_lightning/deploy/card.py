@@ -25,7 +25,7 @@ VERSIONS = ("python", "torch", "torchvision", "lightning", "torchmetrics")
 
 
 class Ready(str):
-    """Text that the template prints as it is, as it is Markdown or the Python of an example; all else is escaped."""
+    """Text that the template prints literally, because it is Markdown or example code; all other text is escaped."""
 
 
 def model_card(run: FinishedRun, data: CorruptedDataModule, difference: float | None) -> str:

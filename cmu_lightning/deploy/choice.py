@@ -90,7 +90,7 @@ def choose(
     Destroyed candidates are left out. Of equal scores the first candidate counts, and the original before all.
 
     Args:
-        original: Run that kept the original as it is.
+        original: Run that kept the original unchanged.
         candidates: Runs of unlearners that started from it.
         parts_of: Returns what the original and a candidate predict of single samples, for the guards; it is asked
             about candidates of a higher score than the original's only, the highest first. None chooses by scores.
@@ -115,7 +115,7 @@ def take(original: Candidate, candidates: Sequence[Candidate], name: str) -> Cho
     """Choose what a user asks for.
 
     Args:
-        original: Run that kept the original as it is.
+        original: Run that kept the original unchanged.
         candidates: Runs of unlearners that started from it.
         name: Name of a candidate in the table, or of its method, of several the one with the highest score.
 
@@ -193,8 +193,8 @@ def doubts(original: Candidate) -> list[str]:
     """Return warnings that can be given before anything else is run.
 
     1. The original does not predict the labels that it was trained on: it gets other inputs than in training.
-    2. It does not believe the flagged labels: it gives them no more often than it is wrong anyway, and who never
-       trained on them would do as much.
+    2. It does not believe the flagged labels: it gives them no more often than it is wrong anyway, like a model that
+       was never trained on them.
 
     Args:
         original: Run that kept the original.
@@ -221,7 +221,7 @@ class Outcome:
     """The result of a repair: what was tried, what was chosen, and why.
 
     Args:
-        original: Run that kept the original as it is.
+        original: Run that kept the original unchanged.
         candidates: Runs of unlearners that started from it, in the order of the study.
         chosen: One of them, or the original.
         reason: Why it was chosen, in one sentence.

@@ -81,7 +81,7 @@ class Suspicion(NamedTuple):
 
 @dataclass(frozen=True)
 class Findings:
-    """The training and validation samples of a repair, with what is said of them.
+    """The training and validation samples of a repair, with the predictions for them.
 
     Args:
         data: Data of the runs, set up.
@@ -118,7 +118,7 @@ class Findings:
 
     @cached_property
     def changed(self) -> "Tensor":
-        """Positions of the samples outside S_f that are predicted otherwise, the most decided on both sides first."""
+        """Positions of samples outside S_f with another prediction, the most confident pairs of predictions first."""
         rows = (~self.flagged & (self.before.classes != self.after.classes)).nonzero().flatten()
         certain = self.before.probabilities[rows].minimum(self.after.probabilities[rows])
         return rows[certain.argsort(descending=True, stable=True)]
@@ -218,6 +218,6 @@ def _read_suspects(path: Path, findings: Findings) -> Iterator[tuple[int, Suspic
                 yield row, Suspicion(float(cells["probability"]), int(suggested) if suggested else None)
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
         raise UserError(
-            f"{path} cannot be read as PURE has left it ({error}): delete metrics.json beside it and run the same "
+            f"{path} cannot be read as PURE has left it ({error}): delete metrics.json next to it and run the same "
             "command again"
         ) from error

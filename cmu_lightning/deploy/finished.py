@@ -156,7 +156,7 @@ class FinishedRun:
 
 
 def _measuring_conditions(config: dict[str, Any]) -> dict[str, Any]:
-    """Return what accuracies depend on besides weights: preparation of images, S_f, network, precision.
+    """Return the conditions of accuracies other than weights: preparation of images, S_f, network, precision.
 
     Args:
         config: Resolved config of a run.

@@ -231,7 +231,7 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _run_here(points: list[Point], original: Candidate | None, deadline: float) -> list[Failure]:
-    """Run the unfinished ones among some points in this process, as no other knows the network; return the failures."""
+    """Run the unfinished points in this process, because no other one knows the network; return the failures."""
     failures = []
     for point in points:
         if is_finished(point, original) or not may_start(point, deadline):

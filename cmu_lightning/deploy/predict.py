@@ -292,7 +292,7 @@ def _rows_of_data(classifier: Classifier, is_original: bool) -> Iterator[Row]:
     deleted = [not is_original and flag for flag in data.samples.deleted.tolist()]
     splits = ["deleted" if flag else "retain" for flag in deleted]
     # Indices count the stored training samples, as lists of flagged samples do. Validation samples are held out of
-    # them, or are a stored split of their own with indices and names of its own.
+    # them, or form a separate stored split with its own indices and names.
     train_indices, validation_indices = (~data.held).nonzero().flatten().tolist(), data.validated.tolist()
     validation_names = data.names if data.held.any() else data.validation_names
     yield from _rows_of_samples(classifier, data.samples, splits, train_indices, data.names)

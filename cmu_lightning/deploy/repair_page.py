@@ -74,7 +74,7 @@ def page(outcome: Outcome, findings: Findings) -> str:
 
     Args:
         outcome: What was tried and chosen.
-        findings: What is said of the samples.
+        findings: The samples and the predictions for them.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -191,7 +191,7 @@ def _class_row(counts: ClassCounts) -> ClassRow:
 
 
 class Picture(NamedTuple):
-    """An image of a gallery, with what is said of it.
+    """An image of a gallery, with its description.
 
     Args:
         thumbnail: The picture.
@@ -232,7 +232,7 @@ def _galleries(outcome: Outcome, findings: Findings) -> list[Gallery]:
     """Return the sections of images."""
     is_kept = outcome.chosen is outcome.original
     flagged = findings.flagged.nonzero().flatten().tolist()
-    # Evenly over all flagged images, for they are often sorted by class.
+    # Evenly over all flagged images, because they are often sorted by class.
     spread = [flagged[len(flagged) * number // SHOWN] for number in range(SHOWN)] if len(flagged) > SHOWN else flagged
     model = "original" if is_kept else "repaired model"
     galleries = [
@@ -272,12 +272,12 @@ def _galleries(outcome: Outcome, findings: Findings) -> list[Gallery]:
 
 
 def _pictures(findings: Findings, rows: list[int]) -> list[Picture]:
-    """Return images with what is said of them."""
+    """Return images with their descriptions."""
     return [_picture(findings, *each) for each in zip(rows, thumbnails(findings.data, rows), strict=True)]
 
 
 def _picture(findings: Findings, row: int, thumbnail: Thumbnail) -> Picture:
-    """Return an image with what is said of it."""
+    """Return an image with its description."""
     classes = findings.labels[row], findings.before.classes[row], findings.after.classes[row]
     label, before, after = (findings.class_name(int(each)) for each in classes)
     said = (findings.suspicions or {}).get(row)

@@ -81,7 +81,7 @@ class Tally(NamedTuple):
         """Return the numbers.
 
         Args:
-            findings: What is said of the samples.
+            findings: The samples and the predictions for them.
         """
         flagged, changed = findings.flagged, findings.changed
         before, after = (each.classes == findings.labels for each in (findings.before, findings.after))
@@ -104,7 +104,7 @@ def facts(outcome: Outcome, findings: Findings) -> list[tuple[str, str]]:
 
     Args:
         outcome: What was tried and chosen.
-        findings: What is said of the samples.
+        findings: The samples and the predictions for them.
     """
     tally, is_kept = Tally.of(findings), outcome.chosen is outcome.original
     said = []
@@ -115,7 +115,9 @@ def facts(outcome: Outcome, findings: Findings) -> list[tuple[str, str]]:
     fit = f"{tally.fit_before:,}" if is_kept else f"{tally.fit_before:,} → {tally.fit_after:,}"
     said.append((fit, f"of {count(tally.flagged, 'flagged image')} get the flagged label"))
     if not is_kept:
-        said.append((f"{tally.changed:,}", f"of {count(tally.others, 'other training image')} are predicted otherwise"))
+        said.append(
+            (f"{tally.changed:,}", f"of {count(tally.others, 'other training image')} are predicted differently")
+        )
     if findings.suspicions is not None:
         said.append((f"{len(findings.suspects):,}", "further suspects, found by PURE"))
     return said
@@ -126,7 +128,7 @@ def story(outcome: Outcome, findings: Findings) -> list[str]:
 
     Args:
         outcome: What was tried and chosen.
-        findings: What is said of the samples.
+        findings: The samples and the predictions for them.
     """
     tally, is_kept = Tally.of(findings), outcome.chosen is outcome.original
     said = []
@@ -144,7 +146,7 @@ def story(outcome: Outcome, findings: Findings) -> list[str]:
     known = sum(row in suspects for row in findings.changed.tolist())
     of_suspects = f"; PURE suspects {known:,} of these" if known else ""
     said.append(
-        f"Of {count(tally.others, 'other training image')} {tally.changed:,} are predicted otherwise than by the "
+        f"Of {count(tally.others, 'other training image')} {tally.changed:,} are predicted differently than by the "
         f"original{of_suspects}. {tally.gained:,} of them now get their given label and {tally.lost:,} no longer do, "
         "which is right where that label is wrong."
     )
@@ -156,7 +158,7 @@ def warnings(outcome: Outcome, findings: Findings) -> list[str]:
 
     Args:
         outcome: What was tried and chosen; what its JSON has under `notes` and `not_tried` is said, too.
-        findings: What is said of the samples.
+        findings: The samples and the predictions for them.
     """
     told = outcome.as_json()
     said = [_sentence(note) for note in told.get("notes", ())]

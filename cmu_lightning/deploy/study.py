@@ -212,7 +212,7 @@ class Study:
 
 
 def is_finished(point: Point, original: Candidate | None) -> bool:
-    """Return whether the results of a point are there and belong to the files as they are now.
+    """Return whether the results of a point are there and belong to the current files.
 
     Args:
         point: Run of the study.

@@ -58,7 +58,7 @@ def identity(
     content: dict[str, str] | None = None,
     splits_statistics: bool = False,
 ) -> dict[str, Any]:
-    """Return what a run's hash is of, as plain data.
+    """Return the content of a run's hash, as plain data.
 
     Args:
         config: Resolved config, as plain data.
@@ -66,9 +66,9 @@ def identity(
         deletion: Arguments of the data that decide S_f.
         original: Hash of the original; None for an original, on which S_f has no bearing.
         content: Digests of the files at paths among the arguments of the data, by the arguments' dotted names.
-        splits_statistics: Whether each process trains with batch statistics of its own, as batch norm does on a CPU.
+        splits_statistics: Whether each process trains with its own batch statistics, as batch norm does on a CPU.
     """
-    # Data: without places, and with the content of files in place of their paths.
+    # Data: without folders, and with the content of files instead of their paths.
     data = deepcopy(config["data"])
     arguments = data["init_args"]
     for key in ("root", "memory_map", *(key for key in OPTIONAL if arguments.get(key) is None)):
@@ -144,7 +144,7 @@ def count_cpu_processes(trainer: dict[str, Any]) -> int:
 
 
 def _replace_path(part: dict[str, Any], name: list[str], value: str) -> None:
-    """Put a digest in the place of the path with a dotted name; do nothing where a class on the way is absent."""
+    """Replace the path with a dotted name by a digest; do nothing if a class on the way is absent."""
     for each in name[:-1]:
         part = part["init_args"].get(each) or {"init_args": {}}
     part["init_args"][name[-1]] = value
@@ -197,7 +197,7 @@ def _find_names(part: Any) -> Iterator[str]:
 
 
 def warn_of_edited_sources(run: Run, config: dict[str, Any]) -> None:
-    """Say of a finished run, which stays as it is, which of its custom classes have been edited since.
+    """Name the custom classes of a finished run that have been edited since; the run stays unchanged.
 
     Args:
         run: Run that has finished.
@@ -207,6 +207,6 @@ def warn_of_edited_sources(run: Run, config: dict[str, Any]) -> None:
     now = digest_sources(config)
     for name in sorted(name for name in before.keys() & now.keys() if before[name] != now[name]):
         say(
-            f"the file of {name} has changed since {run.folder} was made, which stays as it is: to make the run "
+            f"the file of {name} has changed since {run.folder} was made, which stays unchanged: to make the run "
             "again, delete that folder, or give the class another name"
         )

@@ -32,7 +32,7 @@ class Runner:
         options: Options of every run, in addition to its own.
         workers: Largest number of processes.
         choice: Drops weights that are not chosen; None to leave them.
-        keeps_weights: Whether unlearners with `--checkpoints chosen` keep their weights, because whoever runs this
+        keeps_weights: Whether unlearners with `--checkpoints chosen` keep their weights, because the caller
             drops them later.
     """
 

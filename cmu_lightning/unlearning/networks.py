@@ -15,14 +15,14 @@ from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
 
 VIEW = "view size is not compatible"
-"""What torch says where a tensor cannot be viewed in another shape without a copy."""
+"""torch's words if a tensor cannot be viewed in another shape without a copy."""
 
 SEEN = 8
-"""Number of images by which outputs are told from probabilities."""
+"""Number of images that decide whether outputs are probabilities."""
 
 
 def build(network: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Return a freshly initialised network in training mode; the global random generators stay as they are.
+    """Return a freshly initialised network in training mode; the global random generators do not change.
 
     Args:
         network: Constructor of the network.
@@ -37,7 +37,7 @@ def build(network: Callable[[], nn.Module], seed: int) -> nn.Module:
     if any(isinstance(each, UninitializedParameter | UninitializedBuffer) for each in made.state_dict().values()):
         raise UserError(
             f"{type(made).__name__} has layers that learn their shape from the first batch: give them their sizes, as "
-            "Linear in place of LazyLinear"
+            "Linear instead of LazyLinear"
         )
     return made if made.training else made.train()  # pretrained networks may come in evaluation mode
 
@@ -165,11 +165,11 @@ def check_function(make: Callable[[], nn.Module], network: nn.Module, data: Corr
     """
     check_outputs(network, data)
     name, images = type(network).__name__, _images(data, 2)
-    # An image alone and in a batch of two.
+    # An image by itself and in a batch of two.
     logits = _logits(network, images[:1])
     if not _alike(logits, _logits(network, images)[:1]):
         raise UserError(
-            f"{name} gives other logits for an image alone than in a batch: have its batch norm track running stats"
+            f"{name} gives other logits for a single image than in a batch: let its batch norm track running stats"
         )
     warn_of_probabilities(network, data)
     # A second network, of another seed, with the same weights.
@@ -248,12 +248,12 @@ def refuse_untrainable(network: nn.Module, images: torch.Tensor, error: Exceptio
     if len(images) == 1 and "more than 1 value per channel" in str(error):
         raise UserError(
             f"the batch norm of {name} cannot train on a batch of one sample: set procedure.batch_size so that none is "
-            "left with one, or flag more if S_f alone is a batch, as in Scrub"
+            "left with one, or flag more if S_f is a batch by itself, as in Scrub"
         ) from error
     outputs = network(images)
     if not isinstance(outputs, torch.Tensor):
         raise UserError(
-            f"{name} gives {type(outputs).__name__} in training mode: have it give the logits alone, as torchvision's "
+            f"{name} gives {type(outputs).__name__} in training mode: let it give only the logits, as torchvision's "
             "do with aux_logits=false"
         ) from error
 

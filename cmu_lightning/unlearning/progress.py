@@ -43,7 +43,7 @@ class StageProgress(RichProgressBar):
 
         Args:
             parts: What the step iterates over.
-            description: Text beside the bar.
+            description: Text next to the bar.
             total: Largest possible number of parts.
         """
         if not self.is_enabled or self.progress is None:

@@ -238,7 +238,7 @@ class PURE(Unlearner):
         """Add what the looks have shown so far, or what followed from them."""
         super().on_save_checkpoint(checkpoint)
         checkpoint[RECORD]["found"] = self.found
-        if "optimizer_states" in checkpoint:  # a run that can go on
+        if "optimizer_states" in checkpoint:  # a run that can continue
             checkpoint[RECORD]["pure"] = {
                 "looks": [each._asdict() for each in self.looks],
                 **{name: getattr(self, name) for name in STATE},
@@ -263,7 +263,7 @@ class PURE(Unlearner):
         return of_samples(self.data.samples, rows, {"given": (labels, everywhere)})
 
     def _look(self) -> Look:
-        """Return what the network as it is now shows of the samples of S_f's classes, the same on every process.
+        """Return the current network's view of the samples of S_f's classes, the same on every process.
 
         Process r of N shows every N-th sample from r on; the last ones repeat the last sample, so that all have as
         many.

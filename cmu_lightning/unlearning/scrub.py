@@ -154,7 +154,7 @@ class Rewind(Callback):
         """
         if any(isinstance(each, WeightAveraging) for each in trainer.callbacks):  # type: ignore[attr-defined]
             raise UserError(
-                "rewinding ends with one epoch's weights, and averaging with an average: leave one of them out"
+                "rewinding ends with one epoch's weights, and weight averaging with an average: leave one of them out"
             )
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not len(data.validation.given_labels):

@@ -103,7 +103,7 @@ class Stage(LightningModule):
         self.folder: Path | None = None
         """Folder of the run, if the command line made one."""
         self.compiles = False
-        """Whether torch compiles the network for the steps; keys of checkpoints stay as they are."""
+        """Whether torch compiles the network for the steps; keys of checkpoints do not change."""
         self.is_checked = False
         """Whether the network is known to take the data's images as they are laid out."""
         self.contiguous = False

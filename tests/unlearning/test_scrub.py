@@ -287,7 +287,9 @@ def test_the_command_line_leaves_no_weights_of_epochs(fit, runs):
 
 def test_rewinding_and_averages_exclude_each_other(tmp_path, original):
     stage = Scrub(LINEAR, SHORT, original, rewind=True)
-    with pytest.raises(UserError, match="rewinding ends with one epoch's weights, and averaging with an average"):
+    with pytest.raises(
+        UserError, match="rewinding ends with one epoch's weights, and weight averaging with an average"
+    ):
         trainer(tmp_path, EMAWeightAveraging()).fit(stage, datamodule=digits(0.5))
 
 

@@ -407,7 +407,7 @@ ALWAYS = Linear(144, 10)
         (lambda: Says(AssertionError("12 is not 224")), "does not take images of shape .*12 is not 224"),
         (
             lambda: nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False), nn.Flatten(), nn.Linear(144, 10)),
-            "Sequential gives other logits for an image alone than in a batch: have its batch norm track",
+            "Sequential gives other logits for a single image than in a batch: let its batch norm track",
         ),
         (lambda: ALWAYS, "network gives the same Linear each time, .* have it make a new one"),
         (lambda: Drawn(144, 10), "another Drawn with the same weights gives other logits: have what it draws in"),
@@ -442,7 +442,7 @@ def test_outputs_of_training_mode_alone_are_refused(tmp_path, kind):
     network = partial(Auxiliary, 144, 10)
     torch.save(network().state_dict(), tmp_path / "own.pt")
     own = {"original": str(tmp_path / "own.pt")} if issubclass(kind, Unlearner) else {}
-    with pytest.raises(UserError, match="Auxiliary gives tuple in training mode: have it give the logits alone"):
+    with pytest.raises(UserError, match="Auxiliary gives tuple in training mode: let it give only the logits"):
         trainer(tmp_path).fit(kind(network, SHORT, **own), datamodule=digits())
 
 

@@ -19,7 +19,7 @@ def look(network: nn.Module, batches: Iterator[Tensor], gather: Callable[[Tensor
     """Show a network images, and keep what it says of them.
 
     Each block's map is reduced to the maximum and the mean of every channel over its places; for a transformer, over
-    its tokens. The input of the last linear layer follows as it is.
+    its tokens. The input of the last linear layer follows unchanged.
 
     Args:
         network: In evaluation mode.

@@ -31,7 +31,7 @@ STYLE = (
     (r"in the place of", "stilted", "instead of"),
     (r"otherwise than|(predicted|sums|decided|called) otherwise", "stilted", "differently"),
     (r"what (ascends|dampens|fine-tunes|relabels|retrains|trains)", "a clause for a noun", "dampening methods, ..."),
-    (r"what (came|comes) (out|of)|what became of|what is (there|said)", "a clause for a noun", "result, outcome"),
+    (r"what (came|comes) of|what became of|what is (there|said)", "a clause for a noun", "result, outcome"),
     (r"(come|comes|came) about", "vague", "S_f is found, numbers are computed"),
     (r"(is|are|was|were|be) told(?! (apart|from))", "code hears nothing", "receives, is given"),
     (r"who (says|never|gives|learns)|whoever", "a model is no person", "a model that ..."),

@@ -264,7 +264,7 @@ def _launcher_repeats(arguments: list[str]) -> Iterator[None]:
     """Let Lightning start the other processes of a DDP job with this command.
 
     Its launcher builds their command line from two globals, `__main__.__spec__` and `sys.argv`. Where `main` is called
-    from Python, as in a notebook or a test, these are of another program, so both are set here and nowhere else.
+    from Python, as in a notebook or a test, these belong to another program, so both are set here and nowhere else.
 
     Args:
         arguments: Words after `python -m cmu_lightning`.

@@ -87,7 +87,7 @@ REWRITES: tuple[tuple[str, str], ...] = (
         r"(--network.*there is no option '\w+', check its spelling with --help).*",
         r"\1; what a function takes as **kwargs goes under dict_kwargs",
     ),
-    (r"Spaces not allowed in keys: \"([^\"]*)\"", r"the key '\1' has a blank in it, write NAME: VALUE with a colon"),
+    (r"Spaces not allowed in keys: \"([^\"]*)\"", r"the key '\1' contains a space, write NAME: VALUE with a colon"),
     # The whole complaint is noise, for example when nothing follows `init_args:`.
     (r"^(--[\w.]+: \w+): *$", r"\1 cannot be read, check the lines below it and their indentation"),
     (r"\s+", " "),
@@ -252,7 +252,7 @@ def silence_notices() -> None:
         "The number of training batches .* is smaller than the logging interval",
         "Total length of `list` across ranks is zero",  # val_size 0 leaves nothing to validate on
         ".*configure_optimizers. returned .None.",  # methods that do not train have none
-        "Grad strides do not match bucket view strides",  # of one channel, whose stride says nothing
+        "Grad strides do not match bucket view strides",  # of one channel, whose stride has no meaning
         ".*isinstance\\(treespec, LeafSpec\\).*",  # between Lightning and torch
     ):
         warnings.filterwarnings("ignore", known)

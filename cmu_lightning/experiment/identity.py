@@ -127,7 +127,7 @@ def _trainer_identity(trainer: dict[str, Any], splits_statistics: bool) -> dict[
     # A callback can do anything to training, and may act on each validation.
     if trainer.get("callbacks"):
         own |= {key: trainer[key] for key in ("callbacks", "val_check_interval") if key in trainer}
-    # One process and N give the same numbers, except where the batch statistics are of N parts.
+    # One process and N give the same numbers, except with batch statistics of N parts.
     if splits_statistics and (count := count_cpu_processes(trainer)) > 1:
         own["processes"] = count
     return own
@@ -165,7 +165,7 @@ def _unify_names(value: Any, key: str = "") -> Any:
 def digest_sources(config: dict[str, Any]) -> dict[str, str]:
     """Return digests of the files of a config's custom classes and functions, by dotted names.
 
-    Each file is read when this process first asks for it, so that a digest is of the code that runs.
+    Each file is read when this process first asks for it, so that a digest describes the running code.
 
     Args:
         config: Resolved config, as plain data.

@@ -2,8 +2,8 @@
 
 `fit` writes an entry `RUNS_DIR/.sweep/asked/KEY`, which holds the run's folder; `sweep` and `repair` read it. A key is
 a digest of all that decides where a command line leads: its options, the content of its configs, the source of `fit`,
-and the GPUs. Another key means that `fit` has to find out. Where a run is of a user's own files, the same command line
-may lead elsewhere once they change: such an entry tells where the last run is, but not that it is finished.
+and the GPUs. For another key, `fit` has to find out. If a run uses a user's own files, the same command line may lead
+elsewhere after they change: such an entry names the folder of the last run, but does not prove that it is finished.
 """
 
 import hashlib

@@ -201,7 +201,7 @@ def describe_environment(trainer: Trainer) -> dict[str, Any]:
 
 
 def read_revision() -> str | None:
-    """Return the git revision of the checkout that this package lies in; None where there is no checkout."""
+    """Return the git revision of the checkout that contains this package; None without a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

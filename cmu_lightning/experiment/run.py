@@ -154,8 +154,8 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """Write a run's `metrics.json` with a digest of its content, which reveals damage.
 
-    The digest is a part of `environment`, as it is of seconds and of the machine too: the same run, made again, has the
-    same numbers and another digest.
+    The digest is a part of `environment`, because it also covers seconds and the machine: a repeated run has the same
+    numbers and another digest.
 
     Args:
         folder: Folder of the run.

@@ -94,7 +94,7 @@ class Comparison:
 
     @cached_property
     def points(self) -> pd.DataFrame:
-        """Return one row a point: `method`, `identified`, `seeds`, `takes_number`, `runs` in grid order, `original`."""
+        """Return a row per point: `method`, `identified`, `seeds`, `takes_number`, `runs` in grid order, `original`."""
         originals = {run.hash: run.metrics for run in rows_of(self.originals)}
         rows = []
         groups = self.runs.groupby(["label", "at", *SEEDS], dropna=False, sort=False)

@@ -94,7 +94,7 @@ class Runs:
     """The runs of a folder or of a packed file.
 
     Args:
-        table: One row a run, in the order of their folders: `COLUMNS` and all other plain values of `metrics.json`; as
+        table: One row per run in the order of their folders: `COLUMNS` and all other plain values of `metrics.json`; as
             objects `metrics` (the whole file), `config` (the resolved config, or None) and `settings` (`Settings`, or
             None).
         skipped: Everything that contributes no numbers.
@@ -130,7 +130,7 @@ def read_runs(source: Path) -> Runs:
         record = _plain(metrics) | {"folder": folder, "metrics": metrics, "config": config if settings else None}
         record["settings"] = settings
         packed[folder] = ratios
-        # The same run may lie in several folders, named after different seeds; it counts once.
+        # The same run may be in several folders, named after different seeds; it counts once.
         first = records.setdefault((setting, method, metrics["hash"]), record)
         if first is not record:
             skipped.append(Skipped(folder, f"the same run as {first['folder']}"))

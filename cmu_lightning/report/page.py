@@ -47,7 +47,7 @@ def page(sections: list[Section], maps: Maps, skipped: list[Skipped], source: Pa
     """Return the page's text.
 
     Args:
-        sections: One a variant.
+        sections: One per variant.
         maps: Regime maps.
         skipped: Everything that contributes no numbers.
         source: Where the runs were read from.

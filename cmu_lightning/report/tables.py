@@ -295,7 +295,7 @@ def origin(comparison: Comparison) -> Table:
 
 
 def chosen_runs(comparison: Comparison) -> Table:
-    """Return the chosen runs, one row a point.
+    """Return the chosen runs, one row per point.
 
     Args:
         comparison: The variant.

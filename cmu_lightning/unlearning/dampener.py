@@ -70,7 +70,7 @@ class Dampener(Unlearner):
     depend on the original, on S_f and on the estimator, but on no hyperparameter: they are computed once and stored
     next to the original. Of `procedure` only the batch size has an effect, and `seed` only where `augment` is on.
 
-    A method defines `choose`; what importances are of is `objective` and `measure`, by default the squared gradient of
+    A method defines `choose`; importances are defined by `objective` and `measure`, by default the squared gradient of
     the loss.
 
     Args:

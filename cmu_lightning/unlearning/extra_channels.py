@@ -107,10 +107,10 @@ class ExtraCapacity:
         """Return the convolutions that get extra channels."""
         name, modules = type(network).__name__, list(network.modules())
         if any("Attention" in type(each).__name__ for each in modules):
-            raise UserError(f"extra channels are of convolutions, and {name} is a transformer: use Scrub or PURE there")
+            raise UserError(f"extra channels need convolutions, and {name} is a transformer: use Scrub or PURE there")
         found = [each for each in modules if isinstance(each, nn.Conv2d) and each.groups == 1]
         if not found:
-            raise UserError(f"extra channels are of convolutions, and {name} has none: use Scrub or PURE there")
+            raise UserError(f"extra channels need convolutions, and {name} has none: use Scrub or PURE there")
         return found
 
     def _hook(self, first: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

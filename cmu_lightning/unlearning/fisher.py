@@ -90,7 +90,7 @@ def squares(layer: nn.Module, seen: Tensor, gradient: Tensor) -> dict[str, Tenso
 
 
 def _of_rows(seen: Tensor, gradient: Tensor) -> dict[str, Tensor]:
-    """Return the squares of a linear layer with one row a sample, shapes (n, in) and (n, out).
+    """Return the squares of a linear layer with one row per sample, shapes (n, in) and (n, out).
 
     The gradient of a sample is the outer product g a^T, so that its square is (g^2)(a^2)^T: one product of matrices.
     """

@@ -42,7 +42,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "a number that is none": (["--procedure.lr", "fast"], "procedure.lr=fast is not possible: give a number"),
     "a value without a colon": (
         ["--config", "network: {class_path: ResNet9, init_args: {width 4}}"],
-        "the key 'width 4' has a blank in it, write NAME: VALUE",
+        "the key 'width 4' contains a space, write NAME: VALUE",
     ),
     "arguments that are not indented": (
         ["--config", "data:\n  class_path: DigitsDataModule\n  init_args:\nmanipulation:\n  class_path: Poison\n"],

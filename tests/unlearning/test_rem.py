@@ -142,7 +142,7 @@ def test_extra_channels_against_a_wider_convolution():
 
 
 def test_without_convolutions_or_with_attention_it_does_not_apply(tmp_path, original):
-    with pytest.raises(UserError, match="extra channels are of convolutions, and Linear has none: use Scrub or PURE"):
+    with pytest.raises(UserError, match="extra channels need convolutions, and Linear has none: use Scrub or PURE"):
         trainer(tmp_path).fit(REM(LINEAR, FEW, original), datamodule=digits())
     transformer = VisionTransformer(16, 8, 1, 2, 8, 8, num_classes=10)
     with pytest.raises(UserError, match="VisionTransformer is a transformer"):

@@ -45,9 +45,9 @@ class LabelsFromFile(Manipulation):
 
     The file has one label for every stored training sample, validation samples included:
       - CSV with a header; a column `name` (path of the image, relative to the training folder) or `index` says which
-        sample a row is of, else rows are in the order of the samples. Labels are numbers, or names of classes.
-      - A file of torch (`.pt`, `.pth`) that holds a dict of arrays, as CIFAR-10N's. Nothing in it is run.
-      - An array or a tensor (`.npy`, `.pt`), which is the one column that is asked for.
+        sample a row describes; otherwise rows are in the order of the samples. Labels are numbers, or names of classes.
+      - A torch file (`.pt`, `.pth`) with a dict of arrays, like CIFAR-10N's. Nothing in it is run.
+      - An array or a tensor (`.npy`, `.pt`), which is the requested column.
 
     Args:
         path: Path of the file.

@@ -67,7 +67,7 @@ def scrub_r(runs: Sequence[Metrics]) -> Metrics | None:
 def balanced(runs: Sequence[Metrics]) -> Metrics | None:
     """Return the run with the largest `balanced_score`.
 
-    Where no run has validation samples, fit_retain takes the place of val_acc in all of them.
+    If no run has validation samples, fit_retain replaces val_acc in all of them.
 
     Args:
         runs: Runs of a point, in grid order.

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 PLACES = {"README.md": "", "docs": "md", "configs": "yaml", "sweeps": "yaml", "cmu_lightning": "py", "benchmarks": "py"}
 
-# Words that are refused, why, and what to write instead. A blank of a pattern matches a line break, too.
+# Words that are refused, why, and what to write instead. A space in a pattern matches a line break, too.
 STYLE = (
     (r"mend(s|ed|ing)?", "archaic", "fix, repair"),
     (r"anew|afresh", "archaic", "again, a new ..."),
@@ -36,7 +36,7 @@ STYLE = (
     (r"(is|are|was|were|be) told(?! (apart|from))", "code hears nothing", "receives, is given"),
     (r"who (says|never|gives|learns)|whoever", "a model is no person", "a model that ..."),
     (r"nobody (can|knows|may|means|asks|need)", "vague", "unknown, cannot be ..."),
-    (r"takes? (hold|part)|t(ake|ook) (the|its|their) place", "idiom", "is learned, joins, replaces"),
+    (r"takes? (hold|part)|t(akes?|ook) (the|its|their) place", "idiom", "is learned, joins, replaces"),
     (r"do(es)? no harm|did no harm", "idiom", "is harmless, does not lower accuracy"),
     (r"trigger at work|methods at work", "idiom", "active"),
 )  # fmt: skip

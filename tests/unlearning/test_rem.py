@@ -72,7 +72,7 @@ def test_masks_have_the_density_and_no_pattern(probability):
         assert both == pytest.approx((probability**2,) * 2, abs=0.01)
 
 
-def test_masks_depend_on_index_and_seed_alone():
+def test_masks_depend_on_nothing_but_index_and_seed():
     torch.manual_seed(3)
     state, index = torch.get_rng_state(), torch.tensor([5, 9, 2, 7])
     whole = sample_mask(index, 32, 0.2, seed=4)

@@ -135,7 +135,7 @@ def test_trusted_samples_are_retained_balanced_and_of_the_least_curvature(tmp_pa
         assert found[chosen].max() <= found[of_class & ~chosen].min() * (1 + 1e-4)
 
 
-def test_it_projects_weights_alone_and_counts_samples(tmp_path, original):
+def test_it_projects_only_weights_and_counts_samples(tmp_path, original):
     stage = SAP(NETWORK, FEW, original, trusted=40, strengths=(3.0, 300.0))
     data = fitted(tmp_path, stage)
     retain, known = int((~data.samples.deleted).sum()), int(data.samples.deleted.sum())

@@ -1,4 +1,4 @@
-"""PURE beside CF: seconds and samples in one run, and the memory of its looks.
+"""Compare PURE with CF in seconds and samples of one run, and measure the memory of its looks.
 
     python benchmarks/pure.py [--data digits] [--steps 100] [--width 16]
     python benchmarks/pure.py --data cifar10 --steps 20

@@ -87,7 +87,7 @@ class LastLayersUnlearner(MaskedUnlearner):
         }
 
     def start(self, original: nn.Module) -> None:
-        """Start from the original's weights, and freeze all but the last k layers.
+        """Start from the original's weights, and freeze all except the last k layers.
 
         Args:
             original: The original in evaluation mode, on the CPU.

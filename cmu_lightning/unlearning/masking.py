@@ -114,7 +114,7 @@ class MaskedUnlearner(Unlearner):
         self.mask.to(self.device)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return procedure A's optimiser and schedule; the optimiser's steps leave masked entries as they are."""
+        """Return procedure A's optimiser and schedule; the optimiser's steps do not change masked entries."""
         configured: Any = super().configure_optimizers()
         configured["optimizer"].register_step_post_hook(lambda optimizer, *_: self.mask.restore(optimizer))
         return configured  # type: ignore[no-any-return]

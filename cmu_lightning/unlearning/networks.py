@@ -62,7 +62,7 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 def batch_norm_evaluation(network: nn.Module) -> Iterator[None]:
     """Hold a network's batch norm in evaluation mode; afterwards each of its modules is in the mode that it was in.
 
-    It then normalises by the statistics of training, which stay as they are, and takes a batch of one sample.
+    It then normalises by the statistics of training, which do not change, and takes a batch of one sample.
 
     Args:
         network: Network, parts of which may always be in evaluation mode.

@@ -129,7 +129,7 @@ class SalUn(MaskedUnlearner, RandomLabel):
 
     The saliency of a parameter is the absolute value of the gradient of the loss on S_f, summed over batches, at the
     original in evaluation mode. The fraction k = `trained_fraction` with the largest saliency is trained as by
-    `RandomLabel`, over all parameters jointly; all others stay bit for bit as they are. k = 1 is `RandomLabel`.
+    `RandomLabel`, over all parameters jointly; all others do not change, bit for bit. k = 1 is `RandomLabel`.
 
     Args:
         trained_fraction: k, in (0, 1].

@@ -226,7 +226,7 @@ class Stage(LightningModule):
             known = ", ".join(map(repr, [*parts, "passes"]))
             raise UserError(f"{type(self).__name__}.view is {self.view!r}: give one of {known}")
         masks = {"train": torch.ones_like(deleted), "retain": ~deleted, "forget": deleted}
-        # S_f has a seed of its own, so that the other samples come in the same order with and without it.
+        # S_f has a separate seed, so that the other samples come in the same order with and without it.
         seeds = {"train": self.seed, "retain": self.seed, "forget": derive_seed(self.seed, 2)}
         size = self.procedure.batch_size
         sources = [data.training_source(masks[part], size, seeds[part]) for part in parts[self.view]]

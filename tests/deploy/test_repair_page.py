@@ -242,7 +242,7 @@ def test_what_is_told(classifier):
         "Of 8 validation images the original is right in 87.5% (52.9 to 97.8), the repaired model in 87.5% "
         "(52.9 to 97.8).",
         "The original gives 3 of 3 flagged images the flagged label, the repaired model 2.",
-        "Of 7 other training images 3 are predicted differently than by the original; 1 of these are suspects. 1 of "
+        "Of 7 other training images 3 are predicted differently than by the original; PURE suspects 1 of these. 1 of "
         "them now get their given label and 2 no longer do, which is right where that label is wrong.",
     ]
     assert facts(outcome_of(), found)[1:] == [

@@ -386,8 +386,11 @@ class Similarity(FromKnown):
     Samples whose given label no known sample has are flagged last.
 
     Args:
+        known: Number of known samples; give this, `known_fraction` or `path`.
+        known_fraction: Number of known samples as a fraction of S_m, in (0, 1]; rounded.
+        path: Path of a list of the known samples in the format of `Flagged`; they are flagged in the order of the data.
         to: `nearest` compares with the most similar known sample, `mean` with the mean of their directions.
-        kwargs: Arguments of `FromKnown` (`known`, `known_fraction`, `path`) and of `Detector` (`count`, `fraction`).
+        kwargs: Arguments of `Detector`: `count` and `fraction`.
 
     Example:
         >>> from cmu_lightning.data import Similarity
@@ -395,8 +398,15 @@ class Similarity(FromKnown):
         'count=36'
     """
 
-    def __init__(self, *args: Any, to: Literal["nearest", "mean"] = "nearest", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        known: int | None = None,
+        known_fraction: float | None = None,
+        path: str | None = None,
+        to: Literal["nearest", "mean"] = "nearest",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(known, known_fraction, path, **kwargs)
         self.to = to
 
     def scores(self, seen: Inspection, random: np.random.RandomState) -> Tensor:

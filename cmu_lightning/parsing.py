@@ -123,7 +123,9 @@ def _meant(word: str) -> str:
     if Path(word).is_file() or word in known:
         return f"write --config {word}"
     stem = word.removesuffix(".yaml")
-    near = [f"{stem}.yaml", f"unlearn/{stem.lower()}.yaml", *get_close_matches(f"{stem}.yaml", known, 1)]
+    names = {Path(name).stem: name for name in known}
+    similar = [names[name] for name in get_close_matches(Path(stem).name, names, 1, cutoff=0.75)]
+    near = [f"{stem}.yaml", f"unlearn/{stem.lower()}.yaml", *similar]
     found = [name for name in near if name in known]
     return f"did you mean --config {found[0]}?" if found else "write --config before a config, --NAME before a value"
 

@@ -215,9 +215,9 @@ def test_the_affected_domain_of_confusion():
     data = DigitsDataModule(InterclassConfusion((3, 5), size=20))
     data.setup()
     what = evaluation.of_test(data)
-    assert what.names == ("acc_corr", "acc_retain")
+    assert what.names == ("acc_corr", "acc_retain", "acc_pair")
     affected = ((data.test.labels == 3) | (data.test.labels == 5)).sum()
-    assert what.domain.sum(dim=0).tolist() == [affected, 397 - affected]
+    assert what.domain.sum(dim=0).tolist() == [affected, 397 - affected, affected]
 
 
 def test_other_data_and_other_draws_are_told_apart():

@@ -171,7 +171,7 @@ def test_what_does_not_apply_is_absent(tmp_path):
     stage, run = Original(LINEAR, SHORT), trainer(tmp_path)
     run.fit(stage, datamodule=data)
     run.test(stage, datamodule=data, verbose=False)
-    assert stage.results.keys() == {"acc_corr", "acc_retain", "acc_manipulated"}
+    assert stage.results.keys() == {"acc_corr", "acc_retain", "acc_pair", "acc_manipulated"}
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 5, 23])

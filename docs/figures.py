@@ -45,9 +45,17 @@ def panel(cells: pd.DataFrame, manipulation: str, original: float) -> alt.LayerC
     own = cells[cells.manipulation == manipulation]
     methods = [method for method in METHODS if method in set(own.method)]
     colours = alt.Color(
-        "method:N", sort=methods, scale=alt.Scale(domain=methods, range=[style(each).colour for each in methods])
+        "method:N",
+        sort=methods,
+        scale=alt.Scale(domain=methods, range=[style(each).colour for each in methods]),
+        legend=alt.Legend(symbolOpacity=1, symbolSize=120, title=None),
     )
-    x = alt.X("identified:Q", title="fraction of S_m known", scale=alt.Scale(type="sqrt", domain=[0, 1]))
+    x = alt.X(
+        "identified:Q",
+        title="fraction of S_m known",
+        scale=alt.Scale(type="sqrt", domain=[0, 1]),
+        axis=alt.Axis(values=[0.03, 0.1, 0.5, 1], format="~g"),
+    )
     base = alt.Chart(own, title=PANELS[manipulation]).encode(x=x, color=colours)
     band = base.mark_area(opacity=0.12).encode(y=alt.Y("min:Q", title=""), y2="max:Q")
     y = alt.Y("mean:Q", title="acc_corr", scale=alt.Scale(domain=[0, 1]))

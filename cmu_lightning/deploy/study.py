@@ -102,7 +102,8 @@ def _overlays(only: str | None) -> list[str]:
     methods = [name for name in STUDY if name != "keep"]
     unknown = [name for name in asked if name not in STUDY]
     if unknown or not set(asked) & set(methods):
-        raise UserError(f"--only {only} names no method that repair tries: give some of {', '.join(methods)}")
+        wrong = unknown[0] if unknown else only
+        raise UserError(f"--only {only}: repair does not try {wrong!r}; give some of {', '.join(methods)}")
     return [name for name in STUDY if name == "keep" or name in asked]
 
 

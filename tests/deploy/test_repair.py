@@ -415,8 +415,8 @@ WRONG = {
     "weights that are no numbers": (["--model.original", "nan.pt"], "nan.pt has weights that are not finite"),
     "a folder to write to": (["--out", "images"], "--out images is a folder"),
     "a config that is no YAML": (["--config", "tab.yaml"], "the config tab.yaml is not YAML (while scanning"),
-    "no such method": (["--only", "pure,fc"], "--only pure,fc names no method that repair tries: give some of pure"),
-    "only the original": (["--only", "keep"], "--only keep names no method that repair tries"),
+    "no such method": (["--only", "pure,fc"], "--only pure,fc: repair does not try 'fc'; give some of pure"),
+    "only the original": (["--only", "keep"], "--only keep: repair does not try 'keep'"),
     "a time that is none": (["--budget", "-1"], "--budget -1 is no time: give a number of minutes"),
     "nothing of that name": (["--choose", "cf"], "--choose cf is no candidate that has finished: these are none"),
     "no corrected labels": (

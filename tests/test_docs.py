@@ -30,9 +30,7 @@ def blocks(document: str, language: str) -> list[str]:
 
 def test_the_readmes_python(capsys):
     (code,) = blocks("README.md", "python")
-    short = code.replace("steps=300", "steps=2").replace(
-        "max_epochs=1,", 'max_epochs=1, accelerator="cpu",'
-    )
+    short = code.replace("steps=300", "steps=2").replace("max_epochs=1,", 'max_epochs=1, accelerator="cpu",')
     assert short.count("steps=2") == 1
     exec(compile(short, "README.md", "exec"), scope := {})
     assert {"acc_corr", "acc_retain"} <= scope["stage"].results.keys()

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from cmu_lightning.unlearning import SSD, BadT, Potion, Scrub, Unlearner
+from cmu_lightning.unlearning import SSD, BadT, Potion, Scrub, Stage, Unlearner
 from tests.helpers.short_stages import LINEAR, SHORT, digits
 
 
@@ -57,6 +57,35 @@ class Fitted(NamedTuple):
     importances: list[dict[str, Tensor]]
 
 
+def fit_stage(stage: Stage, folder: Path, processes: int, identified: float) -> dict[str, Any]:
+    """Fit a stage on poisoned digits, and return what has to be the same on any number of processes.
+
+    Args:
+        stage: Stage to fit.
+        folder: Root folder of the trainer.
+        processes: Number of processes; several exist already and are in one process group.
+        identified: Fraction of the 36 poisoned digits that is known.
+    """
+    losses = GlobalLosses()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy="ddp" if processes > 1 else "auto",
+        use_distributed_sampler=False,
+        max_epochs=1,
+        callbacks=[losses],
+        default_root_dir=str(folder),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        logger=False,
+    )
+    trainer.fit(stage, datamodule=digits(identified))
+    weights = {key: value.clone() for key, value in stage.network.state_dict().items()}
+    counts = stage.samples_forward, stage.samples_backward, trainer.global_step
+    return {"losses": losses.values, "weights": weights, "counts": counts}
+
+
 def fit_unlearners(original: str, folder: Path, processes: int) -> Fitted:
     """Fit each of them on 9 of 36 poisoned digits, an odd number, and one on 1.
 
@@ -67,22 +96,6 @@ def fit_unlearners(original: str, folder: Path, processes: int) -> Fitted:
     """
     fitted = {}
     for name, stage in stages(original).items():
-        losses = GlobalLosses()
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=processes,
-            strategy="ddp" if processes > 1 else "auto",
-            use_distributed_sampler=False,
-            max_epochs=1,
-            callbacks=[losses],
-            default_root_dir=str(folder),
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            logger=False,
-        )
-        trainer.fit(stage, datamodule=digits(1 / 36 if "one sample" in name else 0.25))
-        weights = {key: value.clone() for key, value in stage.network.state_dict().items()}
-        fitted[name] = {"losses": losses.values, "weights": weights, "samples": stage.samples_forward}
+        fitted[name] = fit_stage(stage, folder, processes, 1 / 36 if "one sample" in name else 0.25)
     paths = sorted((Path(original).parent / "importances").glob("*.pt"))
     return Fitted(fitted, [torch.load(path, weights_only=True) for path in paths])

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 
 from cmu_lightning.unlearning import (
     NGD,
@@ -20,8 +19,8 @@ from cmu_lightning.unlearning import (
     RandomLabel,
     SalUn,
 )
-from tests.helpers.parallel_stages import GlobalLosses
-from tests.helpers.short_stages import LINEAR, SHORT, digits
+from tests.helpers.parallel_stages import fit_stage
+from tests.helpers.short_stages import LINEAR, SHORT
 
 pytestmark = pytest.mark.slow
 
@@ -43,27 +42,10 @@ METHODS = {
 
 def fit_all(original: str, folder: Path, processes: int) -> dict[str, dict[str, Any]]:
     """Fit each of them on 9 of 36 poisoned digits, an odd number, or on 1, and return what is to be the same."""
-    fitted = {}
-    for name, make in METHODS.items():
-        losses, stage = GlobalLosses(), make(LINEAR, SHORT, original)
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=processes,
-            strategy="ddp" if processes > 1 else "auto",
-            use_distributed_sampler=False,
-            max_epochs=1,
-            callbacks=[losses],
-            default_root_dir=str(folder),
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            logger=False,
-        )
-        trainer.fit(stage, datamodule=digits(1 / 36 if "one sample" in name else 0.25))
-        weights = {key: value.clone() for key, value in stage.network.state_dict().items()}
-        counts = stage.samples_forward, stage.samples_backward, trainer.global_step
-        fitted[name] = {"losses": losses.values, "weights": weights, "counts": counts}
-    return fitted
+    return {
+        name: fit_stage(make(LINEAR, SHORT, original), folder, processes, 1 / 36 if "one sample" in name else 0.25)
+        for name, make in METHODS.items()
+    }
 
 
 def test_methods_on_two_processes_equal_those_on_one(original, tmp_path, ranks):

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, logsigmoid
+from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 
 from cmu_lightning.data import Batch
@@ -16,6 +16,7 @@ from cmu_lightning.data.evaluation import of_samples
 from cmu_lightning.data.sampling import derive_seed
 from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import rem_proxy
+from cmu_lightning.unlearning.ascent import preference
 from cmu_lightning.unlearning.distillation import DistillationUnlearner
 from cmu_lightning.unlearning.extra_channels import ExtraCapacity
 from cmu_lightning.unlearning.networks import evaluation_mode
@@ -25,20 +26,6 @@ from cmu_lightning.unlearning.stage import RECORD, View
 
 STATE = ("flushed", "best")
 """State in the checkpoint of an unfinished run."""
-
-
-def bounded(losses: Tensor, reference: Tensor, beta: float) -> Tensor:
-    """Return (2 / beta) log sigmoid(beta (l - l_ref)) of each sample, shape (n,).
-
-    Minimising it descends on l, with the weight 2 sigmoid(-beta (l - l_ref)) of a sample's gradient: 1 where the loss
-    is the reference's, up to 2 below it, towards 0 above it. The negative ascends with the same weight, as NPO does.
-
-    Args:
-        losses: l, shape (n,).
-        reference: l_ref, losses of the original, shape (n,).
-        beta: How fast the weight changes with the difference.
-    """
-    return 2 / beta * logsigmoid(beta * (losses - reference))
 
 
 class REM(DistillationUnlearner):
@@ -188,7 +175,7 @@ class REM(DistillationUnlearner):
         with self.capacity.on(index):
             logits = self.network(batch.image)
         reference = self._reference(batch)
-        losses = bounded(cross_entropy(logits, batch.label, reduction="none"), reference, self.beta)
+        losses = -preference(cross_entropy(logits, batch.label, reduction="none"), reference, self.beta)
         # 2. Redirect: S_f away from theta_1.
         rows = torch.nonzero(batch.deleted).flatten()
         if not len(rows):
@@ -200,7 +187,7 @@ class REM(DistillationUnlearner):
         """Return -B(l_1 - l_ref), shape (n,)."""
         with evaluation_mode(self.network):
             logits = self.network(images)
-        return -bounded(cross_entropy(logits, labels, reduction="none"), reference, self.beta)
+        return preference(cross_entropy(logits, labels, reduction="none"), reference, self.beta)
 
     def _reference(self, batch: Batch) -> Tensor:
         """Return l_ref, shape (n,)."""

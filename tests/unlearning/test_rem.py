@@ -15,9 +15,9 @@ from cmu_lightning.data.sampling import derive_seed
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import REM, Original
+from cmu_lightning.unlearning.ascent import preference
 from cmu_lightning.unlearning.extra_channels import ExtraCapacity
 from cmu_lightning.unlearning.networks import build
-from cmu_lightning.unlearning.rem import bounded
 from cmu_lightning.unlearning.sample_masks import SHARED, sample_mask, sample_words
 from tests.helpers.convolutional import Convolutional
 from tests.helpers.redirecting_stages import CONVOLUTIONAL, FEW, fit_on
@@ -156,7 +156,7 @@ def test_the_bounded_loss_and_the_weight_of_its_gradient():
     losses = torch.tensor([0.5, 2.0, 0.0], dtype=torch.double, requires_grad=True)
     reference = torch.tensor([0.5, 0.1, 9.0], dtype=torch.double)
     for beta in (0.1, 1.0, 3.0):
-        got = bounded(losses, reference, beta)
+        got = -preference(losses, reference, beta)
         difference = beta * (losses - reference)
         want = 2 / beta * torch.log(1 / (1 + torch.exp(-difference)))
         torch.testing.assert_close(got, want)

@@ -30,7 +30,7 @@ PLAUSIBLE_FIT = 0.5
 """Least agreement with the given labels on retain that is expected of an original: it was trained on them."""
 
 ORIGINAL_NAMES = ("the original", "original", "keep")
-"""What the original can be called by a user who takes it back."""
+"""Names under which a user can ask for the original."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Choice:
     Args:
         run: The candidate, or the original.
         reason: Why it was chosen, in one sentence.
-        refused: Why a candidate of a higher score was passed over, by its name.
+        refused: Why the guards refused a candidate with a higher score, by its name.
     """
 
     run: Candidate
@@ -87,13 +87,13 @@ def choose(
 ) -> Choice:
     """Choose the candidate with the highest score that passes the guards, or the original.
 
-    Destroyed candidates are left out. Of equal scores the first candidate counts, and the original before all.
+    Destroyed candidates are left out. Of equal scores the first candidate wins, and the original wins over all.
 
     Args:
         original: Run that kept the original unchanged.
         candidates: Runs of unlearners that started from it.
-        parts_of: Returns what the original and a candidate predict of single samples, for the guards; it is asked
-            about candidates of a higher score than the original's only, the highest first. None chooses by scores.
+        parts_of: Returns what the original and a candidate predict for single samples, for the guards; it is called
+            only for candidates with a higher score than the original's, the highest first. None chooses by scores.
     """
     alive = [candidate for candidate in candidates if not is_destroyed(candidate, original)]
     better = sorted((each for each in alive if each.score > original.score), key=lambda each: -each.score)
@@ -103,45 +103,45 @@ def choose(
         if why_not is None:
             return Choice(candidate, _why(candidate, original, len(candidates), len(refused)), refused)
         refused[candidate.name] = why_not
-    lead = f"The original is kept: of {len(candidates)} candidates none"
-    score = f"a higher score than its own {original.score:.4f}"
+    lead = f"The original is kept: of {len(candidates)} candidates, none"
+    score = f"scores higher than its {original.score:.4f}"
     if not refused:
-        return Choice(original, f"{lead} that keeps half of its {original.utility_name} over guessing has {score}.")
+        return Choice(original, f"{lead} {score} without being destroyed.")
     first, why_not = next(iter(refused.items()))
-    return Choice(original, f"{lead} with {score} passes the guards; {first} had the highest, but {why_not}.", refused)
+    return Choice(original, f"{lead} that {score} passes the guards; {first} scores highest, but {why_not}.", refused)
 
 
 def take(original: Candidate, candidates: Sequence[Candidate], name: str) -> Choice:
-    """Choose what a user asks for.
+    """Choose the candidate that a user asks for.
 
     Args:
         original: Run that kept the original unchanged.
         candidates: Runs of unlearners that started from it.
-        name: Name of a candidate in the table, or of its method, of several the one with the highest score.
+        name: Name of a candidate in the table, or of its method; of several candidates the one with the highest score.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: There is none with that name.
     """
     wanted = name.strip().lower()
     if wanted in ORIGINAL_NAMES:
-        return Choice(original, "The original is kept, because --choose asks for it.")
+        return Choice(original, "The original is kept because --choose asks for it.")
     named = [each for each in candidates if each.name.lower() == wanted]
     named = named or [each for each in candidates if str(each.metrics["method"]).lower() == wanted]
     if not named:
         known = ", ".join(each.name for each in candidates) or "none"
-        raise UserError(f"--choose {name} is no candidate that has finished: these are {known}")
+        raise UserError(f"--choose {name}: no finished candidate has that name; choose from {known}")
     taken = max(named, key=lambda each: each.score)
     marked = ", which is destroyed," if is_destroyed(taken, original) else ""
-    why = f"{taken.name}{marked} is taken, because --choose asks for {name}; {_numbers(taken, original)}."
+    why = f"{taken.name}{marked} is chosen because --choose asks for {name}; {_numbers(taken, original)}."
     return Choice(taken, why)
 
 
 def _why(chosen: Candidate, original: Candidate, count: int, passed_over: int) -> str:
     """Return the sentence that says why a candidate was chosen."""
-    higher = f", {passed_over} of a higher one being passed over" if passed_over else ""
+    refused = f" after the guards refused {passed_over} with a higher one" if passed_over else ""
     return (
-        f"{chosen.name} is chosen: of {count} candidates it has the highest score that passes the guards, "
-        f"{chosen.score:.4f} against the original's {original.score:.4f}{higher}; {_numbers(chosen, original)}."
+        f"{chosen.name} is chosen: its score of {chosen.score:.4f} is the highest of {count} candidates{refused} "
+        f"(the original's: {original.score:.4f}); {_numbers(chosen, original)}."
     )
 
 
@@ -149,8 +149,8 @@ def _numbers(chosen: Candidate, original: Candidate) -> str:
     """Return what a user wants to know of a candidate at once."""
     before, after = original.metrics["fit_identified"], chosen.metrics["fit_identified"]
     return (
-        f"its {chosen.utility_name} is {chosen.utility:.4f} (the original's: {original.utility:.4f}), and it gives "
-        f"{after:.0%} of the flagged samples the labels that were flagged (the original: {before:.0%})"
+        f"its {chosen.utility_name} is {chosen.utility:.4f} (the original's: {original.utility:.4f}), and it predicts "
+        f"the flagged label for {after:.0%} of the flagged samples (the original: {before:.0%})"
     )
 
 
@@ -192,8 +192,8 @@ def require_results(original: Candidate | None) -> Candidate:
 def doubts(original: Candidate) -> list[str]:
     """Return warnings that can be given before anything else is run.
 
-    1. The original does not predict the labels that it was trained on: it gets other inputs than in training.
-    2. It does not believe the flagged labels: it gives them no more often than it is wrong anyway, like a model that
+    1. The original does not predict the labels that it was trained on: its inputs are not those of its training.
+    2. It has not learned the flagged labels: it predicts them no more often than it is wrong anyway, like a model that
        was never trained on them.
 
     Args:
@@ -204,14 +204,13 @@ def doubts(original: Candidate) -> list[str]:
     if fit < PLAUSIBLE_FIT:
         found.append(
             f"warning: the original predicts the given label of only {fit:.0%} of the images that are not flagged: "
-            "check that mean, std, grey, image_size and the order of the classes are those that it was trained with"
+            "check that mean, std, grey, image_size and the order of the classes are the ones that it was trained with"
         )
     errors = 1 - original.utility
     if flagged <= errors:
         found.append(
-            f"there is little to repair: the original gives only {flagged:.0%} of the flagged samples the label that "
-            f"was flagged, no more than the {errors:.0%} of its errors on other samples, so it does not believe these "
-            "labels"
+            f"there is little to repair: the original predicts the flagged label for only {flagged:.0%} of the flagged "
+            f"samples, and it is wrong on {errors:.0%} of other samples anyway, so it has not learned these labels"
         )
     return found
 
@@ -226,9 +225,9 @@ class Outcome:
         chosen: One of them, or the original.
         reason: Why it was chosen, in one sentence.
         failures: Error message by the name of each candidate that could not be run.
-        refused: Why a candidate of a higher score was passed over, by its name.
-        not_tried: Names of candidates for which the time was not enough.
-        notes: Warnings, and what was said before anything was run.
+        refused: Why the guards refused a candidate with a higher score, by its name.
+        not_tried: Names of candidates that there was no time for.
+        notes: Warnings, and what was said before anything ran.
     """
 
     original: Candidate

@@ -1,4 +1,4 @@
-"""What the runs of a study predict of single samples, kept in their folders."""
+"""What the runs of a study predict for single samples, stored in their folders."""
 
 import io
 from collections.abc import Callable
@@ -23,11 +23,11 @@ PREDICTED = "predicted.npz"
 
 
 class Evidence:
-    """The predictions of the original and of candidates, made when they are asked for, on the GPU if there is one.
+    """The predictions of the original and of candidates, made on demand, on the GPU if there is one.
 
     Args:
         original: Run that kept the original; its data are those of all candidates.
-        restore_weights: Makes the weights of a run again, if they were dropped.
+        restore_weights: Recomputes the weights of a run if they were dropped.
     """
 
     def __init__(self, original: Candidate, restore_weights: Callable[[Candidate], None]) -> None:

@@ -1,4 +1,4 @@
-"""What two networks and PURE say of each sample: the material of the page that `repair` leaves."""
+"""What two networks and PURE say about each sample: the data of the page that `repair` writes."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cmu_lightning.deploy.predict import Classifier, Predictions
 
 SUSPECTS_FILE = "suspects.csv"
-"""What PURE leaves in its run's folder: every training sample, the most suspicious first."""
+"""File that PURE writes to its run's folder: every training sample, the most suspicious first."""
 SUSPICIOUS = 0.5
 """Probability of being manipulated from which on a sample is a suspect."""
 Z = 1.959964
@@ -48,7 +48,7 @@ def wilson(right: int, total: int) -> tuple[float, float]:
 
 
 class ClassCounts(NamedTuple):
-    """A class: flagged samples, validation samples, and how many of the latter each network is right about.
+    """A class: flagged samples, validation samples, and how many of these each network classifies correctly.
 
     Example:
         >>> ClassCounts("cat", flagged=3, total=50, before=40, after=45).change
@@ -68,7 +68,7 @@ class ClassCounts(NamedTuple):
 
     @property
     def is_worse(self) -> bool:
-        """Whether the recall has fallen further than noise explains: the intervals do not meet."""
+        """Whether the recall fell by more than noise explains: the intervals do not overlap."""
         return wilson(self.after, self.total)[1] < wilson(self.before, self.total)[0]
 
 
@@ -88,9 +88,9 @@ class Findings:
         before: Predictions of the original on S_tr, in its order.
         after: Those of the repaired network.
         classes: Counts of every class, in their order.
-        suspicions: What PURE says of each sample, by its position in S_tr, the most suspicious first; None if PURE has
-            not looked.
-        suspects_file: Where PURE has said it; None likewise.
+        suspicions: What PURE says about each sample, by its position in S_tr, the most suspicious first; None if PURE
+            did not run.
+        suspects_file: File that says it; None likewise.
     """
 
     data: "CorruptedDataModule"
@@ -174,14 +174,14 @@ class Findings:
 
 
 def gather(classifier: "Classifier", suspects: Path | None) -> Findings:
-    """Return what two networks, and PURE where it was run, say of the samples.
+    """Return what two networks, and PURE if it ran, say about the samples.
 
     Args:
         classifier: Networks before and after, with the data of their runs.
-        suspects: What PURE has left; None if it was not run.
+        suspects: File that PURE wrote; None if it did not run.
 
     Raises:
-        UserError: The file of suspects cannot be read, or is of other samples.
+        UserError: The file of suspects cannot be read, or lists other samples.
     """
     data = classifier.data
     before, after = classifier.classify_samples(data.samples)
@@ -207,7 +207,7 @@ def _counts(classifier: "Classifier") -> list[ClassCounts]:
 
 
 def _read_suspects(path: Path, findings: Findings) -> Iterator[tuple[int, Suspicion]]:
-    """Yield what PURE says of each sample, by its position in S_tr."""
+    """Yield what PURE says about each sample, by its position in S_tr."""
     rows = {str(findings.name(row)): row for row in range(len(findings.labels))}
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -218,6 +218,5 @@ def _read_suspects(path: Path, findings: Findings) -> Iterator[tuple[int, Suspic
                 yield row, Suspicion(float(cells["probability"]), int(suggested) if suggested else None)
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, ValueError, TypeError) as error:
         raise UserError(
-            f"{path} cannot be read as PURE has left it ({error}): delete metrics.json next to it and run the same "
-            "command again"
+            f"{path} is damaged ({error}): delete the metrics.json next to it, and run the same command again"
         ) from error

@@ -52,7 +52,7 @@ class FinishedRun:
         if not (folder / "last.ckpt").exists():
             raise UserError(
                 f"{folder} has no weights because its last.ckpt was dropped: delete its metrics.json and run "
-                f"`{cls(folder, metrics).command} --checkpoints all` to make them again"
+                f"`{cls(folder, metrics).command} --checkpoints all` to recompute them"
             )
         return cls(folder, metrics)
 
@@ -152,7 +152,7 @@ class FinishedRun:
         place = f"{self.metrics['setting']}/{self.metrics['method']}"
         if "/".join(self.folder.resolve().parts[-3:-1]) != place:
             return f"{gone}: the run is not where it was made; move it back to {place} in its runs folder"
-        return f"{gone}: delete {self.folder}/metrics.json and run `{self.command}` to make them again"
+        return f"{gone}: delete {self.folder}/metrics.json and run `{self.command}` to recompute them"
 
 
 def _measuring_conditions(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a repaired model must not do, whatever its score: lose a class, or win by chance.
 
-Both guards look at single samples: at what the original and a candidate predict of the validation samples, of the
-retain data and of S_f.
+Both guards look at single samples: at what the original and a candidate predict for the validation samples, the
+retain data and S_f.
 """
 
 from dataclasses import dataclass
@@ -14,22 +14,22 @@ Classes = np.ndarray
 """Classes of some samples, int64, shape (n,)."""
 
 LEFT = 0.5
-"""Share of a class's recall that has to be left: below it most of the class is called something else."""
+"""Share of a class's recall that has to remain: below it the model misses most of the class."""
 
 LEVEL = 0.05
-"""Probability up to which a difference counts as chance's."""
+"""Probability up to which a difference counts as chance."""
 
 RESAMPLES = 2000
 """Samples of the bootstrap; the probability that decides is known to 0.005."""
 
 
 SMALL = 1e-9
-"""A gain that is no more than the rounding of equal scores."""
+"""Gains below this are rounding errors of equal scores."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Samples with what two models predict of them.
+    """Samples with what two models predict for them.
 
     Args:
         labels: Labels as given.
@@ -53,11 +53,10 @@ class Part:
 
 
 def lost_classes(part: Part, num_classes: int) -> list[int]:
-    """Return the classes of which less than half of the original's recall is left, and not by chance.
+    """Return the classes that keep less than half of the original's recall, beyond chance.
 
-    A sample that the original had right and the candidate has not speaks for a loss, one the other way round against
-    it. Were more than half of the recall left, the candidate would be right on more than half as many as the original;
-    the exact binomial probability of at most so few has to be below `LEVEL`.
+    If half of the recall were left, the candidate would be right on about half as many samples as the original; a class
+    is lost if the exact binomial probability of at most as many as it is right on is below `LEVEL`.
 
     Args:
         part: Validation samples, or the retain data.
@@ -74,7 +73,7 @@ def lost_classes(part: Part, num_classes: int) -> list[int]:
 
 
 def _at_most(successes: int, trials: int, chance: float) -> float:
-    """Return the probability of at most so many successes in independent trials."""
+    """Return the binomial probability of at most `successes` in `trials`."""
     count = np.arange(trials + 1)
     # log of the binomial coefficients, by cumulated logs of factorials
     factorials = np.concatenate([[0.0], np.cumsum(np.log(np.maximum(count[1:], 1)))])
@@ -84,10 +83,10 @@ def _at_most(successes: int, trials: int, chance: float) -> float:
 
 
 def chance_of_no_gain(utility: Part, deleted: Part, seed: int = 0) -> float:
-    """Return how often a candidate's `balanced_score` is not above the original's when samples are drawn again.
+    """Return how often a candidate's `balanced_score` is not above the original's in bootstrap samples.
 
-    This is the paired bootstrap: validation samples and S_f are each drawn with replacement, both models are scored on
-    the same draw. Samples have one of three gains, so only their numbers have to be drawn.
+    This is the paired bootstrap: validation samples and S_f are each drawn with replacement, and both models are scored
+    on the same draw. A sample's gain has one of three values, so only their counts are drawn.
 
     Args:
         utility: Validation samples; the retain data where there are none.
@@ -110,7 +109,7 @@ def _means(random: np.random.Generator, part: Part) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the original and a candidate predict of all samples that the guards look at.
+    """What the original and a candidate predict for all samples that the guards look at.
 
     Args:
         validation: Validation samples; None where there are none.
@@ -128,10 +127,10 @@ class Parts:
 def objection(parts: Parts) -> str | None:
     """Return why a candidate must not be chosen; None if nothing speaks against it.
 
-    1. No class may be lost, neither on validation samples nor on the retain data: a score that is a mean over classes
-       pays for a lost one with a tenth of ten, a hundredth of a hundred.
-    2. Its score has to be above the original's in 95 of 100 draws of the same samples: what is within the noise is not
-       worth another model.
+    1. No class may be lost, neither on validation samples nor on the retain data: a mean over classes
+       falls by only a tenth for one lost class of ten, and by a hundredth for one of a hundred.
+    2. Its score has to be above the original's in 95% of bootstrap samples: a gain within the noise does not justify
+       another model.
 
     Args:
         parts: Predictions of both models.
@@ -144,7 +143,7 @@ def objection(parts: Parts) -> str | None:
             return f"it loses {'class' if len(lost) == 1 else 'classes'} {shown}{more} on {name}"
     chance = chance_of_no_gain(parts.validation or parts.retain, parts.deleted)
     if chance > LEVEL:
-        return f"its gain is within the noise: in {chance:.0%} of the draws of the same samples there is none"
+        return f"its gain is within the noise: {chance:.0%} of bootstrap samples show none"
     return None
 
 

@@ -35,7 +35,7 @@ EPOCHS = 5
 """Epochs of fine-tuning, where no number of steps is given."""
 
 KEPT: dict[str, nn.Module] = {}
-"""Networks of this process by the name under which configs know them."""
+"""Networks of this process, by the names that configs use for them."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Repaired:
             found them; None if PURE was not run.
         report: The original and all candidates, one row each, with `chosen` and a `note`.
         reason: Why the network was chosen, in one sentence.
-        outcome: All that the command `repair` writes, with the folders of the runs.
+        outcome: Everything that the command `repair` writes, with the folders of the runs.
     """
 
     network: nn.Module
@@ -125,7 +125,7 @@ def repair(
 
 
 def kept_network(name: str) -> nn.Module:
-    """Return a network of this process, initialised again: what a config of `repair` in Python names.
+    """Return a network of this process, initialised again: for configs that `repair` wrote in Python.
 
     Layers without `reset_parameters` keep their weights.
 
@@ -136,7 +136,9 @@ def kept_network(name: str) -> nn.Module:
         UserError: It is of another process.
     """
     if name not in KEPT:
-        raise UserError(f"the network {name} was in the memory of another process: load its weights into your own")
+        raise UserError(
+            f"the network {name} was in the memory of another process: load the run's weights into your own"
+        )
     network = deepcopy(KEPT[name])
     for module in network.modules():
         if callable(reset := getattr(module, "reset_parameters", None)):
@@ -262,7 +264,7 @@ def _exit_code(arguments: list[str]) -> int:
 
 @contextmanager
 def _data_kept() -> Iterator[None]:
-    """Let this process read the images once for all runs, and forget them at the end."""
+    """Read the images once for all runs of this process, and release them at the end."""
     before, CorruptedDataModule.kept = CorruptedDataModule.kept, {}
     try:
         yield

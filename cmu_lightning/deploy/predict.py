@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if files is not None and files.left_out:
         from cmu_lightning.data.datasets.image_files import describe
 
-        say(f"passed over: {describe(files.left_out)}")
+        say(f"skipped: {describe(files.left_out)}")
     try:
         write_atomically(given.out, as_csv(rows))
     except OSError as error:
@@ -81,7 +81,7 @@ def _parser() -> Parser:
 
 
 class Found(NamedTuple):
-    """Image files to classify: all of them, those given by their own names, and by the reason what is left out."""
+    """Image files to classify: all of them, those that were named one by one, and what is left out, by the reason."""
 
     files: list[Path]
     named: frozenset[Path]
@@ -99,7 +99,7 @@ def find_images(paths: Sequence[Path]) -> Found:
     """
     for path in paths:
         if not path.exists():
-            raise UserError(f"there is no image {path}: give image files, or a folder of them")
+            raise UserError(f"there is no image {path}: give image files, or a folder that holds some")
     from PIL import Image
 
     from cmu_lightning.data.datasets import image_files
@@ -109,7 +109,7 @@ def find_images(paths: Sequence[Path]) -> Found:
     for path in paths:
         inside = sorted(map(Path, image_files.find_images(path, suffixes, found.left_out))) if path.is_dir() else [path]
         if not inside:
-            raise UserError(f"{path} holds no images: give image files, or a folder of them")
+            raise UserError(f"{path} holds no images: give image files, or a folder that holds some")
         found.files.extend(inside)
     for path in found.files:
         if "\r" in str(path) or not _is_utf8(str(path)):
@@ -209,8 +209,8 @@ class Classifier:
             found: Images to classify; those of a folder that cannot be decoded are left out.
 
         Raises:
-            UserError: An image given by its own name cannot be read, all are left out, or the size of one is not that
-                of the data.
+            UserError: An image that was named cannot be read, all are left out, or one has another size than the
+                data.
         """
         from cmu_lightning.data.batches import evaluation_size
 
@@ -227,8 +227,8 @@ class Classifier:
 
         Args:
             files: Images to read.
-            found: All of them; its `left_out` gets those that cannot be decoded.
-            kept: Gets the others.
+            found: All of them; those that cannot be decoded are added to its `left_out`.
+            kept: The others are added to it.
         """
         import torch
 
@@ -252,7 +252,7 @@ class Classifier:
         if image.shape != shape:
             raise UserError(
                 f"{file} has {image.shape[1]}x{image.shape[0]} pixels and the run's images have {shape[1]}x{shape[0]}: "
-                "resize it as the data were"
+                "resize it as the training images were"
             )
         return image
 

@@ -44,7 +44,7 @@ class RepairProgress(SweepProgress):
 
 
 class TimedQueue(Queue):
-    """A queue that hands out nothing after a deadline but what is run whatever the time.
+    """A queue that hands out nothing after a deadline, except the runs that always run.
 
     Args:
         points: Points that are not known to be finished.
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str]) -> int:
         arguments: Command line after the word repair.
 
     Returns:
-        The exit code: 0, 1 if the original cannot be measured or the chosen run not be repeated, 130 after an
-        interruption.
+        The exit code: 0; 1 if the original cannot be measured or the chosen run cannot be repeated; 130 after
+        an interruption.
 
     Raises:
         UserError: The arguments cannot work; exit code 2.
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         refuse_folder(given.out, "JSON")
         refuse_unwritable(given.out)
     if not given.budget >= 0:
-        raise UserError(f"--budget {given.budget:g} is no time: give a number of minutes")
+        raise UserError(f"--budget {given.budget:g} is not a number of minutes: give 0 or more")
     runs_dir = choose_runs_dir(given.runs_dir)
     points = study_points(fit_arguments, runs_dir, given.only)
     return guard(lambda: _repair(points, given), runs_dir)
@@ -99,11 +99,9 @@ def _parser() -> Parser:
         type=float,
         default=math.inf,
         metavar="MINUTES",
-        help="Start no further candidate after this time; the original and PURE are always run.",
+        help="Start no further candidate after this time; the original and PURE always run.",
     )
-    parser.add_argument(
-        "--choose", metavar="METHOD", help="Run nothing new; take this candidate of those that have finished."
-    )
+    parser.add_argument("--choose", metavar="METHOD", help="Run nothing new; take this finished candidate.")
     return parser
 
 
@@ -123,7 +121,7 @@ def _repair(points: list[Point], given: Namespace) -> int:
             progress.console.print(line, markup=False, soft_wrap=True)
 
         if not {name for name, _ in points[0].options} & set(ORIGINAL):
-            say("no --model.original is given: the setting's own original is used, and trained if there is none")
+            say("no --model.original is given: repair uses the setting's own original, and trains it if there is none")
 
         def run(some: list[Point], original: Candidate | None, deadline: float) -> list[Failure]:
             progress.update(progress.sweep, total=len(study.points))  # one method may have been left out
@@ -175,7 +173,7 @@ def write_outcome(outcome: Outcome, out: Path | None = None) -> list[Path]:
 
 
 def _report_failure(failed: RunFailed) -> int:
-    """Report a failure without which there is no outcome.
+    """Report a failure that leaves no outcome.
 
     Args:
         failed: The failure, and what it means.
@@ -184,7 +182,7 @@ def _report_failure(failed: RunFailed) -> int:
         Exit code 1.
 
     Raises:
-        UserError: The run ended with exit code 2, which is the user's to correct.
+        UserError: The run ended with exit code 2, which the user has to correct.
     """
     if failed.failure.code == 2:
         raise UserError(failed.failure.reason.removeprefix("error: "))
@@ -205,7 +203,8 @@ def _show(outcome: Outcome, out: Path, page: Path) -> None:
     folder = shlex.quote(str(outcome.chosen.folder))
     for line in (
         outcome.reason,
-        f"{out}, and to look at: {page}",
+        f"result: {out}",
+        f"page: {page}",
         "next:",
         f"  python -m cmu_lightning predict {folder} --out predictions.csv",
         f"  python -m cmu_lightning export {folder} --out FOLDER",

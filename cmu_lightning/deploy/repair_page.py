@@ -199,7 +199,7 @@ class Picture(NamedTuple):
         label: Class that was given.
         before: Class that the original predicts.
         after: Class that the chosen model predicts.
-        suspicion: What PURE says of an image that is not flagged; empty if nothing.
+        suspicion: What PURE says about an image that is not flagged; empty if nothing.
     """
 
     thumbnail: Thumbnail
@@ -236,20 +236,20 @@ def _galleries(outcome: Outcome, findings: Findings) -> list[Gallery]:
     spread = [flagged[len(flagged) * number // SHOWN] for number in range(SHOWN)] if len(flagged) > SHOWN else flagged
     model = "original" if is_kept else "repaired model"
     galleries = [
-        ("flagged", "Flagged images", "What the list or the detector has named.", len(flagged), spread),
+        ("flagged", "Flagged images", "What the list or the detector flagged.", len(flagged), spread),
         (
             "suspects",
             "Further suspects",
-            f"Not flagged, but manipulated with a probability of at least {SUSPICIOUS:.0%} by what PURE has seen; the "
-            "most likely first. Check them before the next round.",
+            f"Not flagged, but manipulated with a probability of at least {SUSPICIOUS:.0%} according to PURE, the most "
+            "likely first. Check them before the next round.",
             len(findings.suspects),
             findings.suspects,
         ),
         (
             "changed",
             "Other training images whose prediction changed",
-            "Not flagged; those about which both models are most certain come first. Good where the given label is "
-            "wrong, damage where it is right.",
+            "Not flagged; those about which both models are most certain come first. A change is good where the given "
+            "label is wrong, and damage where it is right.",
             len(findings.changed),
             findings.changed.tolist(),
         ),

@@ -1,4 +1,4 @@
-"""What a repair means, in sentences and numbers: the text of the page that `repair` leaves."""
+"""What a repair means, in sentences and numbers: the text of the page that `repair` writes."""
 
 from typing import NamedTuple
 
@@ -50,17 +50,17 @@ def count(number: int, noun: str) -> str:
 
 
 class Tally(NamedTuple):
-    """Numbers of images that the sentences speak of.
+    """Numbers of images that the sentences use.
 
     Args:
         validation: Validation images.
-        right_before: Of these, those that the original is right about.
-        right_after: Of these, those that the chosen model is right about.
+        right_before: Of these, those that the original classifies correctly.
+        right_after: Of these, those that the chosen model classifies correctly.
         flagged: Flagged images.
-        fit_before: Of these, those that the original gives their flagged label.
-        fit_after: Of these, those that the chosen model gives it.
+        fit_before: Of these, those for which the original predicts the flagged label.
+        fit_after: Of these, those for which the chosen model predicts it.
         others: Training images that are not flagged.
-        changed: Of these, those that the two predict differently.
+        changed: Of these, those for which the two predictions differ.
         gained: Of the changed, those that now get their given label.
         lost: Of the changed, those that got it before.
     """
@@ -115,9 +115,7 @@ def facts(outcome: Outcome, findings: Findings) -> list[tuple[str, str]]:
     fit = f"{tally.fit_before:,}" if is_kept else f"{tally.fit_before:,} → {tally.fit_after:,}"
     said.append((fit, f"of {count(tally.flagged, 'flagged image')} get the flagged label"))
     if not is_kept:
-        said.append(
-            (f"{tally.changed:,}", f"of {count(tally.others, 'other training image')} are predicted differently")
-        )
+        said.append((f"{tally.changed:,}", f"of {count(tally.others, 'other training image')} have another prediction"))
     if findings.suspicions is not None:
         said.append((f"{len(findings.suspects):,}", "further suspects, found by PURE"))
     return said
@@ -133,31 +131,33 @@ def story(outcome: Outcome, findings: Findings) -> list[str]:
     tally, is_kept = Tally.of(findings), outcome.chosen is outcome.original
     said = []
     if tally.validation:
-        now = "" if is_kept else f", the repaired model in {share(tally.right_after, tally.validation)}"
+        now = "" if is_kept else f", the repaired model {share(tally.right_after, tally.validation)}"
         said.append(
-            f"Of {count(tally.validation, 'validation image')} the original is right in "
-            f"{share(tally.right_before, tally.validation)}{now}."
+            f"The original classifies {share(tally.right_before, tally.validation)} of "
+            f"{count(tally.validation, 'validation image')} correctly{now}."
         )
-    flagged = f"The original gives {tally.fit_before:,} of {count(tally.flagged, 'flagged image')} the flagged label"
+    flagged = (
+        f"The original predicts the flagged label for {tally.fit_before:,} of {count(tally.flagged, 'flagged image')}"
+    )
     if is_kept:
         return [*said, f"{flagged}."]
-    said.append(f"{flagged}, the repaired model {tally.fit_after:,}.")
+    said.append(f"{flagged}, the repaired model for {tally.fit_after:,}.")
     suspects = set(findings.suspects)
     known = sum(row in suspects for row in findings.changed.tolist())
-    of_suspects = f"; PURE suspects {known:,} of these" if known else ""
+    of_suspects = f" (PURE suspects {known:,} of them)" if known else ""
     said.append(
-        f"Of {count(tally.others, 'other training image')} {tally.changed:,} are predicted differently than by the "
-        f"original{of_suspects}. {tally.gained:,} of them now get their given label and {tally.lost:,} no longer do, "
-        "which is right where that label is wrong."
+        f"The repaired model changes the prediction for {tally.changed:,} of "
+        f"{count(tally.others, 'other training image')}{of_suspects}: {tally.gained:,} now get their given "
+        f"label and {tally.lost:,} no longer do, which is right where that label is wrong."
     )
     return said
 
 
 def warnings(outcome: Outcome, findings: Findings) -> list[str]:
-    """Return what to know before the model is used, in sentences.
+    """Return what a user should know before using the model, in sentences.
 
     Args:
-        outcome: What was tried and chosen; what its JSON has under `notes` and `not_tried` is said, too.
+        outcome: What was tried and chosen; its `notes` and `not_tried` are included.
         findings: The samples and the predictions for them.
     """
     told = outcome.as_json()
@@ -166,8 +166,8 @@ def warnings(outcome: Outcome, findings: Findings) -> list[str]:
         named = [
             f"{each.name} ({percent(each.before / each.total)} to {percent(each.after / each.total)})" for each in worse
         ]
-        have = "class has" if len(worse) == 1 else "classes have"
-        said.append(f"{len(worse)} {have} become worse by more than noise explains: {_listed(named)}.")
+        have = "class is" if len(worse) == 1 else "classes are"
+        said.append(f"{len(worse)} {have} worse by more than noise explains: {_listed(named)}.")
     unknown = [each.name for each in findings.classes if not each.total]
     if len(unknown) == len(findings.classes):
         said.append("There are no validation samples, so no accuracy is known; only given labels are compared.")
@@ -175,11 +175,11 @@ def warnings(outcome: Outcome, findings: Findings) -> list[str]:
         have = "has" if len(unknown) == 1 else "have"
         said.append(f"{count(len(unknown), 'class')} {have} no validation samples: {_listed(unknown)}.")
     if outcome.failures:
-        said.append(f"{count(len(outcome.failures), 'candidate')} could not be run: the table says why.")
+        said.append(f"{count(len(outcome.failures), 'candidate')} failed: the table says why.")
     if not_tried := [*told.get("not_tried", ())]:
-        said.append(f"Not tried, because the time was not enough: {', '.join(not_tried)}.")
+        said.append(f"Not tried for lack of time: {', '.join(not_tried)}.")
     if findings.suspicions is None:
-        said.append(f"No candidate has left {SUSPECTS_FILE}, as PURE does: nobody has looked for further bad samples.")
+        said.append(f"No candidate wrote {SUSPECTS_FILE}, as PURE does: no search for further bad samples was made.")
     return said
 
 

@@ -34,7 +34,7 @@ costs as much as the original did.
 """
 
 FIRST = ("keep", "pure")
-"""Overlays that are run whatever the time left."""
+"""Overlays that run however little time is left."""
 
 ORIGINAL = ("--model.original", "--model.init_args.original")
 FILES = (*ORIGINAL, "--data.discovery.path", "--data.discovery.init_args.path")
@@ -103,7 +103,7 @@ def _overlays(only: str | None) -> list[str]:
     unknown = [name for name in asked if name not in STUDY]
     if unknown or not set(asked) & set(methods):
         wrong = unknown[0] if unknown else only
-        raise UserError(f"--only {only}: repair does not try {wrong!r}; give some of {', '.join(methods)}")
+        raise UserError(f"--only {only}: repair has no method {wrong!r}; choose from {', '.join(methods)}")
     return [name for name in STUDY if name == "keep" or name in asked]
 
 
@@ -127,7 +127,7 @@ def _refuse_missing_files(point: Point) -> None:
                 f"{name} names {value}, which cannot be read ({error.strerror}): give another file"
             ) from error
         if not exists:
-            raise UserError(f"{name} names {value}, and there is no such file: check its path")
+            raise UserError(f"{name} names {value}, but there is no such file: check the path")
 
 
 @dataclass
@@ -137,9 +137,9 @@ class Study:
     Args:
         points: Runs; the first one keeps the original.
         run: Makes runs.
-        say: Takes lines that a user should read at once.
-        minutes: Time after which no further candidate is started; the original and PURE are always run.
-        taken: Name of the candidate to take, of those that have finished, whatever its score; None runs and chooses.
+        say: Shows the user a line at once.
+        minutes: Time after which no further candidate starts; the original and PURE always run.
+        taken: Name of a finished candidate to take whatever its score; None runs the study and chooses.
     """
 
     points: list[Point]
@@ -150,11 +150,11 @@ class Study:
     notes: list[str] = field(default_factory=list)
 
     def carry_out(self) -> Outcome:
-        """Run, choose, and settle whose weights stay.
+        """Run the candidates, choose one, and decide whose weights to keep.
 
         Raises:
             UserError: The arguments or the data cannot work, or `taken` is no candidate.
-            RunFailed: The original cannot be measured, or weights that are needed cannot be made again.
+            RunFailed: The original cannot be measured, or weights that are needed cannot be restored.
         """
         deadline = time.monotonic() + 60 * self.minutes
         # 1. The original is measured before all others, so that an error they all have in common is reported once.
@@ -184,7 +184,7 @@ class Study:
         """Leave out the method that needs corrected labels, because the list has none."""
         kept = [point for point in self.points if overlay_of(point) != "relabel"]
         if len(kept) == 1 < len(self.points):
-            raise UserError("--only relabel needs labels: give the list a column corrected_label")
+            raise UserError("--only relabel needs corrected labels: add a column corrected_label to the list")
         self.points = kept
 
     def _restore_weights(self, run: Candidate) -> None:
@@ -196,7 +196,7 @@ class Study:
         failures = self.run([point for point in self.points if point.folder == run.folder], None, math.inf)
         if failures:
             write_metrics(run.folder, run.metrics)  # they are still true
-            raise RunFailed(failures[0], f"the weights of {run.name} cannot be made again")
+            raise RunFailed(failures[0], f"the weights of {run.name} cannot be restored")
 
     def _outcome(
         self, original: Candidate, candidates: list[Candidate], choice: Choice, failed: dict[str, str]
@@ -206,7 +206,9 @@ class Study:
         missing = [name_of(point) for point in self.points[1:] if point.folder not in tried]
         not_tried = [name for name in missing if name not in failed and not self.taken]
         if not_tried:
-            self._note(f"after {self.minutes:g} minutes {len(not_tried)} candidates were not started: --budget says so")
+            self._note(
+                f"{len(not_tried)} candidates were not started: the --budget of {self.minutes:g} minutes was used up"
+            )
         return Outcome(
             original, candidates, choice.run, choice.reason, failed, choice.refused, not_tried, tuple(self.notes)
         )
@@ -226,7 +228,7 @@ def is_finished(point: Point, original: Candidate | None) -> bool:
 
 
 def may_start(point: Point, deadline: float) -> bool:
-    """Return whether there is time left for a run, or it is made whatever the time.
+    """Return whether a run may start: there is time left, or it always runs.
 
     Args:
         point: Run of the study.

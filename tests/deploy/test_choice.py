@@ -31,8 +31,10 @@ def test_the_highest_score_that_is_not_destroyed_is_chosen():
     ]
     chosen = choose(original, candidates)
     assert chosen.run.name == "b"
-    assert re.match(r"b is chosen: of 4 .* 5\.1500 against the original's 4\.5000; its val_acc is 0\.88", chosen.reason)
-    assert "it gives 25% of the flagged samples the labels that were flagged (the original: 100%)" in chosen.reason
+    assert re.match(
+        r"b is chosen: its score of 5\.1500 is the highest of 4 .* 4\.5000\); its val_acc is 0\.88", chosen.reason
+    )
+    assert "it predicts the flagged label for 25% of the flagged samples (the original: 100%)" in chosen.reason
     assert chosen.refused == {}
 
 
@@ -40,7 +42,7 @@ def test_the_original_is_kept_where_nothing_is_better():
     original = candidate("the original", 0.9, 1.0)
     chosen = choose(original, [candidate("a", 0.4, 0.0), candidate("equal", 0.9, 1.0)])
     assert chosen.run is original
-    assert chosen.reason.startswith("The original is kept: of 2 candidates none that keeps half of its val_acc over")
+    assert chosen.reason.startswith("The original is kept: of 2 candidates, none scores higher than its")
     assert "4.5000" in chosen.reason
     assert choose(original, []).run is original
 
@@ -70,11 +72,11 @@ def test_a_candidate_that_fails_a_guard_is_passed_over():
     chosen = choose(original, runs, parts_of)
     assert (chosen.run.name, asked) == ("good", ["loses dogs", "by chance", "good"])
     assert chosen.refused["loses dogs"] == "it loses class dog (recall 1.00 to 0.00) on validation samples"
-    assert chosen.refused["by chance"].startswith("its gain is within the noise: in ")
-    assert "2 of a higher one being passed over" in chosen.reason
+    assert chosen.refused["by chance"].startswith("its gain is within the noise: ")
+    assert "after the guards refused 2 with a higher one" in chosen.reason
     kept = choose(original, runs[1:], parts_of)
     assert kept.run is original
-    assert "none with a higher score than its own 4.5000 passes the guards; loses dogs had the highest" in kept.reason
+    assert "none that scores higher than its 4.5000 passes the guards; loses dogs scores highest" in kept.reason
     assert "but it loses class dog" in kept.reason
 
 
@@ -87,11 +89,11 @@ def test_another_candidate_is_taken_by_name():
     taken = take(original, [strong, weak], "ssd (selection 1)")
     assert taken.run is strong
     assert (
-        "SSD (selection 1), which is destroyed, is taken, because --choose asks for ssd (selection 1)" in taken.reason
+        "SSD (selection 1), which is destroyed, is chosen because --choose asks for ssd (selection 1)" in taken.reason
     )
     for name in ("Keep", "the original", "original"):
         assert take(original, [strong], name).run is original
-    with pytest.raises(UserError, match=r"--choose cf is no candidate that has finished: these are SSD"):
+    with pytest.raises(UserError, match=r"--choose cf: no finished candidate has that name; choose from SSD"):
         take(original, [strong], "cf")
 
 
@@ -152,7 +154,7 @@ def test_what_is_said_before_anything_is_run():
     (warning,) = doubts(candidate("the original", 0.1, 1.0, fit_retain=0.114))
     assert warning.startswith("warning: the original predicts the given label of only 11% of the images")
     (little,) = doubts(candidate("the original", 0.7, 0.3, fit_retain=0.97))
-    assert "gives only 30% of the flagged samples the label that was flagged, no more than the 30%" in little
+    assert "predicts the flagged label for only 30% of the flagged samples, and it is wrong on 30%" in little
     assert doubts(candidate("the original", 0.7, 0.31, fit_retain=0.97)) == []
 
 

@@ -92,5 +92,7 @@ def test_flagged_samples_as_indices_or_a_mask(tmp_path):
 
 
 def test_a_network_of_another_process():
-    with pytest.raises(UserError, match="the network Net-0 was in the memory of another process: load its weights"):
+    with pytest.raises(
+        UserError, match=r"the network Net-0 was in the memory of another process: load the run.s weights"
+    ):
         kept_network("Net-0")

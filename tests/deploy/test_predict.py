@@ -143,7 +143,7 @@ def test_what_is_no_image_in_a_folder_is_passed_over(unlearned, capsys):
     assert [row["name"] for row in read_rows()] == [f"mine/{at}.png" for at in range(5)]
     passed = capsys.readouterr().err.strip()
     assert passed == (
-        "passed over: hidden: 1 (mine/.ipynb_checkpoints/); broken links: 1 (mine/gone.png); other formats: 1 "
+        "skipped: hidden: 1 (mine/.ipynb_checkpoints/); broken links: 1 (mine/gone.png); other formats: 1 "
         "(mine/notes.txt); damaged: 2 (mine/half.png, mine/text.png)"
     )
     for name in ("gone", *range(5)):

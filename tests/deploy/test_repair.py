@@ -248,7 +248,7 @@ def test_a_chosen_run_that_cannot_be_repeated(repaired, monkeypatch, capsys):
     monkeypatch.setattr(repair, "_run", fail_to_repeat)
     (run / "last.ckpt").unlink()
     assert main([*REPAIR, "--out", "never.json"]) == 1
-    assert "cannot be made again" in capsys.readouterr().err
+    assert "cannot be restored" in capsys.readouterr().err
     assert json.loads((run / "metrics.json").read_bytes()) == json.loads(results)
     assert not Path("never.json").exists()
     (run / "metrics.json").write_bytes(results)
@@ -294,7 +294,7 @@ def test_only_some_methods_and_no_time_for_others(project, monkeypatch, tmp_path
     told = json.loads((tmp_path / "mine/repaired.json").read_text())
     assert [each["method"] for each in told["candidates"]] == ["PURE"]
     assert told["not_tried"] == ["cf"]
-    assert "after 0 minutes 1 candidates were not started" in told["notes"][0]
+    assert "1 candidates were not started: the --budget of 0 minutes" in told["notes"][0]
     assert "not tried" in capsys.readouterr().out
     assert main([*own, "--only", "pure,cf"]) == 0
     told = json.loads((tmp_path / "mine/repaired.json").read_text())
@@ -311,7 +311,7 @@ def test_another_candidate_afterwards(repaired, monkeypatch, capsys):
     assert main([*REPAIR, "--choose", "cf"]) == 0
     now = read_choice(repaired)
     assert (now["run"], len(now["candidates"])) == (str(cf), 8)
-    assert now["why"].startswith("CF is taken, because --choose asks for cf; its val_acc is")
+    assert now["why"].startswith("CF is chosen because --choose asks for cf; its val_acc is")
     assert (cf / "last.ckpt").exists()
     assert Path(first["run"], "last.ckpt").exists()
     changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
@@ -319,7 +319,7 @@ def test_another_candidate_afterwards(repaired, monkeypatch, capsys):
     assert main([*REPAIR, "--choose", "the original"]) == 0
     assert read_choice(repaired)["original_kept"]
     assert main([*REPAIR, "--choose", "nothing"]) == 2
-    assert "these are PURE, Potion, ASSD, SSD (selection 1, dampening_ratio 1)" in capsys.readouterr().err
+    assert "choose from PURE, Potion, ASSD, SSD (selection 1, dampening_ratio 1)" in capsys.readouterr().err
     (cf / "last.ckpt").unlink()
     config = cf / "config.yaml"
     config.write_text(config.read_text().replace("checkpoints: all", "checkpoints: chosen"))
@@ -409,19 +409,19 @@ def test_a_report_names_what_repair_leaves(repaired):
 
 
 WRONG = {
-    "no original": (["--model.original", "nothing.pt"], "--model.original names nothing.pt, and there is no such"),
+    "no original": (["--model.original", "nothing.pt"], "--model.original names nothing.pt, but there is no such"),
     "a name that no file has": (["--model.original", 300 * "a"], "which cannot be read (File name too long)"),
-    "no list": (["--data.discovery.path", "nothing.csv"], "--data.discovery.path names nothing.csv, and there"),
+    "no list": (["--data.discovery.path", "nothing.csv"], "--data.discovery.path names nothing.csv, but there"),
     "weights that are no numbers": (["--model.original", "nan.pt"], "nan.pt has weights that are not finite"),
     "a folder to write to": (["--out", "images"], "--out images is a folder"),
     "a config that is no YAML": (["--config", "tab.yaml"], "the config tab.yaml is not YAML (while scanning"),
-    "no such method": (["--only", "pure,fc"], "--only pure,fc: repair does not try 'fc'; give some of pure"),
-    "only the original": (["--only", "keep"], "--only keep: repair does not try 'keep'"),
-    "a time that is none": (["--budget", "-1"], "--budget -1 is no time: give a number of minutes"),
-    "nothing of that name": (["--choose", "cf"], "--choose cf is no candidate that has finished: these are none"),
+    "no such method": (["--only", "pure,fc"], "--only pure,fc: repair has no method 'fc'; choose from pure"),
+    "only the original": (["--only", "keep"], "--only keep: repair has no method 'keep'"),
+    "a time that is none": (["--budget", "-1"], "--budget -1 is not a number of minutes: give 0 or more"),
+    "nothing of that name": (["--choose", "cf"], "--choose cf: no finished candidate has that name; choose from none"),
     "no corrected labels": (
         ["--only", "relabel"],
-        "--only relabel needs labels: give the list a column corrected_label",
+        "--only relabel needs corrected labels: add a column corrected_label to the list",
     ),
 }
 
@@ -464,7 +464,9 @@ def test_an_original_that_is_not_given_is_announced(monkeypatch, capsys):
         (["--model.original=model.pt"], False),
     ):
         assert main(["repair", "--config", "own_images.yaml", *given]) == 2
-        assert ("no --model.original is given: the setting's own" in capsys.readouterr().err) is is_announced
+        assert (
+            "no --model.original is given: repair uses the setting's own" in capsys.readouterr().err
+        ) is is_announced
 
 
 def test_every_overlay_of_the_study_exists_and_the_original_comes_first(monkeypatch):

@@ -203,7 +203,7 @@ def test_suspects_that_cannot_be_read(classifier, text):
     if not text:
         assert find(classifier, text).suspicions == {}
         return
-    with pytest.raises(UserError, match=r"suspects.csv cannot be read as PURE has left it \(.*\): delete metrics.json"):
+    with pytest.raises(UserError, match=r"suspects.csv is damaged \(.*\): delete the metrics.json"):
         find(classifier, text)
 
 
@@ -239,15 +239,15 @@ def test_indices_count_stored_samples_where_some_are_held_out():
 def test_what_is_told(classifier):
     found = find(classifier)
     assert story(outcome_of(), found) == [
-        "Of 8 validation images the original is right in 87.5% (52.9 to 97.8), the repaired model in 87.5% "
+        "The original classifies 87.5% (52.9 to 97.8) of 8 validation images correctly, the repaired model 87.5% "
         "(52.9 to 97.8).",
-        "The original gives 3 of 3 flagged images the flagged label, the repaired model 2.",
-        "Of 7 other training images 3 are predicted differently than by the original; PURE suspects 1 of these. 1 of "
-        "them now get their given label and 2 no longer do, which is right where that label is wrong.",
+        "The original predicts the flagged label for 3 of 3 flagged images, the repaired model for 2.",
+        "The repaired model changes the prediction for 3 of 7 other training images (PURE suspects 1 of them): 1 "
+        "now get their given label and 2 no longer do, which is right where that label is wrong.",
     ]
     assert facts(outcome_of(), found)[1:] == [
         ("3 → 2", "of 3 flagged images get the flagged label"),
-        ("3", "of 7 other training images are predicted differently"),
+        ("3", "of 7 other training images have another prediction"),
         ("2", "further suspects, found by PURE"),
     ]
     assert warnings(outcome_of(), found) == []
@@ -257,8 +257,8 @@ def test_of_an_original_that_is_kept_nothing_changed_is_told(classifier):
     classifier.networks[1] = classifier.networks[0]
     found = find(classifier)
     assert story(outcome_of(kept=True), found) == [
-        "Of 8 validation images the original is right in 87.5% (52.9 to 97.8).",
-        "The original gives 3 of 3 flagged images the flagged label.",
+        "The original classifies 87.5% (52.9 to 97.8) of 8 validation images correctly.",
+        "The original predicts the flagged label for 3 of 3 flagged images.",
     ]
     assert [number for number, _ in facts(outcome_of(kept=True), found)] == ["87.5%", "3", "2"]
 
@@ -271,11 +271,11 @@ def test_what_to_know_before_it_is_used(monkeypatch):
     monkeypatch.setattr(Outcome, "as_json", lambda outcome: as_json(outcome) | told)
     assert warnings(outcome_of(Scrub="killed"), find(make(), None)) == [
         "It is doubtful.",
-        "1 class has become worse by more than noise explains: 0 (100.0% to 0.0%).",
+        "1 class is worse by more than noise explains: 0 (100.0% to 0.0%).",
         "1 class has no validation samples: 2.",
-        "1 candidate could not be run: the table says why.",
-        "Not tried, because the time was not enough: BadT.",
-        "No candidate has left suspects.csv, as PURE does: nobody has looked for further bad samples.",
+        "1 candidate failed: the table says why.",
+        "Not tried for lack of time: BadT.",
+        "No candidate wrote suspects.csv, as PURE does: no search for further bad samples was made.",
     ]
 
 
@@ -423,8 +423,8 @@ def test_the_page_of_runs_on_disk(unlearned):
     for metrics in (before, own.metrics):
         assert f"{metrics['val_acc']:.1%} (" in told
     fit = round(own.metrics["fit_identified"] * own.metrics["deleted"])
-    assert f"the repaired model {fit}." in told
-    assert "nobody has looked for further bad samples" in told
+    assert f"the repaired model for {fit}." in told
+    assert "no search for further bad samples was made" in told
     assert (
         page.words("flagged").count("labelled 0")
         == own.metrics["deleted"]

@@ -46,7 +46,8 @@ def test_the_tutorial(tmp_path, monkeypatch):
     assert methods == {"Keep", "PURE", "Potion", "ASSD", "SSD", "CF", "Scrub", "BadT"}
     assert "tries 13 candidates" in text
     method = {each["run"]: each["method"] for each in choice["candidates"]}[choice["run"]]
-    assert f"> {method} is chosen: of 13 candidates" in text
+    assert f"> {method} is chosen: its score of" in text
+    assert "is the highest of 13 candidates" in text
     original, repaired = (list(map(float, line.split()[-2:])) for line in output_of(result).splitlines())
     assert original[0] > 0.9
     assert original[1] < 0.3

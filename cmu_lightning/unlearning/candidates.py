@@ -13,18 +13,13 @@ from cmu_lightning.unlearning.stage import RECORD
 from cmu_lightning.unlearning.unlearner import Unlearner
 
 
-class CandidateUnlearner(Unlearner):
-    """Base of methods with one number that is free to change: all its values are tried in memory.
-
-    The best candidate has the largest val_acc (1 - max(fit_identified, 0.2)). This is REM's criterion with validation
-    samples instead of the retain data, which contain hidden S_m: only given labels count. `candidates.json`
-    holds the scores of each, and `metrics.json` which one was `chosen`.
-    """
+class ChoosingUnlearner(Unlearner):
+    """Base of methods that choose by validation samples and record what they have chosen."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.chosen: dict[str, float] = {}
-        """The number of the best candidate, by its name, once it is known."""
+        """What was chosen, as numbers by their names; empty before."""
 
     def setup(self, stage: str) -> None:
         """Check that there are validation samples to choose by.
@@ -39,6 +34,25 @@ class CandidateUnlearner(Unlearner):
             name = type(self).__name__
             raise UserError(f"{name} chooses by validation samples, and val_size=0 leaves none: give more")
         super().setup(stage)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what was chosen, because another process may measure the run."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[RECORD]["chosen"] = self.chosen
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what was chosen."""
+        super().on_load_checkpoint(checkpoint)
+        self.chosen = checkpoint[RECORD].get("chosen", {})
+
+
+class CandidateUnlearner(ChoosingUnlearner):
+    """Base of methods with one number that is free to change: all its values are tried in memory.
+
+    The best candidate has the largest val_acc (1 - max(fit_identified, 0.2)). This is REM's criterion with validation
+    samples instead of the retain data, which contain hidden S_m: only given labels count. `candidates.json`
+    holds the scores of each, and `metrics.json` which one was `chosen`.
+    """
 
     def keep_best(self, name: str, values: Sequence[float], load: Callable[[float], None]) -> None:
         """Try all candidates, and leave the best in the network; of equal ones the first.
@@ -63,13 +77,3 @@ class CandidateUnlearner(Unlearner):
         val_acc = self.accuracies(evaluation.of_validation(self.data))[0].item()
         fit_identified = self.accuracies(self.data.all_deleted())[0].item()
         return {"val_acc": val_acc, "fit_identified": fit_identified, "proxy": rem_proxy(val_acc, fit_identified)}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the chosen number, because another process may measure the run."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[RECORD]["chosen"] = self.chosen
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the chosen number."""
-        super().on_load_checkpoint(checkpoint)
-        self.chosen = checkpoint[RECORD]["chosen"]

@@ -6,15 +6,14 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from cmu_lightning.data import evaluation
-from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import selection_score
+from cmu_lightning.unlearning.candidates import ChoosingUnlearner
 from cmu_lightning.unlearning.dampener import Dampener, Dampening
 from cmu_lightning.unlearning.progress import track_parts
 from cmu_lightning.unlearning.ssd import select_and_dampen
-from cmu_lightning.unlearning.stage import RECORD
 
 
-class TunedSSD(Dampener):
+class TunedSSD(ChoosingUnlearner, Dampener):
     """SSD at the point of the paper's grid with the largest `selection_score`, tried in memory within one run.
 
     It chooses the same point as a selection among as many runs of `SSD`, because it uses the same data: the
@@ -26,24 +25,6 @@ class TunedSSD(Dampener):
     dampening_ratios: ClassVar[tuple[float, ...]] = (0.1, 0.5, 1, 5, 10)
     """Strengths of the dampening, as multiples of a threshold."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.chosen: dict[str, float] = {}
-        """`selection` and `dampening_ratio` of the best point, once it is known."""
-
-    def setup(self, stage: str) -> None:
-        """Check that there are validation samples to choose by.
-
-        Args:
-            stage: Lightning's name of what is run, such as "fit".
-
-        Raises:
-            UserError: There are none.
-        """
-        if stage == "fit" and not len(self.data.validation.given_labels):
-            raise UserError("TunedSSD chooses by validation samples, and val_size=0 leaves none: give more, or use SSD")
-        super().setup(stage)
-
     def choose(self, deleted: Tensor, retain: Tensor) -> Dampening:
         """Return the dampening of the best point; of equal points the first in the order of the grid."""
         points = list(self.points())
@@ -53,16 +34,6 @@ class TunedSSD(Dampener):
         self.summary["grid"] = tried
         self.chosen = {name: best[name] for name in ("selection", "dampening_ratio")}
         return select_and_dampen(deleted, retain, best["selection"], best["dampening_ratio"] * best["selection"])
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the chosen point, because another process may measure the run."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[RECORD]["chosen"] = self.chosen
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the chosen point."""
-        super().on_load_checkpoint(checkpoint)
-        self.chosen = checkpoint[RECORD].get("chosen", {})
 
     @classmethod
     def points(cls) -> Iterator[tuple[float, float]]:

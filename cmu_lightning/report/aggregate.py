@@ -71,7 +71,7 @@ class Comparison:
         about: Values that all runs share, by dotted names.
         originals: One row per original.
         runs: One row per run of an unlearner, with `label` (the method's name within the variant), `at` (the identified
-            fraction, or the mean of what a discovery found that takes a number) and `takes_number`.
+            fraction, or the mean over seeds of what a discovery found by itself) and `takes_number` (whether it did).
         rule: The rule by which hyperparameters are chosen.
     """
 

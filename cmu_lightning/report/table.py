@@ -53,8 +53,11 @@ class Table:
         return pd.DataFrame(columns, dtype=object)
 
     def shown(self) -> tuple[pd.DataFrame, list[bool]]:
-        """Return the table as formatted text, and which of its columns hold numbers."""
+        """Return the table as formatted text without empty columns, and which of its columns hold numbers."""
         frame = _with_heading_on_the_paper(self.frame) if DIFFERS in self.frame else self.frame
+        # What no run measured needs no column; an empty one of the paper's states why it is empty.
+        empty = [name for name in frame if frame[name].isna().all() and not str(name).startswith("paper")]
+        frame = frame.drop(columns=empty if len(frame) else [])
         numbers = [any(not isinstance(cell, str | bool | None) for cell in cells) for _, cells in frame.items()]
         return frame.map(self.text), numbers
 

@@ -63,18 +63,18 @@ def _comparison(name: str, about: dict[str, Any], group: pd.DataFrame, rule: str
     runs = group[~is_original].copy()
     ways = _ways(group)
     runs["label"] = pd.Series([ways[folder] for folder in runs["folder"]], index=runs.index, dtype=object)
-    takes = [_takes_number(run) for run in rows_of(runs)]
+    takes = [_finds_its_own_fraction(run) for run in rows_of(runs)]
     runs["takes_number"] = pd.Series(takes, index=runs.index, dtype=bool)
-    # A discovery with a number of samples finds another fraction with each seed: all seeds get the mean.
+    # What such a discovery finds differs between seeds: all seeds get the mean.
     means = {label: round(fmean(own), 6) for label, own in runs.groupby("label")["identified"]}
     runs["at"] = runs["identified"].where(~runs["takes_number"], runs["label"].map(means).astype(float))
     return Comparison(name, about, group[is_original], runs, rule)
 
 
-def _takes_number(run: Any) -> bool:
-    """Return whether a discovery was given the size of S_f, so that the part of S_m in it differs between seeds."""
+def _finds_its_own_fraction(run: Any) -> bool:
+    """Return whether a discovery decides by itself, or by the size of S_f, which fraction of S_m it finds."""
     own = settings_of(run)
-    return any(own.get(f"{DISCOVERY}.{name}", "None") != "None" for name in ("count", "fraction"))
+    return any(own.get(f"{DISCOVERY}.{name}", "None") != "None" for name in ("count", "fraction", "known_fraction"))
 
 
 def _shared(runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -188,7 +188,7 @@ def _unusual(counted: tuple[dict[str, Any], int]) -> tuple[bool, int, int, list[
 def _enough(way: dict[str, Any], differing: list[str]) -> list[str]:
     """Return the names that distinguish a way: the most precise ones, and present values rather than absent ones."""
     precise = [key for key in differing if not any(other.startswith(SAID_BY.get(key, "-")) for other in differing)]
-    return [key for key in precise if key in way] or precise
+    return [key for key in precise if way.get(key, "None") != "None"] or precise
 
 
 def _note(way: dict[str, Any], keys: list[str]) -> str:

@@ -68,7 +68,7 @@ def patches(layer: nn.Module, inputs: Tensor) -> Tensor:
     padded = pad(inputs, layer._reversed_padding_repeated_twice, mode)
     columns = unfold(padded, layer.kernel_size, layer.dilation, 0, layer.stride)
     numbers = layer.weight[0].numel()
-    return columns.view(len(inputs), layer.groups, numbers, -1).permute(1, 2, 0, 3).flatten(2)
+    return columns.reshape(len(inputs), layer.groups, numbers, -1).permute(1, 2, 0, 3).flatten(2)
 
 
 def projections(gram: Tensor, strengths: tuple[float, ...]) -> Iterator[Tensor]:
@@ -178,7 +178,7 @@ class SAP(CandidateUnlearner):
             gram = self._gram(layer, trusted)
             if gram is None:
                 continue
-            weight = layer.weight.detach().double().view(len(gram), -1, gram.shape[-1]).to(gram.device)
+            weight = layer.weight.detach().double().reshape(len(gram), -1, gram.shape[-1]).to(gram.device)
             for alpha, projection in zip(self.strengths, projections(gram, self.strengths), strict=True):
                 projected[alpha][name] = (weight @ projection).view(layer.weight.shape).to(layer.weight.dtype).cpu()
         return projected

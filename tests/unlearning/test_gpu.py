@@ -15,6 +15,9 @@ from cmu_lightning.unlearning import (
     LFSSD,
     NGD,
     NPO,
+    PURE,
+    REM,
+    SAP,
     SSD,
     BadT,
     CFk,
@@ -23,6 +26,7 @@ from cmu_lightning.unlearning import (
     Keep,
     L1Sparse,
     NegGradPlus,
+    NegMerge,
     Original,
     Potion,
     Procedure,
@@ -30,6 +34,7 @@ from cmu_lightning.unlearning import (
     RewoD,
     SalUn,
     Scrub,
+    TaskVector,
     TunedSSD,
 )
 from tests.helpers.short_stages import CheckpointAfter, digits, trainer
@@ -59,6 +64,11 @@ STAGES = {
     "CFk": CFk,
     "EUk": EUk,
     "NGD": NGD,
+    "PURE": PURE,
+    "REM": REM,
+    "TaskVector": TaskVector,
+    "NegMerge": NegMerge,
+    "SAP": SAP,
 }
 
 

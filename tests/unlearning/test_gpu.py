@@ -12,6 +12,7 @@ from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import (
     ASSD,
     CF,
+    ETD,
     LFSSD,
     NGD,
     NPO,
@@ -119,6 +120,12 @@ def test_a_stage_gives_what_it_gives_on_a_cpu(tmp_path, original, device, name):
     start = torch.load(original, weights_only=True)["state_dict"]
     before = torch.cat([start[f"network.{key}"].flatten() for key, _ in plain.network.named_parameters()])
     assert torch.equal(want, before) == (name == "Keep")
+
+
+@pytest.mark.parametrize("kind", [Original, ETD])
+def test_an_original_is_trained_as_on_a_cpu(tmp_path, device, kind):
+    want, got = (fitted(tmp_path, kind(NETWORK, FEW), device=where) for where in (None, device))
+    assert_alike(got, want)
 
 
 @pytest.mark.parametrize("first", ["here", "there"])

@@ -4,7 +4,7 @@
 
 A ResNet-9 is trained on real images of which a part is manipulated, some of that is flagged, and `cmu_lightning.repair`
 gets the network, the images, the labels as given and the list, as a user would give them. Test images are clean and
-are seen by nobody but the last line: accuracy on what was affected, before, after, and of an oracle that was trained
+are used only by the last lines: accuracy on what was affected, before, after, and of an oracle that was trained
 without any of the manipulated images. Data are read from CMU_DATA_DIR.
 
 | case | data | what happens | flagged |
@@ -146,7 +146,7 @@ def main() -> None:
     network = train(images, labels, case.data, given.steps, given.width, given.seed)
     kept = ~is_manipulated
     oracle = train(images[kept], labels[kept], case.data, given.steps, given.width, given.seed)
-    # 3. The repair, and the test images that nobody has seen.
+    # 3. The repair, and the test images, which nothing above has used.
     done = cmu_lightning.repair(
         *(network, images.numpy(), labels),
         flagged=torch.cat([found, wrong]),

@@ -77,7 +77,7 @@ def _open_part(path: Path) -> tuple[Path, BinaryIO]:
 def scratch_folder(path: Path) -> Iterator[Path]:
     """Make a temporary folder next to a file or a folder that is to be written, and remove it in the end.
 
-    If this process is killed, the next one that makes one for the same path removes what it has left.
+    If this process is killed, the next one that makes one for the same path removes its remains.
 
     Args:
         path: Path of the file or folder, whose parent exists.

@@ -169,7 +169,7 @@ class Study:
         failures = [] if self.taken else self.run(self.points[1:], original, deadline)
         candidates = _comparable(self.points[1:], original)
         failed = {name_of(failure.point): failure.reason.removeprefix("error: ") for failure in failures}
-        # 3. The choice, by what is predicted of single samples.
+        # 3. The choice, by the predictions for single samples.
         evidence = Evidence(original, self._restore_weights)
         choice = take(original, candidates, self.taken) if self.taken else choose(original, candidates, evidence.parts)
         self._restore_weights(choice.run)

@@ -226,7 +226,7 @@ def one_silence() -> Iterator[None]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Make a folder for this process, and remove the folders that killed processes have left."""
+    """Make a folder for this process, and remove the folders that killed processes left behind."""
     for left in Path(gettempdir()).glob(f"{TEMPORARY}*-*"):
         owner = left.name.removeprefix(TEMPORARY).partition("-")[0]
         if owner.isdecimal() and not _is_running(int(owner)):

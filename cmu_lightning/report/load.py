@@ -1,7 +1,7 @@
 """Finished runs as a table: one row per run, from a runs folder or from a file of packed runs.
 
 A packed file holds one run per line: its `metrics.json`, in it `config` (the resolved config, as data or as the text of
-`config.yaml`), and `importance_ratios` where the run has left that file. `digest` covers everything else in the line:
+`config.yaml`), and `importance_ratios` where the run wrote that file. `digest` covers everything else in the line:
 it reveals a damaged line, and lines of earlier versions lack it. Other keys of a line are ignored.
 """
 
@@ -200,7 +200,7 @@ def seeds_text(run: Mapping[str, Any]) -> str:
 
 
 def read_ratios(runs: Runs, folder: str) -> dict[str, Any] | Skipped | None:
-    """Return the histogram of importance ratios that a run of SSD's family has left; None if there is none.
+    """Return the histogram of importance ratios that a run of SSD's family wrote; None if there is none.
 
     It has `log10_edges` (ascending), `counts` (one fewer), `left_alone` (parameters whose importances tell nothing) and
     `selected` (parameters that were dampened).

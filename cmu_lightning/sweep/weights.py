@@ -77,7 +77,7 @@ class WeightChoice:
                     drop_weights(run.folder, run.metrics)
 
     def settle_all(self, searches: Sequence[BayesSearch]) -> None:
-        """Settle groups at the end of a sweep: those of searches, and those that a killed sweep has left.
+        """Settle groups at the end of a sweep: those of searches, and those that a killed sweep left behind.
 
         Args:
             searches: Bayesian searches, whose groups are known only when they have come to their end.

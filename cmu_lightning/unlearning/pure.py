@@ -69,7 +69,7 @@ class PURE(Unlearner):
       4. Repair: T steps on all of S_tr with the loss `given_or_else`, w = (1 - m) q, at a rate that rises and falls to
          zero. It starts from the original where S_f's labels were not forgotten while warming up, as those of a
          trigger, and from the warm network as far as they were, as memorised ones. Half-way, q is corrected by what
-         the network now says of each sample. Where S_f cannot be told apart from clean samples, given labels say
+         the network now predicts for each sample. Where S_f cannot be told apart from clean samples, given labels say
          little, and S_f gets up to an eighth of the loss.
 
     It leaves `suspects.csv`: how likely each training sample is manipulated, and which label the network suggests.
@@ -111,7 +111,7 @@ class PURE(Unlearner):
         return self.procedure.unlearn_steps + max(1, self.procedure.unlearn_steps // 2)
 
     def start(self, original: nn.Module) -> None:
-        """Start from the original; keep its weights and what it says of the samples of S_f's classes."""
+        """Start from the original; keep its weights and its predictions for the samples of S_f's classes."""
         super().start(original)
         samples = self.data.samples
         labels, deleted = samples.given_labels.cpu(), samples.deleted.cpu()
@@ -325,7 +325,7 @@ class PURE(Unlearner):
         self.beginning = {}
 
     def _correct(self) -> None:
-        """Correct each probability by what the network says of the sample now, by Bayes' rule."""
+        """Correct each probability by what the network predicts for the sample now, by Bayes' rule."""
         beliefs = self._beliefs()
         given = self._of_given(beliefs).double()
         other = (beliefs.clamp(min=1e-12).log() + self.alternatives).logsumexp(1).exp().double()
@@ -342,7 +342,7 @@ class PURE(Unlearner):
         return beliefs
 
     def _of_given(self, beliefs: Tensor) -> Tensor:
-        """Return what beliefs, shape (n, num_classes), say of the given labels."""
+        """Return what beliefs, shape (n, num_classes), say about the given labels."""
         return beliefs.gather(1, self.labels.unsqueeze(1)).squeeze(1)
 
     def _weigh(self, weight: Tensor) -> None:

@@ -16,7 +16,7 @@ FEW = 3
 
 @torch.no_grad()
 def look(network: nn.Module, batches: Iterator[Tensor], gather: Callable[[Tensor], Tensor] | None = None) -> Look:
-    """Show a network images, and keep what it says of them.
+    """Show a network images, and keep its outputs and activations.
 
     Each block's map is reduced to the maximum and the mean of every channel over its places; for a transformer, over
     its tokens. The input of the last linear layer follows unchanged.

@@ -53,7 +53,7 @@ class Mixture(NamedTuple):
 
 
 class Suspicion(NamedTuple):
-    """What the probes say of n samples.
+    """What the probes say about n samples.
 
     `probability` (n,) that a sample is manipulated, shrunk to 1/2 where S_f cannot be told apart; `confidence` (n,),
     from 0 where it cannot to 1 where it can; `separation` of each probe in standard deviations; `probe`, the one that

@@ -1,6 +1,7 @@
 """Test `repair` on four models with realistic mistakes in their data.
 
     python -m benchmarks.cases --case sticker|swap|noise|pcam [--seed 0] [--images 4000] [--steps 600] [--only pure,cf]
+        [--results FILE]
 
 A ResNet-9 is trained on real images of which a part is manipulated, some of that is flagged, and `cmu_lightning.repair`
 gets the network, the images, the labels as given and the list, as a user would give them. Test images are clean and
@@ -21,6 +22,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -123,6 +125,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--only", help="Methods that repair tries; default all that fit.")
+    parser.add_argument("--results", type=Path, help="File that gets the outcome as a line of JSON.")
     parser.add_argument("--budget", type=float, default=math.inf, help="Minutes that repair has.")
     given = parser.parse_args()
     case, started = CASES[given.case], time.perf_counter()
@@ -156,15 +159,22 @@ def main() -> None:
     pixels = test.images.permute(0, 3, 1, 2) / 255
     affected = manipulation.affected(test.labels) | manipulation.unaffected(test.labels) * (given.case == "pcam")
     seen = (manipulation.stamp(pixels[affected]).permute(0, 2, 3, 1) * 255).round().byte()
-    parts = {"affected": (seen, test.labels[affected]), "all, clean": (test.images, test.labels)}
+    parts = {"affected": (seen, test.labels[affected]), "all": (test.images, test.labels)}
+    outcome: dict[str, dict[str, float]] = {}
     for name, network_of in {"before": network, "after": done.network, "oracle": oracle}.items():
-        measured = {}
-        for part, (pictures, labels_of) in parts.items():
-            measured[part] = round(accuracy(network_of, normalise(pictures, case.data), labels_of), 4)
-        print(name, measured)
+        outcome[name] = {
+            part: round(accuracy(network_of, normalise(pictures, case.data), labels_of), 4)
+            for part, (pictures, labels_of) in parts.items()
+        }
+        print(name, outcome[name])
     print(done.reason, *done.outcome.notes, sep="\n")
-    told = {name: value for name, value in vars(given).items() if value not in (None, math.inf)}
-    print(json.dumps(told | {"seconds": round(time.perf_counter() - started, 1)} | where()))
+    told = {name: value for name, value in vars(given).items() if name != "results" and value not in (None, math.inf)}
+    chosen = {"chosen": done.outcome.chosen.name, "notes": list(done.outcome.notes)}
+    line = json.dumps(told | outcome | chosen | {"seconds": round(time.perf_counter() - started, 1)} | where())
+    print(line)
+    if given.results:
+        with given.results.open("a") as file:
+            file.write(f"{line}\n")
 
 
 if __name__ == "__main__":

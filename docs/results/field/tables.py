@@ -1,0 +1,121 @@
+"""Write `tables.md`, all methods on all cells of the study, from `runs.jsonl`.
+
+    python docs/results/field/tables.py [RUNS]
+
+RUNS is a runs folder or a packed file; default `runs.jsonl` next to this script. Where hyperparameters were tried, the
+run with the largest `balanced_score` counts, which reads no clean label.
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+import cmu_lightning
+from cmu_lightning.selection import balanced_score
+
+HERE = Path(__file__).parent
+MANIPULATIONS = {"Poison": "poison", "InterclassConfusion": "confusion", "RandomSwap": "random swap"}
+FRACTIONS = (0.1, 0.5, 1.0)
+CELL = ["method", "manipulation", "identified", "seed"]
+
+
+def chosen(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return one run for each method, manipulation, fraction and seed, with its original's accuracies.
+
+    Args:
+        runs: Finished runs, as `cmu_lightning.results` gives them.
+    """
+    unlearners = runs[runs.identified.notna()].copy()
+    unlearners["score"] = [balanced_score(dict(run)) for _, run in unlearners.iterrows()]
+    unlearners["tried"] = unlearners.groupby(CELL).score.transform("size")
+    best = unlearners.loc[unlearners.groupby(CELL).score.idxmax()].copy()
+    best["useful"] = best.acc_retain.fillna(best.acc_corr)  # where everything is affected, as in the field
+    best["product"] = best.useful * best.acc_manipulated
+    return best
+
+
+def grid(best: pd.DataFrame, originals: pd.DataFrame, measure: str, names: list[str]) -> list[str]:
+    """Return the lines of a table of means over seeds.
+
+    Args:
+        best: Result of `chosen`.
+        originals: The originals.
+        measure: Column that is shown.
+        names: Methods, in the order of the rows.
+    """
+    affected = [name for name in MANIPULATIONS if best[best.manipulation == name][measure].notna().any()]
+    heads = [f"{MANIPULATIONS[name]}, {at:g}" for name in affected for at in FRACTIONS]
+    means = best.groupby(["method", "manipulation", "identified"])[measure].mean()
+    of_originals = originals.groupby("manipulation")[measure].mean()
+    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+    cells = [f"{of_originals[name]:.2f}" for name in affected for _ in FRACTIONS]
+    lines.append(f"| original | {' | '.join(cells)} |")
+    for method in names:
+        found = [means.get((method, name, at)) for name in affected for at in FRACTIONS]
+        shown = ["-" if value is None or pd.isna(value) else f"{value:.2f}" for value in found]
+        lines.append(f"| `{method}` | {' | '.join(shown)} |")
+    return [*lines, ""]
+
+
+def summary(best: pd.DataFrame) -> pd.DataFrame:
+    """Return a row a method: means over all cells in percent, spread over seeds, and how many runs it was given.
+
+    Args:
+        best: Result of `chosen`.
+    """
+    by_seed = best.groupby(["method", "seed"])[["acc_manipulated", "useful", "product"]].mean()
+    mean, spread = by_seed.groupby("method").mean(), by_seed.groupby("method").std()
+    own = best.groupby("method")
+    return pd.DataFrame(
+        {
+            "product": mean["product"],
+            "product_sd": spread["product"],
+            "healed": mean.acc_manipulated,
+            "useful": mean.useful,
+            "tried": own.tried.max(),
+            "cells": own.size(),
+            "forward": own.samples_forward.mean(),
+            "seconds": own.seconds.mean(),
+        }
+    ).sort_values("product", ascending=False)
+
+
+def main() -> None:
+    """Read the runs and write the page."""
+    runs = cmu_lightning.results(sys.argv[1] if len(sys.argv) > 1 else HERE / "runs.jsonl")
+    originals, best = runs[runs.identified.isna()], chosen(runs)
+    ranked = summary(best)
+    lines = [
+        "# Every method on every cell",
+        "",
+        f"Written by `python docs/results/field/tables.py` from {len(runs)} runs: means over seeds "
+        f"{', '.join(str(seed) for seed in sorted(runs.seed.unique()))}.",
+        "",
+        "## Summary",
+        "",
+        "Healed is accuracy on S_m by true labels, utility is `acc_retain` or, with random swaps, `acc_corr`. Both "
+        "and their product are means over all cells in percent, ± the standard deviation over seeds. Tried: runs of a "
+        "cell, of which one was chosen. A cell is a manipulation, a fraction and a seed. Samples and seconds are means "
+        "of the chosen runs.",
+        "",
+        "| method | utility x healed | healed | utility | tried | cells | samples forward | seconds |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for method, row in ranked.iterrows():
+        lines.append(
+            f"| `{method}` | {100 * row['product']:.1f} ± {100 * row.product_sd:.1f} | {100 * row.healed:.1f} | "
+            f"{100 * row.useful:.1f} | {row.tried:.0f} | {row.cells:.0f} | {row.forward:,.0f} | {row.seconds:.1f} |"
+        )
+    names = list(ranked.index)
+    for title, measure in (
+        ("acc_corr: unseen affected samples", "acc_corr"),
+        ("acc_retain: unseen unaffected samples", "acc_retain"),
+        ("acc_manipulated: S_m by true labels", "acc_manipulated"),
+    ):
+        lines += ["", f"## {title}", "", *grid(best, originals, measure, names)]
+    (HERE / "tables.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -23,6 +23,8 @@ from cmu_lightning.unlearning.networks import build
 from cmu_lightning.unlearning.stage import RECORD, View
 from cmu_lightning.unlearning.unlearner import Unlearner
 
+WARM, WITNESS, REPAIR = 0.6, 0.5, 0.8
+"""Steps of the warm-up, of the witness's training and of the repair, in T = `procedure.unlearn_steps`."""
 WARM_RATE = 4.0
 """Learning rate of the warm-up and of the witness, in peak rates of the procedure."""
 LOOKS = 4
@@ -58,17 +60,17 @@ def given_or_else(logits: Tensor, labels: Tensor, weight: Tensor, alternatives: 
 class PURE(Unlearner):
     """Positive-unlabelled repair: find what else is manipulated, then train on "the given label or something else".
 
-    It uses no clean labels and no validation samples, and takes 2.5 T steps, T being `procedure.unlearn_steps`:
-      1. Warm up: the original is trained on all of S_tr as labelled, for T steps at four times the peak rate. That
+    It uses no clean labels and no validation samples, and takes 1.9 T steps, T being `procedure.unlearn_steps`:
+      1. Warm up: the original is trained on all of S_tr as labelled, for 0.6 T steps at four times the peak rate. That
          undoes memorisation, and S_f and hidden S_m stay alike. On the way it is shown the training samples four times.
       2. Suspect: positive-unlabelled probes on these looks give each sample of S_f's classes a probability q of being
          manipulated (`cmu_lightning.data.discoveries.positive_unlabelled`).
-      3. Hear a witness: a fresh network is trained for T / 2 steps with the weights 1 - q, so on what is not suspected.
+      3. Hear a witness: a fresh network is trained for 0.5 T steps with the weights 1 - q, so on what is not suspected.
          Where it prefers a sample's given label, that label is right though the sample is manipulated: an image of the
          target class that carries a trigger. The margin m of its preference is what the label keeps.
-      4. Repair: T steps on all of S_tr with the loss `given_or_else`, w = (1 - m) q, at a rate that rises and falls to
-         zero. It starts from the original where S_f's labels were not forgotten while warming up, as those of a
-         trigger, and from the warm network as far as they were, as memorised ones. Half-way, q is corrected by what
+      4. Repair: 0.8 T steps on all of S_tr with the loss `given_or_else`, w = (1 - m) q, at a rate that rises and
+         falls to zero. It starts from the original where S_f's labels were not forgotten while warming up, as those of
+         a trigger, and from the warm network as far as they were, as memorised ones. Half-way, q is corrected by what
          the network now predicts for each sample. Where S_f cannot be told apart from clean samples, given labels say
          little, and S_f gets up to an eighth of the loss.
 
@@ -103,12 +105,16 @@ class PURE(Unlearner):
     @property
     def steps(self) -> int:
         """Steps of all phases."""
-        return self.until_repair + self.procedure.unlearn_steps
+        return self.until_repair + self._share_of_t(REPAIR)
 
     @property
     def until_repair(self) -> int:
         """Steps of the warm-up and of the witness."""
-        return self.procedure.unlearn_steps + max(1, self.procedure.unlearn_steps // 2)
+        return self._share_of_t(WARM) + self._share_of_t(WITNESS)
+
+    def _share_of_t(self, share: float) -> int:
+        """Return a number of steps, at least 1."""
+        return max(1, round(share * self.procedure.unlearn_steps))
 
     def start(self, original: nn.Module) -> None:
         """Start from the original; keep its weights and its predictions for the samples of S_f's classes."""
@@ -126,17 +132,18 @@ class PURE(Unlearner):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return procedure A's optimiser: a constant rate, then twice one that rises and falls to zero."""
         optimizer = self.procedure.optimizer(self.network.parameters())
-        warm, begins = self.procedure.unlearn_steps, self.until_repair
+        warm, begins = self._share_of_t(WARM), self.until_repair
+        rising = self._share_of_t(0.1)
 
         def risen_and_fallen(done: int, steps: int) -> float:
-            return min(1.0, (done + 1) / max(1, warm // 10)) * (1 - done / steps)
+            return min(1.0, (done + 1) / rising) * (1 - done / steps)
 
         def rate(step: int) -> float:
             if step < warm:
                 return WARM_RATE
             if step < begins:
                 return WARM_RATE * risen_and_fallen(step - warm, begins - warm)
-            return risen_and_fallen(step - begins, warm)
+            return risen_and_fallen(step - begins, self.steps - begins)
 
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
 
@@ -172,14 +179,14 @@ class PURE(Unlearner):
 
     def on_train_batch_start(self, batch: tuple[Batch, Batch], batch_idx: int) -> None:
         """Look, suspect, hear the witness and correct at the steps where a phase ends."""
-        warm, step = self.procedure.unlearn_steps, self.global_step
+        warm, step = self._share_of_t(WARM), self.global_step
         if step in {max(1, warm * number // LOOKS) for number in range(1, LOOKS + 1)}:
             self.looks.append(self._look())
         if step == warm:
             self._suspect()
         if step == self.until_repair:
             self._hear_witness()
-        if step == self.until_repair + max(1, warm // 2):
+        if step == self.until_repair + self._share_of_t(REPAIR / 2):
             self._correct()
 
     def loss(self, batch: Batch) -> Tensor:

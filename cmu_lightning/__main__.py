@@ -1,6 +1,7 @@
 """`python -m cmu_lightning`: the commands, and the end of the process."""
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -108,6 +109,10 @@ def run() -> NoReturn:
     """Run the command of this process, and end the process: the script `cmu-lightning`."""
     try:
         ended = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        ended = 128 + signal.SIGPIPE
     finally:
         _tear_down_wandb()
     # Die of SIGTERM itself: a W&B agent would count an exit code as a failed trial.

@@ -1,6 +1,7 @@
 """The command line before a command has begun."""
 
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -84,3 +85,11 @@ def test_an_env_file_that_cannot_be_read_is_said(given, capsys):
     assert main(given) == 2
     said = capsys.readouterr().err
     assert re.fullmatch(r"error: the file .env cannot be read \([^\n]*\): write lines such as [^\n]*\n", said), said
+
+
+def test_a_closed_pipe_ends_a_command_quietly():
+    files = Path(__file__).parents[2] / "sweeps/digits"
+    command = f"{sys.executable} -m cmu_lightning sweep {files} --dry_run | head -1; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+    assert ended.stdout.count("\n") == 1

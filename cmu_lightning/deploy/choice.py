@@ -18,6 +18,7 @@ COLUMNS = {
     "val_acc": "val_acc",
     "fit_retain": "fit_retain",
     "fit_identified": "fit_identified",
+    "trusted": "trusted",
     "score": "score",
     "seconds": "seconds",
 }
@@ -41,6 +42,7 @@ class Candidate:
         name: Its method with the hyperparameters that were tried.
         folder: Folder of the run.
         metrics: Content of its `metrics.json`.
+        trusted: How many trusted images it classifies correctly, and how many there are; None if there are none.
 
     Example:
         >>> Candidate("CF", Path("runs/mine/CF/0-0123456789"), {"val_acc": 0.75, "fit_identified": 0.25}).score
@@ -50,11 +52,17 @@ class Candidate:
     name: str
     folder: Path
     metrics: dict[str, Any]
+    trusted: tuple[int, int] | None = None
 
     @property
     def score(self) -> float:
-        """The number that candidates are ranked by, `balanced_score`."""
-        return balanced_score(self.metrics)
+        """The number that candidates are ranked by.
+
+        It is `balanced_score` and, where there are n trusted images of which k are classified correctly,
+        (k + 1) / (n + 2): like the flags they count for at most 1, and one or two of them for less.
+        """
+        right, total = self.trusted or (0, 0)
+        return balanced_score(self.metrics) + ((right + 1) / (total + 2) if total else 0.0)
 
     @property
     def utility(self) -> float:
@@ -148,9 +156,15 @@ def _why(chosen: Candidate, original: Candidate, count: int, passed_over: int) -
 def _numbers(chosen: Candidate, original: Candidate) -> str:
     """Return what a user wants to know of a candidate at once."""
     before, after = original.metrics["fit_identified"], chosen.metrics["fit_identified"]
+    of_trusted = ""
+    if chosen.trusted and original.trusted:
+        right, total = chosen.trusted
+        of_trusted = (
+            f"; it classifies {right} of {total} trusted images correctly (the original: {original.trusted[0]})"
+        )
     return (
         f"its {chosen.utility_name} is {chosen.utility:.4f} (the original's: {original.utility:.4f}), and it predicts "
-        f"the flagged label for {after:.0%} of the flagged samples (the original: {before:.0%})"
+        f"the flagged label for {after:.0%} of the flagged samples (the original: {before:.0%}){of_trusted}"
     )
 
 
@@ -264,8 +278,9 @@ class Outcome:
         title = f"{self.original.metrics['setting']}: {count} flagged sample{'s' * (count != 1)}"
         table = Table(title=title, title_justify="left")
         runs = (self.original, *self.candidates)
-        unused = "fit_retain" if "val_acc" in self.original.metrics else "val_acc"
-        shown = [name for name in COLUMNS if name != unused]
+        unused = {"fit_retain" if "val_acc" in self.original.metrics else "val_acc"}
+        unused |= {"trusted"} if self.original.trusted is None else set()
+        shown = [name for name in COLUMNS if name not in unused]
         table.add_column("")
         for name in shown:
             table.add_column(COLUMNS[name], justify="right", no_wrap=True)
@@ -295,6 +310,8 @@ class Outcome:
 
 def _cell(run: Candidate, name: str) -> str:
     """Return a number of a run as the table shows it."""
+    if name == "trusted" and run.trusted:
+        return "{} of {}".format(*run.trusted)
     value = run.score if name == "score" else run.metrics.get(name)
     return "" if value is None else f"{value:.{1 if name == 'seconds' else 4}f}"
 
@@ -302,4 +319,5 @@ def _cell(run: Candidate, name: str) -> str:
 def _reported(run: Candidate) -> dict[str, Any]:
     """Return what `repaired.json` says about a run."""
     found = {name: run.metrics[name] for name in REPORTED if name in run.metrics}
-    return {"name": run.name, "run": str(run.folder)} | found | {"score": run.score}
+    of_trusted = {"trusted": {"right": run.trusted[0], "of": run.trusted[1]}} if run.trusted else {}
+    return {"name": run.name, "run": str(run.folder)} | found | of_trusted | {"score": run.score}

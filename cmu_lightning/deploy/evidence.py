@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
 
     from cmu_lightning.data import CorruptedDataModule
     from cmu_lightning.data.samples import Samples
+    from cmu_lightning.deploy.trusted import Trusted
 
 PREDICTED = "predicted.npz"
 """File in the folder of a run: predicted classes of S_tr (`train`) and of the validation samples (`validation`)."""
+OF_TRUSTED = "trusted.npz"
+"""File in the folder of a run: predicted classes of trusted images, and the images' digest."""
+BATCH = 500
+"""Trusted images that a network classifies at once."""
 
 
 class Evidence:
@@ -28,10 +34,17 @@ class Evidence:
     Args:
         original: Run that kept the original; its data are those of all candidates.
         restore_weights: Recomputes the weights of a run if they were dropped.
+        read_trusted: Returns the trusted images, given the data; None if there are none.
     """
 
-    def __init__(self, original: Candidate, restore_weights: Callable[[Candidate], None]) -> None:
+    def __init__(
+        self,
+        original: Candidate,
+        restore_weights: Callable[[Candidate], None],
+        read_trusted: "Callable[[CorruptedDataModule], Trusted] | None" = None,
+    ) -> None:
         self.original, self.restore_weights = original, restore_weights
+        self.read_trusted = read_trusted
 
     @cached_property
     def data(self) -> "CorruptedDataModule":
@@ -40,6 +53,22 @@ class Evidence:
 
         self.restore_weights(self.original)
         return restore_data(self.original.folder)
+
+    @cached_property
+    def trusted(self) -> "Trusted | None":
+        """The trusted images."""
+        return None if self.read_trusted is None else self.read_trusted(self.data)
+
+    def judged(self, run: Candidate) -> Candidate:
+        """Return a run with how many trusted images it classifies correctly.
+
+        Args:
+            run: The original or a candidate.
+        """
+        if self.trusted is None:
+            return run
+        right = int((self._predicted_of_trusted(run) == self.trusted.labels).sum())
+        return replace(run, trusted=(right, len(self.trusted.labels)))
 
     def parts(self, candidate: Candidate) -> Parts:
         """Return what the original and a candidate predict.
@@ -56,7 +85,11 @@ class Evidence:
             Part(*(each[mask] for each in (labels, before[train], after[train]))) for mask in (~deleted, deleted)
         )
         names = data.classes or [str(label) for label in range(data.num_classes)]
-        return Parts(validation, retain, flagged, list(names))
+        trusted = None
+        if self.trusted is not None:
+            of_trusted = [self._predicted_of_trusted(run) for run in (self.original, candidate)]
+            trusted = Part(self.trusted.labels, *of_trusted)
+        return Parts(validation, retain, flagged, list(names), trusted)
 
     def predicted(self, run: Candidate) -> dict[str, np.ndarray]:
         """Return the predicted classes of a run, `train` (N,) and `validation` (n,), int64.
@@ -73,8 +106,31 @@ class Evidence:
         with np.load(path) as stored:
             return {name: stored[name].astype(np.int64) for name in ("train", "validation")}
 
-    def _predict(self, folder: Path) -> dict[str, np.ndarray]:
-        """Return the classes that the network of a run predicts."""
+    def _predicted_of_trusted(self, run: Candidate) -> np.ndarray:
+        """Return the classes that a run predicts for the trusted images, int64, shape (n,)."""
+        import torch
+
+        assert self.trusted is not None
+        path = run.folder / OF_TRUSTED
+        if path.exists():
+            with np.load(path) as stored:
+                if str(stored["digest"]) == self.trusted.digest:
+                    return np.asarray(stored["predicted"].astype(np.int64))
+        self.restore_weights(run)
+        network, images = self._network(run.folder), torch.from_numpy(self.trusted.images)
+        pixels = self.data.pixels(next(network.parameters()).device)
+        classes = []
+        with torch.inference_mode():
+            for part in torch.split(images, BATCH):
+                classes.append(network(pixels(part, torch.zeros(len(part), dtype=torch.bool))).argmax(dim=1).cpu())
+        predicted = torch.cat(classes).numpy()
+        file = io.BytesIO()
+        np.savez_compressed(file, digest=np.array(self.trusted.digest), predicted=predicted.astype(np.int32))
+        write_atomically(path, file.getvalue())
+        return predicted
+
+    def _network(self, folder: Path) -> "torch.nn.Module":
+        """Return the network of a run in evaluation mode, on the GPU if there is one."""
         import torch
 
         from cmu_lightning.experiment.restore import restore_network
@@ -82,7 +138,11 @@ class Evidence:
 
         network = restore_network(folder)
         check_outputs(network, self.data)  # settles how images lie in memory
-        network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def _predict(self, folder: Path) -> dict[str, np.ndarray]:
+        """Return the classes that the network of a run predicts."""
+        network = self._network(folder)
         return {
             "train": self._classify(network, self.data.samples),
             "validation": self._classify(network, self.data.validation),

@@ -82,7 +82,7 @@ def _at_most(successes: int, trials: int, chance: float) -> float:
     return float(np.exp(logs[: successes + 1]).sum())
 
 
-def chance_of_no_gain(utility: Part, deleted: Part, seed: int = 0) -> float:
+def chance_of_no_gain(utility: Part, deleted: Part, trusted: Part | None = None, seed: int = 0) -> float:
     """Return how often a candidate's `balanced_score` is not above the original's in bootstrap samples.
 
     This is the paired bootstrap: validation samples and S_f are each drawn with replacement, and both models are scored
@@ -91,11 +91,14 @@ def chance_of_no_gain(utility: Part, deleted: Part, seed: int = 0) -> float:
     Args:
         utility: Validation samples; the retain data where there are none.
         deleted: S_f.
+        trusted: Trusted images with their right labels; None if there are none.
         seed: Seed of the draws.
     """
     random = np.random.default_rng(seed)
-    size = len(deleted.labels)
-    gains = UTILITY_WEIGHT * _means(random, utility) - _means(random, deleted) * size / (size + 2)  # as the score
+    # As in the score of a candidate.
+    gains = UTILITY_WEIGHT * _means(random, utility) - _smoothed_means(random, deleted)
+    if trusted is not None:
+        gains = gains + _smoothed_means(random, trusted)
     return float((gains < SMALL).mean())
 
 
@@ -107,6 +110,12 @@ def _means(random: np.random.Generator, part: Part) -> np.ndarray:
     return np.asarray((drawn[:, 2] - drawn[:, 0]) / size)
 
 
+def _smoothed_means(random: np.random.Generator, part: Part) -> np.ndarray:
+    """Return the change of (k + 1) / (n + 2) in each bootstrap sample, shape (RESAMPLES,)."""
+    size = len(part.labels)
+    return _means(random, part) * size / (size + 2)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What the original and a candidate predict for all samples that the guards look at.
@@ -116,12 +125,14 @@ class Parts:
         retain: The retain data.
         deleted: S_f.
         classes: What each class is called.
+        trusted: Trusted images with their right labels; None if there are none.
     """
 
     validation: Part | None
     retain: Part
     deleted: Part
     classes: list[str]
+    trusted: Part | None = None
 
 
 def objection(parts: Parts) -> str | None:
@@ -141,7 +152,7 @@ def objection(parts: Parts) -> str | None:
             shown = ", ".join(f"{parts.classes[label]} ({_recalls(part, label)})" for label in lost[:3])
             more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
             return f"it loses {'class' if len(lost) == 1 else 'classes'} {shown}{more} on {name}"
-    chance = chance_of_no_gain(parts.validation or parts.retain, parts.deleted)
+    chance = chance_of_no_gain(parts.validation or parts.retain, parts.deleted, parts.trusted)
     if chance > LEVEL:
         return f"its gain is within the noise: {chance:.0%} of bootstrap samples show none"
     return None

@@ -5,7 +5,7 @@ import math
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.deploy.choice import Candidate, Outcome
 from cmu_lightning.deploy.repair import write_outcome
 from cmu_lightning.deploy.study import RunFailed, Study, is_finished, may_start, study_points
+from cmu_lightning.deploy.trusted import Trusted
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.restore import restore_network
 from cmu_lightning.experiment.run import keep_weights
@@ -66,6 +67,7 @@ def repair(
     flagged: Any,
     corrected: Any = None,
     validation: tuple[Any, Any] | None = None,
+    trusted: tuple[Any, Any] | None = None,
     mean: float | Sequence[float] = 0.5,
     std: float | Sequence[float] = 0.5,
     steps: int | None = None,
@@ -85,6 +87,7 @@ def repair(
         flagged: Indices of the flagged samples, or a mask, bool, shape (n,).
         corrected: Right label of each flagged sample, in the order of the indices, -1 where it is not known.
         validation: Images and labels that were not trained on; default a tenth of the training images.
+        trusted: Images with right labels by which candidates are measured, best with the trigger; as `images`.
         mean: Mean by which the network's input is normalised, of all channels or of each.
         std: Standard deviation, likewise.
         steps: Steps of fine-tuning; default five epochs.
@@ -116,7 +119,7 @@ def repair(
     points = study_points(arguments, place / "runs", only)
     try:
         with one_silence(), keep_weights(), _data_kept():
-            outcome = Study(points, _run_here, print, budget).carry_out()
+            outcome = Study(points, _run_here, print, budget, trusted=_trusted(trusted)).carry_out()
     except RunFailed as failed:
         raise UserError(f"{failed.consequence}: {failed.failure.reason.removeprefix('error: ')}") from failed
     write_outcome(outcome)
@@ -187,6 +190,22 @@ def _arrays(images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
     if len(given) != len(numbers):
         raise UserError(f"there are {len(given)} images and {len(numbers)} labels: give as many of both")
     return given, numbers
+
+
+def _trusted(given: tuple[Any, Any] | None) -> Callable[[CorruptedDataModule], Trusted] | None:
+    """Return what gives a study the trusted images; None if there are none."""
+    if given is None:
+        return None
+    images, labels = _arrays(*given)
+    whole = images if images.ndim == 4 else images[..., None]
+
+    def of(data: CorruptedDataModule) -> Trusted:
+        if whole.shape[1:] != data.samples.images.shape[1:]:
+            shapes = f"{whole.shape[1:]} and the training images {tuple(data.samples.images.shape[1:])}"
+            raise UserError(f"trusted images have the shape {shapes}: give images of one size")
+        return Trusted(np.ascontiguousarray(whole), labels)
+
+    return of
 
 
 def _pixels(images: Any, batch: bool) -> np.ndarray:
@@ -279,6 +298,7 @@ def _report(outcome: Outcome) -> pd.DataFrame:
         {
             "name": run.name,
             **{name: run.metrics.get(name) for name in names},
+            "trusted": run.trusted[0] / run.trusted[1] if run.trusted else None,
             "score": run.score,
             "chosen": run is outcome.chosen,
             "note": outcome.note(run),

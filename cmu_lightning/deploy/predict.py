@@ -235,7 +235,7 @@ class Classifier:
         images = []
         for file in files:
             try:
-                images.append(torch.from_numpy(self._decode(file)))
+                images.append(torch.from_numpy(decode_like(self.data, file)))
             except UserError:
                 if file in found.named or _is_image(file):
                     raise
@@ -245,16 +245,6 @@ class Classifier:
         if not images:
             return torch.empty(0)
         return self.pixels(torch.stack(images), torch.zeros(len(images), dtype=torch.bool))
-
-    def _decode(self, file: Path) -> "np.ndarray":
-        """Return an image as those of the data are stored, shape (H, W, C), uint8."""
-        image, shape = self.data.decoded(file), self.data.samples.images.shape[1:]
-        if image.shape != shape:
-            raise UserError(
-                f"{file} has {image.shape[1]}x{image.shape[0]} pixels and the run's images have {shape[1]}x{shape[0]}: "
-                "resize it as the training images were"
-            )
-        return image
 
     def _classify(self, batches: Iterator["Tensor"], total: int) -> list[Predictions]:
         """Return the predictions of each network on all batches.
@@ -279,6 +269,25 @@ class Classifier:
         if not parts[0]:
             raise UserError("none of the images can be decoded: give others to --images")
         return [Predictions(*(torch.cat(field) for field in zip(*each, strict=True))) for each in parts]
+
+
+def decode_like(data: "CorruptedDataModule", file: Path) -> "np.ndarray":
+    """Return an image file as the images of some data are stored, shape (H, W, C), uint8.
+
+    Args:
+        data: Data module after its set-up.
+        file: Path of the image.
+
+    Raises:
+        UserError: The file cannot be decoded, or the image has another size.
+    """
+    image, shape = data.decoded(file), data.samples.images.shape[1:]
+    if image.shape != shape:
+        raise UserError(
+            f"{file} has {image.shape[1]}x{image.shape[0]} pixels and the run's images have {shape[1]}x{shape[0]}: "
+            "resize it as the training images were"
+        )
+    return image
 
 
 def _rows_of_data(classifier: Classifier, is_original: bool) -> Iterator[Row]:

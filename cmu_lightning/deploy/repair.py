@@ -5,12 +5,14 @@ import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from cmu_lightning.console import PlainConsole
 from cmu_lightning.deploy.choice import CHOICE_FILE, Candidate, Outcome
 from cmu_lightning.deploy.output import refuse_folder, refuse_unwritable
 from cmu_lightning.deploy.study import ORIGINAL, RunFailed, Study, is_finished, may_start, study_points
+from cmu_lightning.deploy.trusted import read_folder, refuse_missing
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.run import choose_runs_dir
 from cmu_lightning.experiment.wandb_settings import one_silence
@@ -82,6 +84,8 @@ def main(arguments: Sequence[str]) -> int:
     if not given.budget >= 0:
         raise UserError(f"--budget {given.budget:g} is not a number of minutes: give 0 or more")
     runs_dir = choose_runs_dir(given.runs_dir)
+    if given.trusted is not None:
+        refuse_missing(given.trusted)
     points = study_points(fit_arguments, runs_dir, given.only)
     return guard(lambda: _repair(points, given), runs_dir)
 
@@ -93,6 +97,12 @@ def _parser() -> Parser:
     )
     parser.add_argument("--runs_dir", help="Default: CMU_RUNS_DIR, else ./runs.")
     parser.add_argument("--out", type=Path, metavar="FILE", help=f"A copy of RUNS_DIR/SETTING/{CHOICE_FILE}.")
+    parser.add_argument(
+        "--trusted",
+        type=Path,
+        metavar="FOLDER",
+        help="Images with right labels, FOLDER/CLASS/IMAGE, by which candidates are measured: best with the trigger.",
+    )
     parser.add_argument("--only", metavar="A,B", help="Try these methods only, such as pure,cf.")
     parser.add_argument(
         "--budget",
@@ -127,7 +137,8 @@ def _repair(points: list[Point], given: Namespace) -> int:
             progress.update(progress.sweep, total=len(study.points))  # one method may have been left out
             return _run(some, progress, original, deadline)
 
-        study = Study(points, run, say, given.budget, given.choose)
+        trusted = None if given.trusted is None else partial(read_folder, given.trusted)
+        study = Study(points, run, say, given.budget, given.choose, trusted)
         try:
             outcome = study.carry_out()
         except RunFailed as failed:

@@ -110,7 +110,7 @@ def page(outcome: Outcome, findings: Findings) -> str:
         warnings=warnings(outcome, findings),
         charts=charts,
         rows=list(_candidate_rows(outcome)),
-        measured=MEASURED,
+        headings=_headings(outcome),
         failures=outcome.failures,
         classes=_class_table(findings.classes),
         galleries=_galleries(outcome, findings),
@@ -127,6 +127,11 @@ def page(outcome: Outcome, findings: Findings) -> str:
     )
 
 
+def _headings(outcome: Outcome) -> list[str]:
+    """Return the headings of the numbers in the table of candidates."""
+    return [*MEASURED.values(), *["trusted images right"] * (outcome.original.trusted is not None)]
+
+
 def _candidate_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
     """Yield the rows of the table of candidates; the original comes first."""
     told = {each["run"]: each for each in outcome.as_json()["candidates"]}
@@ -135,7 +140,10 @@ def _candidate_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
         notes = ["chosen"] * (run is outcome.chosen) + ["destroyed"] * of_run.get("destroyed", False)
         yield {
             "name": run.name,
-            "numbers": [percent(run.metrics[name]) if name in run.metrics else "" for name in MEASURED],
+            "numbers": [
+                *(percent(run.metrics[name]) if name in run.metrics else "" for name in MEASURED),
+                *([share(*run.trusted)] if run.trusted else []),
+            ],
             "seconds": f"{run.metrics['seconds']:.1f}",
             "is_chosen": run is outcome.chosen,
             "note": ", ".join([*notes, *filter(None, [of_run.get("refused")])]),

@@ -139,6 +139,10 @@ def story(outcome: Outcome, findings: Findings) -> list[str]:
     flagged = (
         f"The original predicts the flagged label for {tally.fit_before:,} of {count(tally.flagged, 'flagged image')}"
     )
+    if outcome.original.trusted:
+        now = f", the repaired model {share(*outcome.chosen.trusted)}" if outcome.chosen.trusted and not is_kept else ""
+        images = count(outcome.original.trusted[1], "trusted image")
+        said.append(f"The original classifies {share(*outcome.original.trusted)} of {images} correctly{now}.")
     if is_kept:
         return [*said, f"{flagged}."]
     said.append(f"{flagged}, the repaired model for {tally.fit_after:,}.")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cmu_lightning.deploy.choice import Candidate, Choice, Outcome, choose, doubts, require_results, take
 from cmu_lightning.deploy.evidence import Evidence
@@ -15,6 +16,10 @@ from cmu_lightning.sweep.file import SweepFile
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.queue import Failure
 from cmu_lightning.sweep.weights import drop_weights, keep_weights
+
+if TYPE_CHECKING:
+    from cmu_lightning.data import CorruptedDataModule
+    from cmu_lightning.deploy.trusted import Trusted
 
 STUDY: dict[str, dict[str, tuple[float, ...]]] = {
     "keep": {},
@@ -140,6 +145,7 @@ class Study:
         say: Shows the user a line at once.
         minutes: Time after which no further candidate starts; the original and PURE always run.
         taken: Name of a finished candidate to take whatever its score; None runs the study and chooses.
+        trusted: Returns images whose right labels are known, given the data; None if there are none.
     """
 
     points: list[Point]
@@ -147,6 +153,7 @@ class Study:
     say: Callable[[str], None]
     minutes: float = math.inf
     taken: str | None = None
+    trusted: "Callable[[CorruptedDataModule], Trusted] | None" = None
     notes: list[str] = field(default_factory=list)
 
     def carry_out(self) -> Outcome:
@@ -165,12 +172,13 @@ class Study:
             self._note(line)
         if not original.metrics.get("corrected"):
             self._leave_out_relabel()
+        evidence = Evidence(original, self._restore_weights, self.trusted)
+        original = evidence.judged(original)  # trusted images that cannot be read are refused before the candidates
         # 2. Candidates. One that fails is reported and does not end the others.
         failures = [] if self.taken else self.run(self.points[1:], original, deadline)
-        candidates = _comparable(self.points[1:], original)
+        candidates = [evidence.judged(each) for each in _comparable(self.points[1:], original)]
         failed = {name_of(failure.point): failure.reason.removeprefix("error: ") for failure in failures}
         # 3. The choice, by the predictions for single samples.
-        evidence = Evidence(original, self._restore_weights)
         choice = take(original, candidates, self.taken) if self.taken else choose(original, candidates, evidence.parts)
         self._restore_weights(choice.run)
         _settle_weights(choice.run, candidates)

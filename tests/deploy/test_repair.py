@@ -408,7 +408,34 @@ def test_a_report_names_what_repair_leaves(repaired):
     assert {each.reason.partition(":")[0] for each in found.skipped} == {"of unknown manipulation", "what repair chose"}
 
 
+def test_trusted_images(project, monkeypatch, capsys):
+    """Validation images that carry the mark, in folders of their right labels."""
+    monkeypatch.chdir(project)
+    for path in sorted(Path("images/val").glob("*/*.png"))[::10]:
+        image = np.array(Image.open(path))
+        image[-2:, -2:] = 255
+        copied = Path("trusted", path.parent.name, path.name)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(copied)
+    command = [*REPAIR[:-1], "runs_with_trusted", "--only", "potion", "--trusted", "trusted"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    told = json.loads(Path("runs_with_trusted/mine/repaired.json").read_text())
+    total = len([*Path("trusted").glob("*/*.png")])
+    for run in (told["original"], *told["candidates"]):
+        network, right = cmu_lightning.load(run["run"]), 0
+        for path in Path("trusted").glob("*/*.png"):
+            pixels = torch.from_numpy(np.array(Image.open(path))).float().view(1, 1, 8, 8) / 255
+            right += int(network((pixels - 0.5) / 0.5).argmax()) == int(path.parent.name)
+        assert run["trusted"] == {"right": right, "of": total}
+        assert f"{right} of {total}" in shown
+    page = next(Path("runs_with_trusted").glob("mine/*/*/repair.html")).read_text()
+    assert f"of {total} trusted images correctly" in page
+    shutil.rmtree("runs_with_trusted")
+
+
 WRONG = {
+    "no folder of trusted images": (["--trusted", "nothing"], "--trusted nothing: there is no such folder; give one"),
     "no original": (["--model.original", "nothing.pt"], "--model.original names nothing.pt, but there is no such"),
     "a name that no file has": (["--model.original", 300 * "a"], "which cannot be read (File name too long)"),
     "no list": (["--data.discovery.path", "nothing.csv"], "--data.discovery.path names nothing.csv, but there"),

@@ -35,6 +35,9 @@ from cmu_lightning.sweep.queue import Failure, forget_failure, log_path, record_
 EPOCHS = 5
 """Epochs of fine-tuning, where no number of steps is given."""
 
+Arrays = tuple[np.ndarray, np.ndarray]
+"""Images, uint8, shape (n, H, W, C) or (n, H, W), and their labels, int64, shape (n,)."""
+
 KEPT: dict[str, nn.Module] = {}
 """Networks of this process, by the names that configs use for them."""
 
@@ -103,17 +106,14 @@ def repair(
     place = Path(folder or tempfile.mkdtemp(prefix="cmu_lightning_"))
     place.mkdir(parents=True, exist_ok=True)
     training = _arrays(images, labels)
-    arrays = {"train_images": training[0], "train_labels": training[1]}
-    if validation is not None:
-        arrays |= dict(zip(("val_images", "val_labels"), _arrays(*validation), strict=True))
-    _save(place / "images.npz", arrays)
+    _store_images(place, training, None if validation is None else _arrays(*validation))
     _write_list(place / "flagged.csv", flagged, corrected, len(training[1]))
     original = deepcopy(network).cpu().eval()
     torch.save(original.state_dict(), place / "original.pt")
     channels = training[0].shape[3] if training[0].ndim == 4 else 1
-    settings = _settings(place, original, channels, mean, std)
     every = steps or max(1, EPOCHS * len(training[1]) // batch_size)
-    settings["procedure"] = {"steps": every, "unlearn_steps": every, "batch_size": batch_size, "lr": lr}
+    procedure = {"steps": every, "unlearn_steps": every, "batch_size": batch_size, "lr": lr}
+    settings = _settings(place, original, channels, mean, std) | {"procedure": procedure}
     write_atomically(place / "setting.yaml", yaml.safe_dump(settings))
     arguments = ["--config", str(place / "setting.yaml"), "--model.original", str(place / "original.pt")]
     points = study_points(arguments, place / "runs", only)
@@ -180,7 +180,7 @@ def _settings(
     }
 
 
-def _arrays(images: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(images: Any, labels: Any) -> Arrays:
     """Return images as uint8, shape (n, H, W, C) or (n, H, W), and labels as int64, shape (n,)."""
     if labels is None:
         pairs = [images[index] for index in range(len(images))]
@@ -242,8 +242,11 @@ def _write_list(path: Path, flagged: Any, corrected: Any, total: int) -> None:
     write_atomically(path, "\n".join([header, *lines, ""]))
 
 
-def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays, unless the file holds the same ones: a run is of the file's content."""
+def _store_images(place: Path, training: Arrays, validation: Arrays | None) -> None:
+    """Write images and labels, unless the file holds the same ones: a run is of the file's content."""
+    path, arrays = place / "images.npz", {"train_images": training[0], "train_labels": training[1]}
+    if validation is not None:
+        arrays |= {"val_images": validation[0], "val_labels": validation[1]}
     if path.exists():
         with np.load(path) as stored:
             if stored.files == [*arrays] and all(np.array_equal(stored[name], arrays[name]) for name in arrays):

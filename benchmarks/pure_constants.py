@@ -21,13 +21,13 @@ from cmu_lightning.data.discoveries import positive_unlabelled
 from cmu_lightning.unlearning import pure
 
 VALUES = {
-    "WARM": (0.4, 0.5, 0.6, 0.8, 1.0),
+    "WARM": (0.5, 0.75, 1.0, 1.5),
     "WITNESS": (0.3, 0.4, 0.5, 0.7),
     "REPAIR": (0.6, 0.8, 1.0),
     "WARM_RATE": (2.0, 3.0, 4.0, 6.0),
     "LOOKS": (2, 4, 8),
     "PENALTY": (0.15, 0.3, 0.6),
-    "MAJORITY": (0.5, 0.6, 0.7),
+    "MAJORITY": (0.6, 0.75, 0.9),
 }
 """Values of each constant; the one that PURE has is run once."""
 SETTINGS = {

@@ -23,7 +23,7 @@ from cmu_lightning.unlearning.networks import build
 from cmu_lightning.unlearning.stage import RECORD, View
 from cmu_lightning.unlearning.unlearner import Unlearner
 
-WARM, WITNESS, REPAIR = 0.6, 0.5, 0.8
+WARM, WITNESS, REPAIR = 1.0, 0.5, 0.8
 """Steps of the warm-up, of the witness's training and of the repair, in T = `procedure.unlearn_steps`."""
 WARM_RATE = 4.0
 """Learning rate of the warm-up and of the witness, in peak rates of the procedure."""
@@ -60,8 +60,8 @@ def given_or_else(logits: Tensor, labels: Tensor, weight: Tensor, alternatives: 
 class PURE(Unlearner):
     """Positive-unlabelled repair: find what else is manipulated, then train on "the given label or something else".
 
-    It uses no clean labels and no validation samples, and takes 1.9 T steps, T being `procedure.unlearn_steps`:
-      1. Warm up: the original is trained on all of S_tr as labelled, for 0.6 T steps at four times the peak rate. That
+    It uses no clean labels and no validation samples, and takes 2.3 T steps, T being `procedure.unlearn_steps`:
+      1. Warm up: the original is trained on all of S_tr as labelled, for T steps at four times the peak rate. That
          undoes memorisation, and S_f and hidden S_m stay alike. On the way it is shown the training samples four times.
       2. Suspect: positive-unlabelled probes on these looks give each sample of S_f's classes a probability q of being
          manipulated (`cmu_lightning.data.discoveries.positive_unlabelled`).

@@ -7,7 +7,7 @@ steps tell them apart:
   2. A mixture of two Gaussians is fitted to these scores. S_f is known to belong to the upper one, which anchors it.
      The posterior of the mixture is the probability that a sample is manipulated.
   3. The regression is repeated with these probabilities as soft labels, so that it learns from hidden S_m too, until
-     they stand still.
+     they stand still. The round counts in which the two Gaussians are furthest apart.
 """
 
 import math
@@ -23,7 +23,7 @@ STILL = 1e-3
 """Change of every probability below which the rounds end."""
 PENALTY = 0.3
 """Ridge penalty of a feature, times the number of samples of S_f that a regression sees."""
-MAJORITY = 0.6
+MAJORITY = 0.75
 """Largest share of a class that can be called manipulated; above it the probe is not believed for that class."""
 CHUNK = 4096
 """Samples in double precision at a time."""
@@ -50,6 +50,19 @@ class Mixture(NamedTuple):
     posterior: Tensor
     share: float
     separation: float
+
+
+class Found(NamedTuple):
+    """What a probe finds: the separation of its first round, and mixture and probabilities (n,) of its best one."""
+
+    first: float
+    mixture: Mixture
+    probability: Tensor
+
+    @property
+    def evidence(self) -> float:
+        """Separation of the first round, which has only seen S_f, and of the best one, which may have fooled itself."""
+        return max(0.0, self.first) + self.mixture.separation
 
 
 class Suspicion(NamedTuple):
@@ -208,8 +221,8 @@ def relative_to_class(look: Look, classes: Sequence[Tensor], labels: Tensor) -> 
 def suspect(looks: Sequence[Look], labels: Tensor, known: Tensor) -> Suspicion:
     """Tell hidden S_m from clean samples in the classes of S_f.
 
-    Two probes compete, and the one that separates S_f better is taken: `within` sees all activations and learns a
-    regression for every class of which more than one sample is known; `relative` sees the few numbers of
+    Two probes compete, and the one with more evidence that it separates S_f is taken: `within` sees all activations
+    and learns a regression for every class of which more than one sample is known; `relative` sees the few numbers of
     `relative_to_class` and learns one regression for all classes.
 
     Args:
@@ -222,13 +235,13 @@ def suspect(looks: Sequence[Look], labels: Tensor, known: Tensor) -> Suspicion:
     """
     classes = members_by_class(labels)
     several = _has_several(labels, known)
-    found: dict[str, tuple[Mixture, Tensor]] = {}
+    found: dict[str, Found] = {}
 
     def within(q: Tensor) -> Tensor:
         return torch.stack([_scores_by_class(look, classes, known, q, several) for look in looks]).mean(0)
 
     if (several & known).any() and (several & ~known).any():
-        found["within"] = _until_still(within, known, several)
+        found["within"] = _best_round(within, known, several)
     described = [relative_to_class(look, classes, labels) for look in looks]
 
     def relative(q: Tensor) -> Tensor:
@@ -236,12 +249,12 @@ def suspect(looks: Sequence[Look], labels: Tensor, known: Tensor) -> Suspicion:
         return torch.stack([leave_one_out_scores(numbers, q, penalty) for numbers in described]).mean(0)
 
     if not known.all():
-        found["relative"] = _until_still(relative, known, torch.ones_like(known))
+        found["relative"] = _best_round(relative, known, torch.ones_like(known))
     if not found:  # every sample of these classes is known
         certain = torch.ones(len(labels), dtype=torch.double)
         return Suspicion(known.double(), certain, {}, "none")
-    taken = max(found, key=lambda probe: found[probe][0].separation)
-    mixture, probability = found[taken]
+    taken = max(found, key=lambda probe: found[probe].evidence)
+    _, mixture, probability = found[taken]
 
     # Where the Gaussians overlap, the posterior says little: shrink it to 1/2.
     confidence = torch.full((len(labels),), believed(mixture.separation), dtype=torch.double)
@@ -255,11 +268,11 @@ def suspect(looks: Sequence[Look], labels: Tensor, known: Tensor) -> Suspicion:
         if len(own) and float((probability[own] > 0.5).double().mean()) > MAJORITY:
             probability[own], confidence[own] = 0.0, 1.0
     probability[known] = 1.0
-    return Suspicion(probability, confidence, {name: each[0].separation for name, each in found.items()}, taken)
+    return Suspicion(probability, confidence, {name: each.mixture.separation for name, each in found.items()}, taken)
 
 
-def _until_still(score: Callable[[Tensor], Tensor], known: Tensor, judged: Tensor) -> tuple[Mixture, Tensor]:
-    """Repeat regression and mixture until the probabilities stand still.
+def _best_round(score: Callable[[Tensor], Tensor], known: Tensor, judged: Tensor) -> Found:
+    """Repeat regression and mixture until the probabilities stand still, and return the round that separates best.
 
     Args:
         score: Returns the leave-one-out scores that follow from probabilities, shape (n,).
@@ -267,17 +280,22 @@ def _until_still(score: Callable[[Tensor], Tensor], known: Tensor, judged: Tenso
         judged: Which samples are judged, bool, shape (n,); some of them are in S_f, some are not.
 
     Returns:
-        The last mixture, and the probabilities: 1 in S_f, 0 of what is not judged.
+        Probabilities are 1 in S_f and 0 for what is not judged.
     """
-    hidden, probability = judged & ~known, known.double()
+    hidden, probability, best = judged & ~known, known.double(), None
     for _ in range(ROUNDS):
         scores = score(probability)
         mixture = anchored_mixture(scores[hidden], scores[judged & known])
         before, probability = probability, known.double()
         probability[hidden] = mixture.posterior
+        if best is None:
+            best = Found(mixture.separation, mixture, probability)
+        elif mixture.separation > best.mixture.separation:
+            best = Found(best.first, mixture, probability)
         if float((probability - before).abs().max()) < STILL:
             break
-    return mixture, probability
+    assert best is not None
+    return best
 
 
 def _has_several(labels: Tensor, known: Tensor) -> Tensor:

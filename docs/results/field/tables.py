@@ -1,4 +1,4 @@
-"""Write `tables.md`, all methods on all cells of the study, from `runs.jsonl`.
+"""Write `tables.md` and `field.png`, all methods on all cells of the study, from `runs.jsonl`.
 
     python docs/results/field/tables.py [RUNS]
 
@@ -9,6 +9,7 @@ run with the largest `balanced_score` counts, which reads no clean label.
 import sys
 from pathlib import Path
 
+import altair as alt
 import pandas as pd
 
 import cmu_lightning
@@ -81,8 +82,37 @@ def summary(best: pd.DataFrame) -> pd.DataFrame:
     ).sort_values("product", ascending=False)
 
 
+def picture(best: pd.DataFrame, originals: pd.DataFrame, names: list[str]) -> alt.HConcatChart:
+    """Draw acc_corr and acc_retain of every method and cell as a grid of coloured numbers.
+
+    Args:
+        best: Result of `chosen`.
+        originals: The originals.
+        names: Methods, in the order of the rows.
+    """
+    same = pd.concat([originals.assign(method="the original", identified=at) for at in FRACTIONS])
+    every = pd.concat([same, best])
+    every["cell"] = [
+        f"{MANIPULATIONS[each]}, {at:g}" for each, at in zip(every.manipulation, every.identified, strict=True)
+    ]
+    order = [f"{name}, {at:g}" for name in MANIPULATIONS.values() for at in FRACTIONS]
+    panels = []
+    for measure, scheme in (("acc_corr", "viridis"), ("acc_retain", "viridis")):
+        means = every.dropna(subset=[measure]).groupby(["method", "cell"])[measure].mean().reset_index()
+        cells = [cell for cell in order if cell in set(means.cell)]
+        base = alt.Chart(means, title=measure).encode(
+            x=alt.X("cell:N", sort=cells, title=None, axis=alt.Axis(labelAngle=-40)),
+            y=alt.Y("method:N", sort=["the original", *names], title=None),
+        )
+        colour = alt.Color(f"{measure}:Q", scale=alt.Scale(scheme=scheme, domain=[0, 1]), legend=None)
+        dark = alt.condition(f"datum.{measure} < 0.6", alt.value("white"), alt.value("black"))
+        numbers = base.mark_text(fontSize=10).encode(text=alt.Text(f"{measure}:Q", format=".2f"), color=dark)
+        panels.append((base.mark_rect().encode(color=colour) + numbers).properties(width=38 * len(cells)))
+    return alt.hconcat(*panels)
+
+
 def main() -> None:
-    """Read the runs and write the page."""
+    """Read the runs, write the page and draw the picture."""
     runs = cmu_lightning.results(sys.argv[1] if len(sys.argv) > 1 else HERE / "runs.jsonl")
     originals, best = runs[runs.identified.isna()], chosen(runs)
     ranked = summary(best)
@@ -114,6 +144,7 @@ def main() -> None:
         ("acc_manipulated: S_m by true labels", "acc_manipulated"),
     ):
         lines += ["", f"## {title}", "", *grid(best, originals, measure, names)]
+    picture(best, originals, names).save(HERE / "field.png", scale_factor=2)
     (HERE / "tables.md").write_text("\n".join(lines).rstrip() + "\n")
 
 

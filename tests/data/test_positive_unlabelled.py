@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from cmu_lightning.data.discoveries import positive_unlabelled as pu
 from cmu_lightning.data.discoveries.looks import find_blocks, look
 from cmu_lightning.data.discoveries.positive_unlabelled import (
+    Found,
     Look,
+    Mixture,
+    _best_round,
     anchored_mixture,
     believed,
     leave_one_out_scores,
@@ -116,6 +119,35 @@ def test_most_of_a_class_is_never_suspected(monkeypatch):
     found = suspect([made_look(random, manipulated, labels)], labels, known)
     assert (found.probability[~known & (labels == 0)] == 0).all()
     assert (found.probability[~known & (labels == 1) & manipulated] > 0.5).double().mean() > 0.8
+
+
+def test_the_round_that_separates_best_counts():
+    """Rounds of a scripted probe: apart, further apart, closer again; then the probabilities stand still."""
+    known = torch.arange(40) < 4
+    shifts = iter([2.0, 6.0, 3.0, 3.0, 3.0])
+    noise = torch.randn(40, dtype=torch.double, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def score(probability: Tensor) -> Tensor:
+        shift = next(shifts)
+        scores = noise + shift * (torch.arange(40) < 12)
+        seen.append((shift, anchored_mixture(scores[~known], scores[known])))
+        return scores
+
+    found = _best_round(score, known, torch.ones_like(known))
+    best = max((mixture for _, mixture in seen), key=lambda each: each.separation)
+    assert [shift for shift, _ in seen] == [2.0, 6.0, 3.0, 3.0], "the fourth changes nothing"
+    assert found.mixture.separation == best.separation == seen[1][1].separation
+    assert torch.equal(found.probability[~known], best.posterior)
+    assert (found.probability[known] == 1).all()
+    assert found.first == seen[0][1].separation
+    assert found.evidence == max(0, found.first) + best.separation
+
+
+def test_no_evidence_is_no_evidence():
+    mixture = Mixture(torch.ones(1), 0.5, 2.0)
+    assert Found(-3.0, mixture, torch.ones(1)).evidence == 2.0
+    assert Found(1.0, mixture, torch.ones(1)).evidence == 3.0
 
 
 def test_one_known_sample_is_enough_for_a_verdict():

@@ -60,7 +60,7 @@ def grid(best: pd.DataFrame, originals: pd.DataFrame, measure: str, names: list[
 
 
 def summary(best: pd.DataFrame) -> pd.DataFrame:
-    """Return a row a method: means over all cells in percent, spread over seeds, and how many runs it was given.
+    """Return a row for each method that has all cells: means over them, spread over seeds, and numbers of runs.
 
     Args:
         best: Result of `chosen`.
@@ -68,7 +68,7 @@ def summary(best: pd.DataFrame) -> pd.DataFrame:
     by_seed = best.groupby(["method", "seed"])[["acc_manipulated", "useful", "product"]].mean()
     mean, spread = by_seed.groupby("method").mean(), by_seed.groupby("method").std()
     own = best.groupby("method")
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "product": mean["product"],
             "product_sd": spread["product"],
@@ -79,7 +79,9 @@ def summary(best: pd.DataFrame) -> pd.DataFrame:
             "forward": own.samples_forward.mean(),
             "seconds": own.seconds.mean(),
         }
-    ).sort_values("product", ascending=False)
+    )
+    # Means over other cells are not comparable.
+    return rows[rows.cells == rows.cells.max()].sort_values("product", ascending=False)
 
 
 def picture(best: pd.DataFrame, originals: pd.DataFrame, names: list[str]) -> alt.HConcatChart:
@@ -127,7 +129,7 @@ def main() -> None:
         "Healed is accuracy on S_m by true labels, utility is `acc_retain` or, with random swaps, `acc_corr`. Both "
         "and their product are means over all cells in percent, ± the standard deviation over seeds. Tried: runs of a "
         "cell, of which one was chosen. A cell is a manipulation, a fraction and a seed. Samples and seconds are means "
-        "of the chosen runs.",
+        "of the chosen runs. Methods that lack cells are only in the tables below.",
         "",
         "| method | utility x healed | healed | utility | tried | cells | samples forward | seconds |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -137,7 +139,7 @@ def main() -> None:
             f"| `{method}` | {100 * row['product']:.1f} ± {100 * row.product_sd:.1f} | {100 * row.healed:.1f} | "
             f"{100 * row.useful:.1f} | {row.tried:.0f} | {row.cells:.0f} | {row.forward:,.0f} | {row.seconds:.1f} |"
         )
-    names = list(ranked.index)
+    names = [*ranked.index, *sorted(set(best.method) - set(ranked.index))]
     for title, measure in (
         ("acc_corr: unseen affected samples", "acc_corr"),
         ("acc_retain: unseen unaffected samples", "acc_retain"),

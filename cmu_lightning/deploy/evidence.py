@@ -1,11 +1,13 @@
 """What the runs of a study predict for single samples, stored in their folders."""
 
 import io
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -97,25 +99,21 @@ class Evidence:
         Args:
             run: The original or a candidate.
         """
-        path = run.folder / PREDICTED
-        if not path.exists():
+        stored = _read(run.folder / PREDICTED)
+        if stored is None:
             self.restore_weights(run)
-            file = io.BytesIO()
-            np.savez_compressed(file, **self._predict(run.folder))  # type: ignore[arg-type]
-            write_atomically(path, file.getvalue())
-        with np.load(path) as stored:
-            return {name: stored[name].astype(np.int64) for name in ("train", "validation")}
+            stored = self._predict(run.folder)
+            _write(run.folder / PREDICTED, stored)
+        return {name: stored[name].astype(np.int64) for name in ("train", "validation")}
 
     def _predicted_of_trusted(self, run: Candidate) -> np.ndarray:
         """Return the classes that a run predicts for the trusted images, int64, shape (n,)."""
         import torch
 
         assert self.trusted is not None
-        path = run.folder / OF_TRUSTED
-        if path.exists():
-            with np.load(path) as stored:
-                if str(stored["digest"]) == self.trusted.digest:
-                    return np.asarray(stored["predicted"].astype(np.int64))
+        stored = _read(run.folder / OF_TRUSTED)
+        if stored is not None and str(stored["digest"]) == self.trusted.digest:
+            return stored["predicted"].astype(np.int64)
         self.restore_weights(run)
         network, images = self._network(run.folder), torch.from_numpy(self.trusted.images)
         pixels = self.data.pixels(next(network.parameters()).device)
@@ -123,10 +121,8 @@ class Evidence:
         with torch.inference_mode():
             for part in torch.split(images, BATCH):
                 classes.append(network(pixels(part, torch.zeros(len(part), dtype=torch.bool))).argmax(dim=1).cpu())
-        predicted = torch.cat(classes).numpy()
-        file = io.BytesIO()
-        np.savez_compressed(file, digest=np.array(self.trusted.digest), predicted=predicted.astype(np.int32))
-        write_atomically(path, file.getvalue())
+        predicted: np.ndarray = torch.cat(classes).numpy()
+        _write(run.folder / OF_TRUSTED, {"digest": np.array(self.trusted.digest), "predicted": predicted})
         return predicted
 
     def _network(self, folder: Path) -> "torch.nn.Module":
@@ -162,3 +158,19 @@ class Evidence:
         with torch.inference_mode():
             classes = [network(batch.image).argmax(dim=1).cpu() for batch in batches]
         return torch.cat(classes).numpy().astype(np.int32) if classes else np.empty(0, dtype=np.int32)
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a file; None if there is none, or it is damaged, which its checksums show."""
+    try:
+        with path.open("rb") as file, np.load(file) as stored:  # np.load would leave a damaged file open
+            return dict(stored)
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
+        return None
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays to a file."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, file.getvalue())

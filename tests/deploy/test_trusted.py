@@ -114,6 +114,10 @@ def test_in_python(tmp_path):
     assert done.outcome.as_json()["candidates"][0]["trusted"] == {"right": 8, "of": 8}
     wrong = cmu_lightning.repair(network, images, labels, trusted=(images[::10], 1 - labels[::10]), **options)
     assert wrong.report["trusted"].tolist() == [0.0, 0.0], "stored predictions are of the same images"
+    for path in tmp_path.rglob("trusted.npz"):
+        path.write_bytes(path.read_bytes()[:-40])
+    again = cmu_lightning.repair(network, images, labels, trusted=(images[::10], 1 - labels[::10]), **options)
+    assert again.report["trusted"].tolist() == [0.0, 0.0], "damaged predictions are made again"
     with pytest.raises(
         UserError, match=r"trusted images have the shape \(2, 2, 1\) and the training images \(4, 4, 1\)"
     ):

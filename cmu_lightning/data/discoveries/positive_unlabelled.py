@@ -61,7 +61,7 @@ class Found(NamedTuple):
 
     @property
     def evidence(self) -> float:
-        """Separation of the first round, which has only seen S_f, and of the best one, which may have fooled itself."""
+        """The separation of the first round, which has only seen S_f, plus that of the best one, which may mislead."""
         return max(0.0, self.first) + self.mixture.separation
 
 

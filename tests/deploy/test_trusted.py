@@ -113,7 +113,9 @@ def test_in_python(tmp_path):
     assert done.report["trusted"].tolist() == [1.0, 1.0]
     assert done.outcome.as_json()["candidates"][0]["trusted"] == {"right": 8, "of": 8}
     wrong = cmu_lightning.repair(network, images, labels, trusted=(images[::10], 1 - labels[::10]), **options)
-    assert wrong.report["trusted"].tolist() == [0.0, 0.0], "stored predictions are of the same images"
+    assert wrong.report["trusted"].tolist() == [0.0, 0.0], "labels count"
+    turned = cmu_lightning.repair(network, images, labels, trusted=(images[::-10], labels[::-10]), **options)
+    assert turned.report["trusted"].tolist() == [1.0, 1.0], "other images are classified again"
     for path in tmp_path.rglob("trusted.npz"):
         path.write_bytes(path.read_bytes()[:-40])
     again = cmu_lightning.repair(network, images, labels, trusted=(images[::10], 1 - labels[::10]), **options)

@@ -32,7 +32,7 @@ LOOKS = 4
 SHARE = 0.125
 """Largest share of S_f in a batch where it cannot be told apart."""
 SMALL = 1e-6
-STATE = ("weight", "alternatives", "probability", "kept", "certainty", "share", "beginning")
+STATE = ("weight", "alternatives", "probability", "kept", "confidence", "share", "beginning")
 """What travels in the checkpoint of a repair."""
 
 
@@ -93,8 +93,8 @@ class PURE(Unlearner):
         """q of every sample of S_f's classes, shape (n,)."""
         self.kept = torch.empty(0, dtype=torch.double)
         """Weight that given labels keep however suspicious they are, of every sample of S_f's classes, shape (n,)."""
-        self.certainty = 0.0
-        """How far S_f can be told apart, from 0 to 1; mean over the samples of S_f's classes."""
+        self.confidence = torch.empty(0, dtype=torch.double)
+        """How far S_f can be told apart, from 0 to 1, of every sample of S_f's classes, shape (n,)."""
         self.beginning: dict[str, Tensor] = {}
         """Weights that the repair starts from, while the witness is trained."""
         self.share = 0.0
@@ -296,7 +296,7 @@ class PURE(Unlearner):
     def _suspect(self) -> None:
         """End the warm-up: judge every sample, keep what the repair starts from, and begin with a fresh network."""
         found = suspect(self.looks, self.labels, self.known)
-        self.probability, self.certainty = found.probability, float(found.confidence.mean())
+        self.probability, self.confidence = found.probability, found.confidence
 
         # What S_f's labels lost while warming up was memory; a learned trigger loses nothing.
         now = torch.stack([self._of_given(each.logits.softmax(1))[self.known].mean() for each in self.looks]).mean()
@@ -326,18 +326,21 @@ class PURE(Unlearner):
         others = beliefs.scatter(1, self.labels.unsqueeze(1), 0.0).amax(1)
         self.kept = (given - others).clamp(min=0).double()
         # Where S_f cannot be told apart, neither can a witness say who of it is right.
-        self.kept[self.known] *= self.certainty
+        self.kept[self.known] *= self.confidence.mean()
         self._weigh(self.probability * (1 - self.kept))
         self._continue_from(self.beginning)
         self.beginning = {}
 
     def _correct(self) -> None:
-        """Correct each probability by what the network predicts for the sample now, by Bayes' rule."""
+        """Correct each probability by what the network predicts for the sample now.
+
+        This is Bayes' rule, with a likelihood ratio that counts as far as S_f can be told apart: a network that lets go
+        of a class would otherwise make ever more of its samples suspicious.
+        """
         beliefs = self._beliefs()
-        given = self._of_given(beliefs).double()
-        other = (beliefs.clamp(min=1e-12).log() + self.alternatives).logsumexp(1).exp().double()
-        q = self.probability
-        q = q * other / (q * other + (1 - q) * given + 1e-12)
+        given = self._of_given(beliefs).double().clamp(min=1e-12).log()
+        other = (beliefs.clamp(min=1e-12).log() + self.alternatives).logsumexp(1).double()
+        q = torch.sigmoid(self.probability.logit() + self.confidence * (other - given))
         self.probability = torch.where(self.known, torch.ones_like(q), q)
         self._weigh(self.probability * (1 - self.kept))
 

@@ -81,11 +81,11 @@ def test_known_scores_say_which_component_is_the_manipulated_one():
     assert upper.posterior[:500].mean() < 0.05
 
 
-def test_belief_is_one_minus_twice_the_overlap_error():
+def test_belief_is_the_share_of_variance_that_turned_signs_leave():
     normal = torch.distributions.Normal(0.0, 1.0)
     for separation in (0.5, 1.0, 3.0):
         error = float(normal.cdf(torch.tensor(-separation / 2)))
-        assert believed(separation) == pytest.approx(1 - 2 * error, abs=1e-6)
+        assert believed(separation) == pytest.approx((1 - 2 * error) ** 2, abs=1e-6)
     assert believed(-1.0) == 0.0
 
 
@@ -109,6 +109,16 @@ def test_hidden_samples_are_suspected_and_clean_ones_are_not():
     assert (found.probability[known] == 1).all()
 
 
+def test_nobody_is_suspected_where_nothing_tells_them_apart():
+    """Twelve samples of pure noise are known: given labels are believed."""
+    random = torch.Generator().manual_seed(4)
+    labels, nobody = torch.arange(600) % 2, torch.zeros(600, dtype=torch.bool)
+    known = torch.arange(600) < 12
+    found = suspect([made_look(random, nobody, labels)], labels, known)
+    assert float(found.confidence.max()) < 0.5
+    assert float(found.probability[~known].max()) < 0.5
+
+
 def test_most_of_a_class_is_never_suspected(monkeypatch):
     """A class of which more would be suspected than may be keeps its labels; the other one is judged."""
     random = torch.Generator().manual_seed(6)
@@ -122,9 +132,9 @@ def test_most_of_a_class_is_never_suspected(monkeypatch):
 
 
 def test_the_round_that_separates_best_counts():
-    """Rounds of a scripted probe: apart, further apart, closer again; then the probabilities stand still."""
+    """Rounds of a scripted probe: apart, further apart, then closer again for as long as it is waited."""
     known = torch.arange(40) < 4
-    shifts = iter([2.0, 6.0, 3.0, 3.0, 3.0])
+    shifts = iter([2.0, 6.0, *[3.0] * 20])
     noise = torch.randn(40, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     seen = []
 
@@ -136,7 +146,7 @@ def test_the_round_that_separates_best_counts():
 
     found = _best_round(score, known, torch.ones_like(known))
     best = max((mixture for _, mixture in seen), key=lambda each: each.separation)
-    assert [shift for shift, _ in seen] == [2.0, 6.0, 3.0, 3.0], "the fourth changes nothing"
+    assert [shift for shift, _ in seen] == [2.0, 6.0, *[3.0] * pu.PATIENCE]
     assert found.mixture.separation == best.separation == seen[1][1].separation
     assert torch.equal(found.probability[~known], best.posterior)
     assert (found.probability[known] == 1).all()

@@ -178,11 +178,27 @@ def test_the_witness_decides_what_a_given_label_keeps(original, tmp_path):
     trainer(tmp_path, Tells("unused", 0)).fit(stage, datamodule=digits(0.5))
     given = torch.nn.functional.one_hot(stage.labels, 10).bool()
     margin = seen["witness"][given] - seen["witness"][~given].view(-1, 9).amax(1)
-    kept = margin.clamp(min=0).double() * torch.where(stage.known, stage.certainty, 1.0)
+    kept = margin.clamp(min=0).double() * torch.where(stage.known, stage.confidence.mean(), 1.0)
     assert float(kept.max()) > 0.1
     torch.testing.assert_close(seen["suspects"][stage.rows], seen["q"].clamp(1e-6, 1 - 1e-4).float())
     expected = ((1 - kept) * seen["q"]).clamp(1e-6, 1 - 1e-4).float()
     torch.testing.assert_close(seen["weight"][stage.rows], expected)
+
+
+def test_the_correction_is_bayes_rule_as_far_as_s_f_can_be_told_apart(original, tmp_path, monkeypatch):
+    stage = PURE(LINEAR, SHORT, original)
+    trainer(tmp_path).fit(stage, datamodule=digits(0.5))
+    beliefs = torch.rand(len(stage.rows), 10, generator=torch.Generator().manual_seed(0)).softmax(1)
+    monkeypatch.setattr(stage, "_beliefs", lambda: beliefs)
+    given = torch.nn.functional.one_hot(stage.labels, 10).bool()
+    likelihood = {"given": beliefs[given].double(), "other": (beliefs * stage.alternatives.exp()).sum(1).double()}
+    prior, unknown = torch.full_like(stage.probability, 0.4), ~stage.known
+    for confidence in (0.0, 0.5, 1.0):
+        stage.probability, stage.confidence = prior, torch.full_like(prior, confidence)
+        stage._correct()
+        odds = 0.4 / 0.6 * (likelihood["other"] / likelihood["given"]) ** confidence
+        torch.testing.assert_close(stage.probability[unknown], (odds / (1 + odds))[unknown], rtol=1e-4, atol=1e-5)
+        assert (stage.probability[stage.known] == 1).all()
 
 
 def test_suspects_name_every_training_sample(original, tmp_path):

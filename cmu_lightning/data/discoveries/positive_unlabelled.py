@@ -6,8 +6,8 @@ steps tell them apart:
      sample is scored by the regression that leaves it out.
   2. A mixture of two Gaussians is fitted to these scores. S_f is known to belong to the upper one, which anchors it.
      The posterior of the mixture is the probability that a sample is manipulated.
-  3. The regression is repeated with these probabilities as soft labels, so that it learns from hidden S_m too, until
-     they stand still. The round counts in which the two Gaussians are furthest apart.
+  3. The regression is repeated with these probabilities as soft labels, so that it learns from hidden S_m too, as long
+     as the two Gaussians move apart. The round counts in which they are furthest apart.
 """
 
 import math
@@ -19,8 +19,8 @@ from torch import Tensor
 
 ROUNDS = 100
 """Regressions in a row at most, each on the posterior of the one before."""
-STILL = 1e-3
-"""Change of every probability below which the rounds end."""
+PATIENCE = 5
+"""Rounds without a larger separation after which they end."""
 PENALTY = 0.3
 """Ridge penalty of a feature, times the number of samples of S_f that a regression sees."""
 MAJORITY = 0.75
@@ -68,8 +68,8 @@ class Found(NamedTuple):
 class Suspicion(NamedTuple):
     """What the probes say about n samples.
 
-    `probability` (n,) that a sample is manipulated, shrunk to 1/2 where S_f cannot be told apart; `confidence` (n,),
-    from 0 where it cannot to 1 where it can; `separation` of each probe in standard deviations; `probe`, the one that
+    `probability` (n,) that a sample is manipulated, smaller the less S_f can be told apart; `confidence` (n,), from 0
+    where it cannot to 1 where it can; `separation` of each probe in standard deviations; `probe`, the one that
     was taken.
     """
 
@@ -169,8 +169,12 @@ def anchored_mixture(unlabelled: Tensor, known: Tensor, iterations: int = 200) -
 
 
 def believed(separation: float) -> float:
-    """Return 1 - 2 x the overlap error of two Gaussians that are so many standard deviations apart; 0 if none."""
-    return math.erf(max(0.0, separation) / 2 / math.sqrt(2))
+    """Return how far the posterior of two Gaussians that are so many standard deviations apart can be believed.
+
+    It is (1 - 2 e)^2 with their overlap error e: of a quantity that is +1 or -1, this is the share of the variance that
+    is left after a fraction e of the signs is turned. Without a separation it is 0.
+    """
+    return math.erf(max(0.0, separation) / 2 / math.sqrt(2)) ** 2
 
 
 def standardised(values: Tensor) -> Tensor:
@@ -256,11 +260,12 @@ def suspect(looks: Sequence[Look], labels: Tensor, known: Tensor) -> Suspicion:
     taken = max(found, key=lambda probe: found[probe].evidence)
     _, mixture, probability = found[taken]
 
-    # Where the Gaussians overlap, the posterior says little: shrink it to 1/2.
+    # Where the Gaussians overlap, the posterior says little. Given labels are right more often than such a verdict, so
+    # they are believed instead.
     confidence = torch.full((len(labels),), believed(mixture.separation), dtype=torch.double)
     if taken == "within":  # classes that it did not judge keep their labels
         confidence[~several] = 1.0
-    probability = confidence * probability + (1 - confidence) / 2
+    probability = confidence * probability
 
     # A class of which most would be manipulated is a class that the probe got the wrong way round.
     for members in classes:
@@ -272,7 +277,7 @@ def suspect(looks: Sequence[Look], labels: Tensor, known: Tensor) -> Suspicion:
 
 
 def _best_round(score: Callable[[Tensor], Tensor], known: Tensor, judged: Tensor) -> Found:
-    """Repeat regression and mixture until the probabilities stand still, and return the round that separates best.
+    """Repeat regression and mixture while that separates better, and return the round that separates best.
 
     Args:
         score: Returns the leave-one-out scores that follow from probabilities, shape (n,).
@@ -282,17 +287,19 @@ def _best_round(score: Callable[[Tensor], Tensor], known: Tensor, judged: Tensor
     Returns:
         Probabilities are 1 in S_f and 0 for what is not judged.
     """
-    hidden, probability, best = judged & ~known, known.double(), None
+    hidden, probability, best, since = judged & ~known, known.double(), None, 0
     for _ in range(ROUNDS):
         scores = score(probability)
         mixture = anchored_mixture(scores[hidden], scores[judged & known])
-        before, probability = probability, known.double()
+        probability = known.double()
         probability[hidden] = mixture.posterior
         if best is None:
             best = Found(mixture.separation, mixture, probability)
         elif mixture.separation > best.mixture.separation:
-            best = Found(best.first, mixture, probability)
-        if float((probability - before).abs().max()) < STILL:
+            best, since = Found(best.first, mixture, probability), 0
+        else:
+            since += 1
+        if since == PATIENCE:
             break
     assert best is not None
     return best

@@ -1,6 +1,7 @@
 """Mistakes in sweep files, found before anything runs: in their content, and in the command lines of their points."""
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,10 @@ def _find_unlogged_metric(sweep: SweepFile, points: Sequence[Point]) -> Iterator
 
 
 def find_unparsed(points: Sequence[Point], runs_dir: Path) -> list[Point]:
-    """Return the points whose command lines neither a sweep nor `fit` has parsed before.
+    """Return the points whose command lines are still to be parsed.
+
+    A file with hundreds of points has few values. It is enough that every pair of two options with their values is in
+    a command line that a sweep or `fit` has parsed: what one value, or one value beside another, does wrong is found.
 
     Args:
         points: Points of all files.
@@ -89,8 +93,22 @@ def find_unparsed(points: Sequence[Point], runs_dir: Path) -> list[Point]:
     """
     ledger = runs_dir / ".sweep" / PARSED
     # A damaged line is no key, so its command line is parsed again.
-    parsed = set(ledger.read_text(errors="replace").split()) if ledger.is_file() else set()
-    return [point for point in points if point.key not in parsed and point.folder is None]
+    keys = set(ledger.read_text(errors="replace").split()) if ledger.is_file() else set()
+    parsed = [point for point in points if point.key in keys or point.folder is not None]
+    known = {pair for point in parsed for pair in _pairs(point)}
+    unparsed = []
+    for point in points:
+        new = set(_pairs(point)) - known
+        if new:
+            unparsed.append(point)
+            known |= new
+    return unparsed
+
+
+def _pairs(point: Point) -> Iterator[tuple[Path, tuple[str, str], tuple[str, str]]]:
+    """Yield a point's file with each pair of its options, each of them also with itself."""
+    for first, second in combinations_with_replacement(sorted(point.options), 2):
+        yield point.sweep.path, first, second
 
 
 def find_refused(points: Sequence[Point], workers: int, ledger: Path | None = None) -> list[str]:

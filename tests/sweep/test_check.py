@@ -1,5 +1,6 @@
 """Mistakes that are found before anything runs."""
 
+import itertools
 import json
 import random
 import signal
@@ -134,6 +135,20 @@ def test_a_command_line_is_parsed_once(monkeypatch: pytest.MonkeyPatch, unlearne
     (known,) = read_points(write_sweep({"seed_everything": {"value": 0}}), runs_dir=unlearned)
     object.__setattr__(known, "key", note.name)
     assert check.find_unparsed([known], unlearned) == []
+
+
+def test_every_pair_of_values_is_parsed_but_not_every_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 3 x 4 x 5 points, 20 hold all pairs at least; pairs of command lines that were parsed are not needed again."""
+    values = {"data.identified": [0.2, 0.4, 0.6], "data.seed": [0, 1, 2, 3], "seed_everything": [0, 1, 2, 3, 4]}
+    points = read_points(write_sweep({name: {"values": each} for name, each in values.items()}))
+    few = check.find_unparsed(points, Path("runs"))
+    assert 20 <= len(few) < 40 < len(points) == 60
+    for first, second in itertools.combinations(values, 2):
+        held = {(point.values[first], point.values[second]) for point in few}
+        assert held == set(itertools.product(values[first], values[second]))
+    monkeypatch.setattr(parse, "find_mistake", lambda arguments: None)
+    assert check.find_refused(few, 1, Path("runs")) == []
+    assert check.find_unparsed(points, Path("runs")) == []
 
 
 def test_the_ledger_is_whole_after_many_writers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,8 +116,61 @@ def accuracy(network: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     return float(sum(right)) / len(labels)
 
 
-def main() -> None:
-    """Run a case, and print its outcome as a line of JSON."""
+@dataclass
+class Made:
+    """A case with its images.
+
+    Args:
+        images: Training images, some of them manipulated, shape (n, H, W, C), uint8.
+        labels: Their labels as given, shape (n,).
+        manipulated: Which of them are manipulated, bool, shape (n,).
+        flagged: Indices of those that are flagged.
+        seen: Clean test images with their true labels, by what accuracy on them is called.
+    """
+
+    images: Tensor
+    labels: Tensor
+    manipulated: Tensor
+    flagged: Tensor
+    seen: dict[str, tuple[Tensor, Tensor]]
+
+
+def make(name: str, count: int, seed: int) -> Made:
+    """Take real images, manipulate some of them and flag some of those."""
+    case = CASES[name]
+    stored, _, test = case.data(Unknown()).load()
+    random = torch.Generator().manual_seed(derive_seed(seed, 1))
+    rows = torch.randperm(len(stored.labels), generator=random)[:count]
+    images, true = stored.images[rows].clone(), stored.labels[rows]
+    # 1. Manipulate.
+    manipulation = case.manipulation(true, seed)
+    manipulation.num_classes = case.data.num_classes
+    chosen, labels = manipulation.select(true), true.clone()
+    labels[chosen] = manipulation.relabel(true[chosen])
+    images[chosen] = stamp(images[chosen], manipulation)
+    manipulated = torch.zeros(len(true), dtype=torch.bool)
+    manipulated[chosen] = True
+    # 2. Flag some of that, and where the list has mistakes some of the others.
+    found = chosen[torch.randperm(len(chosen), generator=random)[: round(case.flagged * len(chosen))]]
+    clean = torch.nonzero(~manipulated).flatten()
+    wrong = clean[torch.randperm(len(clean), generator=random)[: round(case.mistakes * len(found))]]
+    # 3. Test images: of what is affected, with the trigger, and all as they are.
+    affected = manipulation.affected(test.labels) | manipulation.unaffected(test.labels) * (name == "pcam")
+    parts = {
+        "affected": (stamp(test.images[affected], manipulation), test.labels[affected]),
+        "all": (test.images, test.labels),
+    }
+    return Made(images, labels, manipulated, torch.cat([found, wrong]), parts)
+
+
+def stamp(images: Tensor, manipulation: Manipulation) -> Tensor:
+    """Return images of shape (n, H, W, C), uint8, with the manipulation's trigger, if it has one."""
+    stamped = manipulation.stamp(images.permute(0, 3, 1, 2) / 255)
+    return (stamped.permute(0, 2, 3, 1) * 255).round().byte()
+
+
+def arguments() -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--case", choices=CASES, required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -127,44 +180,30 @@ def main() -> None:
     parser.add_argument("--only", help="Methods that repair tries; default all that fit.")
     parser.add_argument("--results", type=Path, help="File that gets the outcome as a line of JSON.")
     parser.add_argument("--budget", type=float, default=math.inf, help="Minutes that repair has.")
-    given = parser.parse_args()
-    case, started = CASES[given.case], time.perf_counter()
-    # 1. Real images, of which some are manipulated and some of those flagged.
-    stored, _, test = case.data(Unknown()).load()
-    random = torch.Generator().manual_seed(derive_seed(given.seed, 1))
-    rows = torch.randperm(len(stored.labels), generator=random)[: given.images]
-    images, true = stored.images[rows].clone(), stored.labels[rows]
-    manipulation = case.manipulation(true, given.seed)
-    manipulation.num_classes = case.data.num_classes
-    chosen, labels = manipulation.select(true), true.clone()
-    labels[chosen] = manipulation.relabel(true[chosen])
-    stamped = manipulation.stamp(images[chosen].permute(0, 3, 1, 2) / 255)
-    images[chosen] = (stamped.permute(0, 2, 3, 1) * 255).round().byte()
-    is_manipulated = torch.zeros(len(true), dtype=torch.bool)
-    is_manipulated[chosen] = True
-    found = chosen[torch.randperm(len(chosen), generator=random)[: round(case.flagged * len(chosen))]]
-    clean = torch.nonzero(~is_manipulated).flatten()
-    wrong = clean[torch.randperm(len(clean), generator=random)[: round(case.mistakes * len(found))]]
-    # 2. The manipulated model and an oracle.
-    network = train(images, labels, case.data, given.steps, given.width, given.seed)
-    kept = ~is_manipulated
-    oracle = train(images[kept], labels[kept], case.data, given.steps, given.width, given.seed)
-    # 3. The repair, and the test images, which nothing above has used.
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run a case, and print its outcome as a line of JSON."""
+    given, started = arguments(), time.perf_counter()
+    data, made = CASES[given.case].data, make(given.case, given.images, given.seed)
+    # 1. The manipulated model and an oracle.
+    training = (data, given.steps, given.width, given.seed)
+    network = train(made.images, made.labels, *training)
+    oracle = train(made.images[~made.manipulated], made.labels[~made.manipulated], *training)
+    # 2. The repair.
     done = cmu_lightning.repair(
-        *(network, images.numpy(), labels),
-        flagged=torch.cat([found, wrong]),
-        **{"mean": case.data.mean, "std": case.data.std, "batch_size": BATCH, "lr": 0.01},
+        *(network, made.images.numpy(), made.labels),
+        flagged=made.flagged,
+        **{"mean": data.mean, "std": data.std, "batch_size": BATCH, "lr": 0.01},
         **{"steps": max(1, given.steps // 4), "only": given.only, "budget": given.budget},
     )
-    pixels = test.images.permute(0, 3, 1, 2) / 255
-    affected = manipulation.affected(test.labels) | manipulation.unaffected(test.labels) * (given.case == "pcam")
-    seen = (manipulation.stamp(pixels[affected]).permute(0, 2, 3, 1) * 255).round().byte()
-    parts = {"affected": (seen, test.labels[affected]), "all": (test.images, test.labels)}
+    # 3. The test images, which nothing above has used.
     outcome: dict[str, dict[str, float]] = {}
     for name, network_of in {"before": network, "after": done.network, "oracle": oracle}.items():
         outcome[name] = {
-            part: round(accuracy(network_of, normalise(pictures, case.data), labels_of), 4)
-            for part, (pictures, labels_of) in parts.items()
+            part: round(accuracy(network_of, normalise(pictures, data), labels), 4)
+            for part, (pictures, labels) in made.seen.items()
         }
         print(name, outcome[name])
     print(done.reason, *done.outcome.notes, sep="\n")

@@ -29,7 +29,7 @@ from torchvision.datasets import CIFAR10
 
 from benchmarks.machine import where
 from cmu_lightning.cli.messages import silence_notices
-from cmu_lightning.cli.options import precision
+from cmu_lightning.cli.values import precision
 from cmu_lightning.data import CIFAR10DataModule, Poison
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import Original, Procedure

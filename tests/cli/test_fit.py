@@ -19,7 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 import cmu_lightning
 from cmu_lightning.cli.fit import CLI, main
-from cmu_lightning.cli.options import normalize
+from cmu_lightning.cli.spelling import normalize
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.execute import Job
 from cmu_lightning.experiment.ledger import is_finished

@@ -13,7 +13,7 @@ from torch._dynamo.utils import counters
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cmu_lightning.cli.options import precision
+from cmu_lightning.cli.values import precision
 from cmu_lightning.data import AdapBlend, AllToAll, Batch, Blended, Poison, TaCT
 from cmu_lightning.data.batches import EvaluationBatches, Source
 from cmu_lightning.data.evaluation import Evaluation

@@ -1,8 +1,8 @@
-"""Write `tables.md` and `field.png`, all methods on all cells of the study, from `runs.jsonl`.
+"""Write `tables.md` and `field.png`, all methods on all cells of a study, from its `runs.jsonl`.
 
-    python docs/results/field/tables.py [RUNS]
+    python docs/results/field/tables.py [FOLDER]
 
-RUNS is a runs folder or a packed file; default `runs.jsonl` next to this script. Where hyperparameters were tried, the
+FOLDER holds `runs.jsonl`; default the one of this script, the study on digits. Where hyperparameters were tried, the
 run with the largest `balanced_score` counts, which reads no clean label.
 """
 
@@ -17,7 +17,6 @@ from cmu_lightning.selection import balanced_score
 
 HERE = Path(__file__).parent
 MANIPULATIONS = {"Poison": "poison", "InterclassConfusion": "confusion", "RandomSwap": "random swap"}
-FRACTIONS = (0.1, 0.5, 1.0)
 CELL = ["method", "manipulation", "identified", "seed"]
 
 
@@ -36,6 +35,11 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
     return best
 
 
+def fractions_of(best: pd.DataFrame) -> list[float]:
+    """Return the fractions of S_m that were known, in ascending order."""
+    return sorted(best.identified.unique())
+
+
 def grid(best: pd.DataFrame, originals: pd.DataFrame, measure: str, names: list[str]) -> list[str]:
     """Return the lines of a table of means over seeds.
 
@@ -46,17 +50,18 @@ def grid(best: pd.DataFrame, originals: pd.DataFrame, measure: str, names: list[
         names: Methods, in the order of the rows.
     """
     affected = [name for name in MANIPULATIONS if best[best.manipulation == name][measure].notna().any()]
-    heads = [f"{MANIPULATIONS[name]}, {at:g}" for name in affected for at in FRACTIONS]
+    fractions = fractions_of(best)
+    heads = [f"{MANIPULATIONS[name]}, {at:g}" for name in affected for at in fractions]
     means = best.groupby(["method", "manipulation", "identified"])[measure].mean()
     of_originals = originals.groupby("manipulation")[measure].mean()
     lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
-    cells = [f"{of_originals[name]:.2f}" for name in affected for _ in FRACTIONS]
+    cells = [f"{of_originals[name]:.2f}" for name in affected for _ in fractions]
     lines.append(f"| original | {' | '.join(cells)} |")
     for method in names:
-        found = [means.get((method, name, at)) for name in affected for at in FRACTIONS]
+        found = [means.get((method, name, at)) for name in affected for at in fractions]
         shown = ["-" if value is None or pd.isna(value) else f"{value:.2f}" for value in found]
         lines.append(f"| `{method}` | {' | '.join(shown)} |")
-    return [*lines, ""]
+    return lines
 
 
 def summary(best: pd.DataFrame) -> pd.DataFrame:
@@ -92,12 +97,13 @@ def picture(best: pd.DataFrame, originals: pd.DataFrame, names: list[str]) -> al
         originals: The originals.
         names: Methods, in the order of the rows.
     """
-    same = pd.concat([originals.assign(method="the original", identified=at) for at in FRACTIONS])
+    fractions = fractions_of(best)
+    same = pd.concat([originals.assign(method="the original", identified=at) for at in fractions])
     every = pd.concat([same, best])
     every["cell"] = [
         f"{MANIPULATIONS[each]}, {at:g}" for each, at in zip(every.manipulation, every.identified, strict=True)
     ]
-    order = [f"{name}, {at:g}" for name in MANIPULATIONS.values() for at in FRACTIONS]
+    order = [f"{name}, {at:g}" for name in MANIPULATIONS.values() for at in fractions]
     panels = []
     for measure, scheme in (("acc_corr", "viridis"), ("acc_retain", "viridis")):
         means = every.dropna(subset=[measure]).groupby(["method", "cell"])[measure].mean().reset_index()
@@ -115,14 +121,15 @@ def picture(best: pd.DataFrame, originals: pd.DataFrame, names: list[str]) -> al
 
 def main() -> None:
     """Read the runs, write the page and draw the picture."""
-    runs = cmu_lightning.results(sys.argv[1] if len(sys.argv) > 1 else HERE / "runs.jsonl")
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE
+    runs = cmu_lightning.results(folder / "runs.jsonl")
     originals, best = runs[runs.identified.isna()], chosen(runs)
     ranked = summary(best)
     lines = [
         "# Every method on every cell",
         "",
-        f"Written by `python docs/results/field/tables.py` from {len(runs)} runs: means over seeds "
-        f"{', '.join(str(seed) for seed in sorted(runs.seed.unique()))}.",
+        f"Written by `python docs/results/field/tables.py docs/results/{folder.name}` from {len(runs)} runs: means "
+        f"over seeds {', '.join(str(seed) for seed in sorted(runs.seed.unique()))}.",
         "",
         "## Summary",
         "",
@@ -144,10 +151,11 @@ def main() -> None:
         ("acc_corr: unseen affected samples", "acc_corr"),
         ("acc_retain: unseen unaffected samples", "acc_retain"),
         ("acc_manipulated: S_m by true labels", "acc_manipulated"),
+        ("acc_pair: choice between the two confused classes, unseen samples", "acc_pair"),
     ):
         lines += ["", f"## {title}", "", *grid(best, originals, measure, names)]
-    picture(best, originals, names).save(HERE / "field.png", scale_factor=2)
-    (HERE / "tables.md").write_text("\n".join(lines).rstrip() + "\n")
+    picture(best, originals, names).save(folder / "field.png", scale_factor=2)
+    (folder / "tables.md").write_text("\n".join(lines).rstrip() + "\n")
 
 
 if __name__ == "__main__":

@@ -71,8 +71,8 @@ class PURE(Unlearner):
       4. Repair: 0.8 T steps on all of S_tr with the loss `given_or_else`, w = (1 - m) q, at a rate that rises and
          falls to zero. It starts from the original where S_f's labels were not forgotten while warming up, as those of
          a trigger, and from the warm network as far as they were, as memorised ones. Half-way, q is corrected by what
-         the network now predicts for each sample. Where S_f cannot be told apart from clean samples, given labels say
-         little, and S_f gets up to an eighth of the loss.
+         the network now predicts for each sample. Where S_f cannot be told apart from clean samples, q is small and S_f
+         gets up to an eighth of the loss.
 
     It leaves `suspects.csv`: how likely each training sample is manipulated, and which label the network suggests.
 

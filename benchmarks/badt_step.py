@@ -1,6 +1,6 @@
 """Compare BadT's step with frozen teachers to the same step with teachers inside the graph as in the released code.
 
-    python benchmarks/badt_step.py [--images 128] [--rounds 7]
+    python -m benchmarks.badt_step [--images 128] [--rounds 7]
 
 Loss, backward and optimiser step of the paper's ResNet-9 on one batch of random images; both ways reach the same loss.
 Rounds alternate; the median of the ratios of each round is printed.

@@ -1,6 +1,6 @@
 """Damage files of a run, and test how the commands that read them react.
 
-    python benchmarks/damage.py [--flips 5] [--only TEXT ...] [--seed 0]
+    python -m benchmarks.damage [--flips 5] [--only TEXT ...] [--seed 0]
 
 Each file gets single flipped bits, is cut off, emptied, and replaced by another file of its kind and by one of another
 kind. The command that reads it then either says so in one sentence (`refused`), makes the file again (`remade`), leaves

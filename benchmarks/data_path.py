@@ -1,6 +1,6 @@
 """Compare images per second of the training data path with torchvision's usual one on the same images.
 
-    python benchmarks/data_path.py [--data.root DIR]
+    python -m benchmarks.data_path [--data.root DIR]
 
 Ours: uint8 tensors in memory, batched crop, flip, stamp and normalisation. Theirs: torchvision's CIFAR10 with
 RandomCrop, RandomHorizontalFlip, ToTensor and Normalize on PIL images, in a DataLoader. Both make batches of 512 on the

@@ -1,6 +1,6 @@
 """Compare the exact per-sample diagonal with one plain forward and backward, and with `vmap(grad)`, in time and memory.
 
-    python benchmarks/diagonal.py [--images 128] [--rounds 5]
+    python -m benchmarks.diagonal [--images 128] [--rounds 5]
 
 The paper's ResNet-9 on random images of 32x32 in one batch. Rounds alternate, medians are printed. Peak memory is
 what the process's largest resident size grows by (Linux: /proc/self).

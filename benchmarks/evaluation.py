@@ -1,6 +1,6 @@
 """Compare evaluation of all subsets at once with a plain loop over the same images.
 
-    python benchmarks/evaluation.py [--images 10000] [--rounds 5]
+    python -m benchmarks.evaluation [--images 10000] [--rounds 5]
 
 Random images of 32x32 pixels stand in for a test split; a poison makes each come twice, with and without the trigger.
 The loop stamps, normalises, forwards and compares the same images in the same batches, and counts two accuracies;

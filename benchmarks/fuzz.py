@@ -1,6 +1,6 @@
 """Mutate inputs, and test how the commands that read them react.
 
-    python benchmarks/fuzz.py [--inputs 320] [--seed 0] [--only KIND ...] [--show]
+    python -m benchmarks.fuzz [--inputs 320] [--seed 0] [--only KIND ...] [--show]
 
 A quarter each are configs, command lines of `fit`, lists of samples, and sweep files. A mutation deletes, doubles,
 swaps or replaces words, lines or single characters, up to three times. An input has to work, or to be refused with exit

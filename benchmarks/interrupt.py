@@ -1,6 +1,6 @@
 """Send signals to `fit` at random moments, on one process and on two, and compare the results after a rerun.
 
-    python benchmarks/interrupt.py [--one 24] [--two 12] [--seed 0]
+    python -m benchmarks.interrupt [--one 24] [--two 12] [--seed 0]
 
 SIGINT, as by Ctrl-C, reaches all processes of a job; SIGTERM reaches all of them, as torchrun and SLURM send it, or
 only one. The job has to end by itself within a minute, without a traceback, or to finish; the same command, given

@@ -1,6 +1,6 @@
 """Kill commands at any moment, run them again, and compare the results with those of undisturbed ones.
 
-    python benchmarks/kill.py [--operations 120] [--moments 30] [--only TEXT ...] [--sweeps 0] [--seed 0]
+    python -m benchmarks.kill [--operations 120] [--moments 30] [--only TEXT ...] [--sweeps 0] [--seed 0]
 
 Each command is killed with SIGKILL just before one of its operations on files, spread over all of them, then at random
 moments. The same command then has to end by itself and leave what an undisturbed one leaves: the same files, tensors

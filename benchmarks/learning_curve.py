@@ -1,6 +1,6 @@
 """Compare clean test accuracy after each of the first epochs with the stored runs of the paper's released code.
 
-    python benchmarks/learning_curve.py [--epochs 41] [options of fit ...]
+    python -m benchmarks.learning_curve [--epochs 41] [options of fit ...]
 
 Trains the original of poison_cifar10.yaml with released_code.yaml (all 50,000 images, 98 steps an epoch, the released
 trigger) under the schedule of 4,000 steps, and ends after so many epochs; all of them take a GPU. Nothing is chosen by

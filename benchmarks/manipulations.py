@@ -1,4 +1,4 @@
-"""The harm of each manipulation: `python benchmarks/manipulations.py --append docs/results/manipulations.md`.
+"""The harm of each manipulation: `python -m benchmarks.manipulations --append docs/results/manipulations.md`.
 
 For each, the original of `poison_digits.yaml` is trained with it instead of Poison, and evaluated next to a
 clean network: the one that is retrained without any poisoned sample.

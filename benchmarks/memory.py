@@ -1,6 +1,6 @@
 """Memory of the data path against the size of the data set, in memory and with `memory_map`.
 
-    python benchmarks/memory.py [--sizes 25000 50000 100000 200000]
+    python -m benchmarks.memory [--sizes 25000 50000 100000 200000]
 
 Each size runs in a separate process: random images of 32x32 pixels are written into the memory of a data set,
 a poison is drawn, and 20 training batches of 512 are made. Anonymous memory is what the process holds for itself, at

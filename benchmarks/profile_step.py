@@ -1,6 +1,6 @@
 """Profile a stage's steps on the CPU and on the GPU.
 
-    python benchmarks/profile_step.py [--setting poison_cifar10.yaml] [--steps 50] [--warmup 100] [options of fit ...]
+    python -m benchmarks.profile_step [--setting poison_cifar10.yaml] [--steps 50] [--warmup 100] [options of fit ...]
 
 Trains the setting's original. After unrecorded steps, by default more than an epoch of CIFAR-10, so that every size of
 batch has occurred, so many steps are timed, as many more recorded only on the GPU, and as many more on the CPU too.

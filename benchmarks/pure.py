@@ -1,8 +1,8 @@
 """Compare PURE with CF in seconds and samples of one run, and measure the memory of its looks.
 
-    python benchmarks/pure.py [--data digits] [--steps 100] [--width 16]
-    python benchmarks/pure.py --data cifar10 --steps 20
-    python benchmarks/pure.py --looks 50000
+    python -m benchmarks.pure [--data digits] [--steps 100] [--width 16]
+    python -m benchmarks.pure --data cifar10 --steps 20
+    python -m benchmarks.pure --looks 50000
 
 The first two take turns, CF and PURE, from one original that was trained for as many steps, on digits or on CIFAR-10 in
 `CMU_DATA_DIR`, of which 2% are poisoned and a tenth of that is known. The last one judges so many random samples of ten

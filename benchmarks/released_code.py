@@ -1,6 +1,6 @@
 """Compare images per second in training with the loop of the paper's released code, in one process.
 
-    python benchmarks/released_code.py --repository DIR --cifar DIR [--workers 4 16] [--steps 98] [--rounds 3]
+    python -m benchmarks.released_code --repository DIR --cifar DIR [--workers 4 16] [--steps 98] [--rounds 3]
 
 DIR is a checkout of the authors' public repository, which is imported unchanged and is no part of this project; its
 import of timm, which ResNet-9 does not need, is stubbed. Both train ResNet-9 on poisoned CIFAR-10 in batches of 512 in

@@ -1,6 +1,6 @@
 """The paper's experiments as a queue in order of value.
 
-    python benchmarks/reproduce.py --results docs/results/paper/runs.jsonl [--queue core|grid] [--budget MINUTES]
+    python -m benchmarks.reproduce --results docs/results/paper/runs.jsonl [--queue core|grid] [--budget MINUTES]
         [--threads 1] [--precision bf16-mixed] [--nice] [--plan] [--estimate STEPS] [-- FIT OPTIONS]
 
 `core` is one run for each question: the released code's original, our own, the methods at 0.1, 0.5 and 1.0 known, on

@@ -1,6 +1,6 @@
 """The paper's 50-point SSD grid: importances once, compared with importances at every point as in the released code.
 
-    python benchmarks/ssd_grid.py [--cifar DIR] [--share 0.05] [--width 16]
+    python -m benchmarks.ssd_grid [--cifar DIR] [--share 0.05] [--width 16]
 
 Digits unchanged, and with `--cifar` a share of CIFAR-10's images in its proportions (train to test), so that 50
 recomputations end in minutes; ResNet-9 in both, on a GPU if there is one. Every dampening and every recomputation is

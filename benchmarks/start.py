@@ -1,6 +1,6 @@
 """Time from process start to the first training step, compared with importing the same libraries; light commands.
 
-    python benchmarks/start.py [--rounds 5]
+    python -m benchmarks.start [--rounds 5]
 
 Fresh processes in alternating rounds, the best of each. `fit` runs one step of poison_digits into a new folder; another
 imports torch, torchvision, lightning, torchmetrics, jsonargparse, scikit-learn's digits and rich. Both are ended

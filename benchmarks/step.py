@@ -1,6 +1,6 @@
 """Compare CF's steps at poison_digits under the Trainer with a hand-written loop that does the same arithmetic.
 
-    python benchmarks/step.py [--steps 100] [--rounds 5]
+    python -m benchmarks.step [--steps 100] [--rounds 5]
 
 Both fine-tune the same network on the retain data: crop, stamp, normalise, forward, cross-entropy, backward, SGD,
 schedule. Ours writes the curves and checkpoints of a `fit`; the loop knows neither Lightning nor this project's data

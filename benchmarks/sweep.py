@@ -1,6 +1,6 @@
 """The cost of another run in a warm worker and in a separate process, and the overhead of the sweep itself.
 
-    python benchmarks/sweep.py [--runs 6] [--points 5 10 20 40]
+    python -m benchmarks.sweep [--runs 6] [--points 5 10 20 40]
 
 The benchmark runs a grid of SSD on poison_digits, whose original and importances are made first and counted nowhere.
 Further points are run as one `fit` process each, and by `sweep` in one warm worker: a straight line is fitted to the

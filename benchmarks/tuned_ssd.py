@@ -1,6 +1,6 @@
 """Compare SSD's grid within one run with a run for each of its points.
 
-    python benchmarks/tuned_ssd.py [--setting poison_digits.yaml] [--identified 0.5] [options of fit ...]
+    python -m benchmarks.tuned_ssd [--setting poison_digits.yaml] [--identified 0.5] [options of fit ...]
 
 The original and its importances are made first and not counted. All runs follow each other in one process, as in a
 warm worker of a sweep, with all measurements of a run. Prints whether both end at the same point of the grid.

@@ -1,6 +1,6 @@
 """The cost of logging: training with W&B offline, with only CSV files, and without curves.
 
-    python benchmarks/wandb_cost.py [--steps 200] [--rounds 5] [--setting poison_digits.yaml]
+    python -m benchmarks.wandb_cost [--steps 200] [--rounds 5] [--setting poison_digits.yaml]
 
 Every round trains the setting's original once in each way, in another order; the first round is not counted. Time is
 the stage's own `seconds`, which begins and ends W&B's run outside. Medians, and the median of the ratios of each round.

@@ -1,6 +1,6 @@
 """The time that a sweep takes with one, two or three workers, which share a GPU if there is one.
 
-    python benchmarks/workers.py [--setting poison_cifar10.yaml] [--workers 1 2 3] [--runs 6] [options of fit ...]
+    python -m benchmarks.workers [--setting poison_cifar10.yaml] [--workers 1 2 3] [--runs 6] [options of fit ...]
 
 The setting's original is trained first and not counted. Then a sweep of several runs of CF, which differ only in
 their seed, runs once for each number of workers. Imports and the parsing of command lines count.

@@ -60,9 +60,9 @@ def stored(method: str) -> dict:
 
 def test_an_unlearner_of_ones_own(runs, follow):
     shutil.copytree(runs, "runs")
-    follow("class GradientAscent", "mine")
-    assert stored("GradientAscent")["hyperparameters"] == {"weight": 0.2}
-    assert stored("GradientAscent")["identified"] == 0.5
+    follow("class ClippedAscent", "mine")
+    assert stored("ClippedAscent")["hyperparameters"] == {"weight": 0.2}
+    assert stored("ClippedAscent")["identified"] == 0.5
 
 
 @pytest.mark.parametrize("name", ["SecondBest", "Salience"])
@@ -77,7 +77,7 @@ def test_other_unlearners_of_ones_own(runs, fit, tmp_path, monkeypatch, name):
 
 
 def test_a_test_of_ones_own(tmp_path, monkeypatch):
-    for name, word in {"mine.py": "class GradientAscent", "test_mine.py": "def test_its_loss"}.items():
+    for name, word in {"mine.py": "class ClippedAscent", "test_mine.py": "def test_its_loss"}.items():
         (code,) = (block for block in blocks("docs/extending.md", "python") if word in block)
         Path(name).write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))

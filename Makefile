@@ -24,7 +24,7 @@ browser:  ## for the page of a report: chromium from the system's packages, if t
 		apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || \
 	echo "There is no browser, and none can be installed from here: tests that need one say how to get it." >&2
 
-demo: setup  ## two manipulations of handwritten digits, all methods, and a report
+demo: setup  ## two manipulations of handwritten digits, eight methods, and a report
 	WANDB_MODE=disabled $(RUN) -m cmu_lightning sweep sweeps/demo_digits --workers 2 --runs_dir runs
 	$(RUN) -m cmu_lightning report runs --out report
 

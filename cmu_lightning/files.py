@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, BinaryIO
 
 from cmu_lightning.console import PlainConsole
@@ -100,6 +101,13 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(part, ignore_errors=True)
         os.close(descriptor)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Make a folder among the system's temporary ones, and remove it in the end, and those of killed processes."""
+    with scratch_folder(Path(gettempdir()) / "cmu_lightning") as folder:
+        yield folder
 
 
 def _remove_stale_parts(path: Path) -> None:

@@ -143,7 +143,8 @@ class CLI(Options):
     def _all_loggers(self, asked: Any) -> list[Logger]:
         """Return the run's CSV files, the loggers that the config asks for, and W&B's."""
         rows = CSVLogger(self.run.folder, name=ROWS, flush_logs_every_n_steps=1)  # a sweep reads them during the run
-        given = [logger for logger in (asked if isinstance(asked, list) else [asked]) if logger]
+        # `true` is Lightning's own choice of a logger, which would be such rows again.
+        given = [each for each in (asked if isinstance(asked, list) else [asked]) if isinstance(each, Logger)]
         return [rows, *given, *([] if self.wandb is None else [self.wandb])]
 
     def fit(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:
@@ -193,7 +194,7 @@ class CLI(Options):
         note = " (was finished before)" if was_finished else ""
         print_columns(f"{self.run.setting}: {self.run.folder}{note}", columns)
         data = self.resolved["data"]["init_args"]
-        if self.original is None and not is_on_demand() and (data["identified"] != 1 or data["discovery"]):
+        if self.original is None and not is_on_demand() and (data.get("identified", 1) != 1 or data.get("discovery")):
             say("this is the original, of which no S_f is a part: to unlearn, add a method, such as unlearn/cf.yaml")
 
     def test(self, model: Stage, datamodule: CorruptedDataModule, ckpt_path: str | None = None) -> None:

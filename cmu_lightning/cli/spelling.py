@@ -40,10 +40,11 @@ def _sort_classes_first(arguments: list[str]) -> list[str]:
     ordered = [argument for at, argument in enumerate(arguments) if not _is_overruled(arguments, at, named)]
     for option, last in named.items():
         at = len(ordered) - 1 - ordered[::-1].index(arguments[last])
-        first = next(n for n, other in enumerate(ordered) if other.startswith(option.removesuffix("class_path")))
-        # Later options win: a config in between may name another class, so it must stay in between.
-        if not any(map(is_config, ordered[first:at])):
-            ordered.insert(first, ordered.pop(at))
+        # Later options win: a config before the class may name another one, so it must stay before it.
+        begin = max((n + 1 for n, other in enumerate(ordered[:at]) if is_config(other)), default=0)
+        part = option.removesuffix("class_path")
+        first = next(n for n in range(begin, at + 1) if ordered[n].startswith(part))
+        ordered.insert(first, ordered.pop(at))
     return ordered
 
 

@@ -32,6 +32,9 @@ REQUIRED_TRAINER = {
 }
 """Options of the Trainer that would change the meaning of a stage; each must keep its value."""
 
+OF_STRATEGY = ("precision_plugin", "ddp_comm_state", "ddp_comm_hook", "ddp_comm_wrapper", "model_averaging_period")
+"""Arguments of a strategy object that would change numbers."""
+
 STRICT: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
 """Options of every parser: raise errors, and take no abbreviated names."""
 
@@ -53,17 +56,29 @@ def check_values(config: Namespace) -> None:
         raise UserError(f"setting={config.setting} names a folder: give only letters, digits, '_', '.' and '-'")
     if config.threads is not None and not 1 <= config.threads <= 1024:
         raise UserError(f"threads={config.threads} is not possible: give a number from 1 to 1024")
-    loggers = config.trainer.logger
+    _check_trainer(config.trainer)
+
+
+def _check_trainer(trainer: Namespace) -> None:
+    """Refuse options of the Trainer with which a run could not be what its identity says."""
+    strategy = trainer.strategy
+    for name in OF_STRATEGY if isinstance(strategy, Namespace) else ():
+        if (strategy.get("init_args") or {}).get(name) is not None:
+            raise UserError(
+                f"trainer.strategy.init_args.{name} changes a run's numbers without being a part of its identity: "
+                "leave it out, and give trainer.precision"
+            )
+    loggers = trainer.logger
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         if isinstance(logger, Namespace) and logger.class_path.endswith(".WandbLogger"):
             raise UserError(TWO_WANDB_LOGGERS)
-    interval = config.trainer.val_check_interval
-    if interval is not None and not isinstance(interval, str) and interval <= 0:
-        raise UserError(f"trainer.val_check_interval={interval} is not positive: give a number of steps")
-    clip = config.trainer.gradient_clip_val
+    interval = trainer.val_check_interval
+    if interval is not None and (not isinstance(interval, int | float) or interval <= 0):
+        raise UserError(f"trainer.val_check_interval={interval} is not possible: give a number of steps above 0")
+    clip = trainer.gradient_clip_val
     if clip is not None and not clip > 0:  # also nan
         raise UserError(f"trainer.gradient_clip_val={clip} is not positive: give a norm, or leave it out")
-    if config.trainer.limit_test_batches == 0:
+    if trainer.limit_test_batches == 0:
         raise UserError("trainer.limit_test_batches=0 leaves nothing to measure: give at least 1, or leave it out")
 
 

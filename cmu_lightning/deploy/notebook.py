@@ -1,16 +1,19 @@
 """`cmu_lightning.repair`: the command `repair` for a network and images that are in memory, as in a notebook."""
 
 import hashlib
+import io
 import math
+import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -31,6 +34,8 @@ from cmu_lightning.experiment.wandb_settings import one_silence
 from cmu_lightning.files import write_atomically
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.queue import Failure, forget_failure, log_path, record_failure
+from cmu_lightning.sweep.runner import INTERRUPTED
+from cmu_lightning.unlearning.checkpoint import save_tensors
 
 EPOCHS = 5
 """Epochs of fine-tuning, where no number of steps is given."""
@@ -109,7 +114,7 @@ def repair(
     _store_images(place, training, None if validation is None else _arrays(*validation))
     _write_list(place / "flagged.csv", flagged, corrected, len(training[1]))
     original = deepcopy(network).cpu().eval()
-    torch.save(original.state_dict(), place / "original.pt")
+    save_tensors(place / "original.pt", original.state_dict())
     channels = training[0].shape[3] if training[0].ndim == 4 else 1
     every = steps or max(1, EPOCHS * len(training[1]) // batch_size)
     procedure = {"steps": every, "unlearn_steps": every, "batch_size": batch_size, "lr": lr}
@@ -144,8 +149,10 @@ def kept_network(name: str) -> nn.Module:
         )
     network = deepcopy(KEPT[name])
     for module in network.modules():
-        if callable(reset := getattr(module, "reset_parameters", None)):
-            reset()
+        # `_reset_parameters` is that of attention.
+        for name in ("reset_parameters", "_reset_parameters"):
+            if callable(reset := getattr(module, name, None)):
+                reset()
     return network
 
 
@@ -162,7 +169,7 @@ def _settings(
     with torch.no_grad():
         outputs = network(first.reshape(len(first), *first.shape[1:3], channels).permute(0, 3, 1, 2) / 255).shape[-1]
     normalisation = {
-        name: [float(values)] * channels if isinstance(values, int | float) else [float(each) for each in values]
+        name: np.broadcast_to(np.asarray(_on_cpu(values), dtype=float), channels).tolist()
         for name, values in (("mean", mean), ("std", std))
     }
     data = {
@@ -176,7 +183,7 @@ def _settings(
         "setting": "notebook",
         "data": {"class_path": "TensorDataModule", "init_args": data},
         "network": {"class_path": f"{__name__}.{kept_network.__name__}", "init_args": {"name": name}},
-        "trainer": {"enable_progress_bar": False},
+        "trainer": {"enable_progress_bar": False, "devices": 1, "num_nodes": 1},  # others would not know the network
     }
 
 
@@ -186,10 +193,15 @@ def _arrays(images: Any, labels: Any) -> Arrays:
         pairs = [images[index] for index in range(len(images))]
         return np.stack([_pixels(image, batch=False) for image, _ in pairs]), np.array([int(each) for _, each in pairs])
     given = _pixels(images, batch=True)
-    numbers = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).astype(np.int64)
+    numbers = np.asarray(_on_cpu(labels)).astype(np.int64)
     if len(given) != len(numbers):
         raise UserError(f"there are {len(given)} images and {len(numbers)} labels: give as many of both")
     return given, numbers
+
+
+def _on_cpu(values: Any) -> Any:
+    """Return values that numpy can read: tensors may be on a GPU."""
+    return values.cpu() if isinstance(values, Tensor) else values
 
 
 def _trusted(given: tuple[Any, Any] | None) -> Callable[[CorruptedDataModule], Trusted] | None:
@@ -227,11 +239,11 @@ def _pixels(images: Any, batch: bool) -> np.ndarray:
 
 def _write_list(path: Path, flagged: Any, corrected: Any, total: int) -> None:
     """Write the list of flagged samples."""
-    given = np.asarray(flagged.cpu() if isinstance(flagged, Tensor) else flagged)
+    given = np.asarray(_on_cpu(flagged))
     if given.dtype == bool and given.shape != (total,):
         raise UserError(f"flagged is a mask of shape {given.shape}, and there are {total} images: give one for each")
     rows = np.flatnonzero(given) if given.dtype == bool else given.astype(np.int64)
-    right = np.full(len(rows), -1) if corrected is None else np.asarray(corrected)
+    right = np.full(len(rows), -1) if corrected is None else np.asarray(_on_cpu(corrected))
     if len(right) != len(rows):
         raise UserError(f"there are {len(rows)} flagged samples and {len(right)} corrected labels: give one for each")
     header = "index" if corrected is None else "index,corrected_label"
@@ -247,11 +259,12 @@ def _store_images(place: Path, training: Arrays, validation: Arrays | None) -> N
     path, arrays = place / "images.npz", {"train_images": training[0], "train_labels": training[1]}
     if validation is not None:
         arrays |= {"val_images": validation[0], "val_labels": validation[1]}
-    if path.exists():
-        with np.load(path) as stored:
-            if stored.files == [*arrays] and all(np.array_equal(stored[name], arrays[name]) for name in arrays):
-                return
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    with suppress(OSError, ValueError, EOFError, BadZipFile), np.load(path) as stored:
+        if stored.files == [*arrays] and all(np.array_equal(stored[name], arrays[name]) for name in arrays):
+            return
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, file.getbuffer())
 
 
 def _run_here(points: list[Point], original: Candidate | None, deadline: float) -> list[Failure]:
@@ -265,6 +278,8 @@ def _run_here(points: list[Point], original: Candidate | None, deadline: float) 
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
             code = _exit_code([*point.arguments, "--runs_dir", str(point.runs_dir), "--checkpoints", "chosen"])
+        if code in (INTERRUPTED, 128 + signal.SIGTERM):  # Lightning has made an exit of it
+            raise KeyboardInterrupt
         if code:
             failures.append(record_failure(point, code))
     return failures

@@ -166,7 +166,7 @@ def _run(
     if not unfinished:
         return []
     # No weights are dropped before the choice.
-    more = ["--runs_dir", str(points[0].runs_dir), "--checkpoints", "chosen"]
+    more = [f"--runs_dir={points[0].runs_dir}", "--checkpoints=chosen"]
     return Runner(TimedQueue(unfinished, deadline), progress, more, keeps_weights=True).run()
 
 

@@ -176,13 +176,20 @@ class Study:
         original = evidence.judged(original)  # trusted images that cannot be read are refused before the candidates
         # 2. Candidates. One that fails is reported and does not end the others.
         failures = [] if self.taken else self.run(self.points[1:], original, deadline)
-        candidates = [evidence.judged(each) for each in _comparable(self.points[1:], original)]
+        candidates = [
+            evidence.judged(each) if self._counts(each) else each for each in _comparable(self.points[1:], original)
+        ]
         failed = {name_of(failure.point): failure.reason.removeprefix("error: ") for failure in failures}
         # 3. The choice, by the predictions for single samples.
         choice = take(original, candidates, self.taken) if self.taken else choose(original, candidates, evidence.parts)
         self._restore_weights(choice.run)
         _settle_weights(choice.run, candidates)
         return self._outcome(original, candidates, choice, failed)
+
+    def _counts(self, candidate: Candidate) -> bool:
+        """Return whether a candidate may be chosen: where one is asked for, no other is run again to be judged."""
+        names = (candidate.name.lower(), str(candidate.metrics["method"]).lower())
+        return self.taken is None or self.taken.strip().lower() in names
 
     def _note(self, line: str) -> None:
         self.notes.append(line)
@@ -293,4 +300,4 @@ def _settle_weights(chosen: Candidate, candidates: list[Candidate]) -> None:
     keep_weights(chosen.folder)
     for candidate in candidates:
         if candidate.folder != chosen.folder:
-            drop_weights(candidate.folder, candidate.metrics)
+            drop_weights(candidate.folder)

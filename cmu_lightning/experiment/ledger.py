@@ -12,18 +12,25 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cmu_lightning.devices import gpus, has_bf16
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.run import Run, read_metrics
 from cmu_lightning.files import write_atomically
 from cmu_lightning.parsing import PACKAGE, attached, find_configs
+from cmu_lightning.yaml_files import parse_yaml
 
 WITHOUT_EFFECT = ("--runs_dir", "--checkpoints")
 """Options that decide where a run is stored and which files it keeps, not which run it is."""
 
-FILE_NAME = re.compile(r":[ \t]*['\"]?([\w./-]+\.ya?ml)\b")
-"""A YAML file that a config names as a value, such as `data: mine/data.yaml`."""
+SUFFIXES = (".yaml", ".yml", ".json")
+"""Suffixes of files that a config may name as a value, such as `data: mine/data.yaml`."""
+
+NUMBERED = ("--model.", "--procedure.", "--data.")
+"""Options of which 1 and 1.0 mean the same; as `--trainer.limit_test_batches`, 1 is one batch and 1.0 all of them."""
 
 OTHER_COMMANDS = ("sweep", "report", "deploy")
 """Folders of the package that `fit` imports nothing from."""
@@ -66,12 +73,13 @@ def command_key(arguments: list[str]) -> str:
 
 
 def _meaning(name: str, value: str) -> str:
-    """Return a file's content for its name, and a number in one spelling: 1, 1.0 and 1e0 are the same."""
-    is_part = value.endswith((".yaml", ".yml", ".json")) and Path(value).is_file()  # as in `--procedure mine.yaml`
+    """Return a file's content for its name, and a number in one spelling where 1, 1.0 and 1e0 are the same."""
+    is_part = value.endswith(SUFFIXES) and _is_file(value)  # as in `--procedure mine.yaml`
     if name == "--config" or is_part:
         return _expand_parts(config_text(value), _config_path(value).parent)
-    with suppress(ValueError):
-        return repr(float(value))
+    if name.startswith(NUMBERED):
+        with suppress(ValueError):
+            return repr(float(value))
     return value
 
 
@@ -83,9 +91,26 @@ def _expand_parts(text: str, folder: Path, outer: tuple[Path, ...] = ()) -> str:
         folder: Folder of the config; names are relative to it or to the current folder.
         outer: Files that are being expanded, which are not expanded within themselves.
     """
-    named = [place / name for name in FILE_NAME.findall(text) for place in (folder, Path())]
-    parts = [part for part in named if part.is_file() and part.resolve() not in outer]
+    named = [place / name for name in _named_configs(text) for place in (folder, Path())]
+    parts = [part for part in named if _is_file(part) and part.resolve() not in outer]
     return text + "".join(_expand_parts(_read(part), part.parent, (*outer, part.resolve())) for part in parts)
+
+
+@cache
+def _named_configs(text: str) -> tuple[str, ...]:
+    """Return the values of a config, at any depth, that look like names of configs."""
+    try:
+        return tuple(value for value in _texts(parse_yaml(text)) if value.endswith(SUFFIXES))
+    except (yaml.YAMLError, UserError):  # the parser refuses it
+        return ()
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """Yield all texts in nested mappings and lists."""
+    if isinstance(content, str):
+        yield content
+    for value in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        yield from _texts(value)
 
 
 def config_text(config: str) -> str:
@@ -98,7 +123,15 @@ def config_text(config: str) -> str:
         UserError: The config does not exist.
     """
     path = _config_path(config)
-    return _read(path) if path.is_file() else config
+    return _read(path) if _is_file(path) else config
+
+
+def _is_file(path: str | Path) -> bool:
+    """Return whether a path is a file; inline YAML can be longer than any name of one."""
+    try:
+        return Path(path).is_file()
+    except OSError:
+        return False
 
 
 @cache

@@ -24,9 +24,9 @@ from cmu_lightning.experiment.wandb_settings import (
     has_key,
     in_sweep,
     note_silence,
-    temporary_folder,
     was_silent,
 )
+from cmu_lightning.files import temporary_folder
 
 SECONDS_TO_BEGIN = 15.0
 """Longest time that a run waits for the server when it begins; the client adds another 10 s."""

@@ -2,18 +2,17 @@
 
 import netrc
 import os
-import shutil
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Literal
 
 from cmu_lightning.console import say
 from cmu_lightning.errors import UserError, first_line
 from cmu_lightning.experiment.run import is_on_demand
+from cmu_lightning.files import temporary_folder
 
 Mode = Literal["online", "offline", "disabled"]
 SPELLINGS: dict[str, Mode] = {
@@ -24,9 +23,6 @@ SPELLINGS: dict[str, Mode] = {
 
 FOLDERS = ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR")
 """Environment variables that name folders in which W&B's client writes."""
-
-TEMPORARY = "cmu_lightning-"
-"""Beginning of the names of temporary folders; the number of their process follows."""
 
 SILENCE = "CMU_WANDB_SILENCE"
 """Environment variable: path of a file that is touched if the server did not answer."""
@@ -222,28 +218,6 @@ def one_silence() -> Iterator[None]:
             yield
         finally:
             os.environ.pop(SILENCE, None)
-
-
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """Make a folder for this process, and remove the folders that killed processes left behind."""
-    for left in Path(gettempdir()).glob(f"{TEMPORARY}*-*"):
-        owner = left.name.removeprefix(TEMPORARY).partition("-")[0]
-        if owner.isdecimal() and not _is_running(int(owner)):
-            shutil.rmtree(left, ignore_errors=True)
-    with TemporaryDirectory(prefix=f"{TEMPORARY}{os.getpid()}-") as folder:
-        yield Path(folder)
-
-
-def _is_running(process: int) -> bool:
-    """Return whether any user's process has this number."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def note_silence() -> None:

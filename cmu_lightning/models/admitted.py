@@ -106,17 +106,20 @@ def check_names(part: Any, key: str = "") -> None:
     """
     named = [*_find_names(part, key)]
     # Importing a module runs it, so all names are checked before the first one is imported.
-    for place, name in named:
+    for place, name, _ in named:
         _refuse_standard(place, name)
-    for place, name in named:
-        if place.endswith("network"):
+    for place, name, is_function in named:
+        if place.rpartition(".")[2] == "network":
             find_maker(name, place)
-        elif not place.endswith("function"):
+        elif not is_function:
             _check_class(place, name)
 
 
-def _find_names(part: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yield the place and the name of each class and function with a path; the parser finds names without one."""
+def _find_names(part: Any, key: str) -> Iterator[tuple[str, str, bool]]:
+    """Yield each class and function with a path: its place, its name, and whether it is the argument `function`.
+
+    The parser finds names without a path.
+    """
     if isinstance(part, list):
         for value in part:
             yield from _find_names(value, key)
@@ -125,7 +128,7 @@ def _find_names(part: Any, key: str) -> Iterator[tuple[str, str]]:
     for name, value in part.items():
         place = key if name in ("class_path", "init_args") else f"{key}.{name}".removeprefix(".")
         if name in ("class_path", "function") and isinstance(value, str) and re.search("[.:]", value):
-            yield place, value
+            yield place, value, name == "function"
         yield from _find_names(value, place)
 
 

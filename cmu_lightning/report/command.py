@@ -3,7 +3,6 @@
 Pandas and Altair are imported once there is something to do, so that `--help` answers at once.
 """
 
-import os
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from cmu_lightning.console import PlainConsole
 from cmu_lightning.errors import UserError
+from cmu_lightning.experiment.run import choose_runs_dir
 from cmu_lightning.parsing import Parser, read_env
 from cmu_lightning.selection import RULES
 
@@ -149,6 +149,8 @@ def _read_and_write(console: PlainConsole, given: Namespace) -> "Report":
     except UserError:
         _name(console, everything.skipped, everywhere=False)
         raise
+    if given.pack is not None and given.pack.resolve() == Path(given.runs_dir).resolve():
+        raise UserError(f"--pack {given.pack} is the file that is read, and would be replaced: give another")
     if given.pack is not None:
         packed, count = pack(runs, given.pack), len(runs.table)
         without = f"; {count - packed:,} have no whole config.yaml, and are left out" * (packed < count)
@@ -210,7 +212,7 @@ def list_runs(arguments: Sequence[str]) -> int:
     given = list_parser().parse_args(list(arguments))
     read_env()
     console = PlainConsole(soft_wrap=True)
-    source = given.runs_dir or Path(os.environ.get("CMU_RUNS_DIR", "runs"))
+    source = choose_runs_dir(given.runs_dir)
     from cmu_lightning.report.load import results
     from cmu_lightning.report.table import without_formulas
 

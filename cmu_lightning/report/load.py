@@ -438,7 +438,10 @@ def _parse(shared: str) -> Settings | None:
     try:
         taken = [identity(config, uses, deletion, None) for uses in ("steps", "unlearn_steps")]
         for own in taken:
-            own["data"]["init_args"].pop("path", None)  # where a file is; the fingerprint tells which
+            # Where files are; the fingerprint and `content` tell which they are.
+            own_data = own["data"]["init_args"]
+            for part in (own["data"], own_data.get("discovery"), own_data.get("manipulation")):
+                ((part or {}).get("init_args") or {}).pop("path", None)
             del own["original"]
     except (TypeError, KeyError, AttributeError):
         return None

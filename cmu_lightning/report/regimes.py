@@ -163,7 +163,8 @@ def regimes(comparisons: Iterable[Comparison]) -> list[Regimes]:
         comparisons: All variants.
     """
     several = (({row.comparison.about["manipulation"] for row in each.rows}, each) for each in families(comparisons))
-    return [each for manipulations, each in several if len(manipulations) > 1]
+    # Without a test split there is no acc_corr, and nothing to draw.
+    return [each for manipulations, each in several if len(manipulations) > 1 and each.columns]
 
 
 def families(comparisons: Iterable[Comparison]) -> list[Regimes]:

@@ -22,6 +22,8 @@ LOGGED_BY_UNLEARNERS = {
 """Metrics that an original does not log."""
 PARSED = "parsed"
 """Ledger in `RUNS_DIR/.sweep`: a line for each command line that was parsed without a mistake."""
+LEFT_OUT = "\0"
+"""Stands for the value of an option that a command line does not have; no option has this value."""
 LOOK = 0.5
 """Seconds between two polls of the workers."""
 
@@ -86,6 +88,7 @@ def find_unparsed(points: Sequence[Point], runs_dir: Path) -> list[Point]:
 
     A file with hundreds of points has few values. It is enough that every pair of two options with their values is in
     a command line that a sweep or `fit` has parsed: what one value, or one value beside another, does wrong is found.
+    That an option is left out, as a boolean one is where it is false, counts as one of its values.
 
     Args:
         points: Points of all files.
@@ -95,19 +98,24 @@ def find_unparsed(points: Sequence[Point], runs_dir: Path) -> list[Point]:
     # A damaged line is no key, so its command line is parsed again.
     keys = set(ledger.read_text(errors="replace").split()) if ledger.is_file() else set()
     parsed = [point for point in points if point.key in keys or point.folder is not None]
-    known = {pair for point in parsed for pair in _pairs(point)}
+    names: dict[Path, set[str]] = {}
+    for point in points:
+        names.setdefault(point.sweep.path, set()).update(name for name, _ in point.options)
+    known = {pair for point in parsed for pair in _pairs(point, names[point.sweep.path])}
     unparsed = []
     for point in points:
-        new = set(_pairs(point)) - known
+        new = set(_pairs(point, names[point.sweep.path])) - known
         if new:
             unparsed.append(point)
             known |= new
     return unparsed
 
 
-def _pairs(point: Point) -> Iterator[tuple[Path, tuple[str, str], tuple[str, str]]]:
-    """Yield a point's file with each pair of its options, each of them also with itself."""
-    for first, second in combinations_with_replacement(sorted(point.options), 2):
+def _pairs(point: Point, names: set[str]) -> Iterator[tuple[Path, tuple[str, str], tuple[str, str]]]:
+    """Yield a point's file with each pair of the file's options and the values that they have in this point."""
+    left_out = names - {name for name, _ in point.options}
+    values = sorted([*point.options, *((name, LEFT_OUT) for name in left_out)])
+    for first, second in combinations_with_replacement(values, 2):
         yield point.sweep.path, first, second
 
 

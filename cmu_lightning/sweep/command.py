@@ -155,7 +155,7 @@ def run_files(
 
 
 def run_study(study: Study, workers: int, checkpoints: str) -> list[Failure]:
-    """Run the unfinished points after parsing every command line, and return the failures.
+    """Run the unfinished points after parsing command lines that hold every value, and return the failures.
 
     Args:
         study: The study that sweep files ask for.
@@ -184,7 +184,7 @@ def run_study(study: Study, workers: int, checkpoints: str) -> list[Failure]:
     if unparsed and (mistakes := find_refused(unparsed, workers, study.runs_dir)):
         raise UserError("\nerror: ".join(mistakes))
     choice = WeightChoice(study.all_points) if checkpoints == "chosen" else None
-    options = ["--runs_dir", str(study.runs_dir), "--checkpoints", checkpoints]
+    options = [f"--runs_dir={study.runs_dir}", f"--checkpoints={checkpoints}"]
     queue = Queue(left, study.searches)
     with one_silence(), SweepProgress(study.total, len(study.points) - len(left)) as progress:
         return Runner(queue, progress, options, workers, choice, keeps_weights=choice is not None).run()

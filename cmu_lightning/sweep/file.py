@@ -1,7 +1,7 @@
 """Sweep files in W&B's format: read, and refused with one sentence that names the value and the remedy."""
 
 from dataclasses import dataclass
-from math import isclose
+from math import isclose, isfinite
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def read_file(path: Path) -> SweepFile:
 def _check_metric(path: Path, content: dict[str, Any]) -> None:
     """Refuse a metric without a name or a goal if the search depends on it."""
     metric = content.get("metric", {"name": ""})
-    if not isinstance(metric, dict) or "name" not in metric:
+    if not isinstance(metric, dict) or not isinstance(metric.get("name"), str):
         raise UserError(f"{path}: metric needs a name, such as {{name: selection_score, goal: maximize}}")
     needs_metric = content["method"] == "bayes" or "early_terminate" in content
     if metric.get("goal", "maximize") not in GOALS:
@@ -250,6 +250,8 @@ def _check_numbers(dotted: str, distribution: str, given: dict[str, Any]) -> Non
     for key in sorted(given.keys() - {"distribution", "value", "values", "probabilities"}):
         if isinstance(given[key], bool) or not isinstance(given[key], int | float):
             raise UserError(f"{dotted}: {key} is {given[key]!r}, which YAML does not read as a number: write 1.0e-4")
+        if not isfinite(given[key]):
+            raise UserError(f"{dotted}: {key} is {given[key]}: give a finite number")
         if key in POSITIVE and given[key] <= 0:
             raise UserError(f"{dotted}: {key} is {given[key]}: give a positive number")
     if distribution.endswith("log_uniform") and max(abs(given["min"]), abs(given["max"])) > LARGEST_EXPONENT:

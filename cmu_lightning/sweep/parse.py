@@ -75,4 +75,5 @@ def find_mistake(arguments: list[str]) -> str | None:
     errors = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
         code = main(arguments, ParseOnly)
-    return errors.getvalue().strip().rpartition("error: ")[2] if code else None
+    last = [line for line in errors.getvalue().splitlines() if line.startswith("error: ")][-1:]
+    return "".join(last).removeprefix("error: ") if code else None

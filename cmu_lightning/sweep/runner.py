@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cmu_lightning.console import PlainConsole
 from cmu_lightning.errors import UserError
-from cmu_lightning.experiment.run import KEEP_WEIGHTS
+from cmu_lightning.experiment.run import KEEP_WEIGHTS, read_metrics
 from cmu_lightning.sweep.points import Point
 from cmu_lightning.sweep.progress import SweepProgress
 from cmu_lightning.sweep.queue import Failure, Queue, forget_failure, log_path, record_failure
@@ -29,7 +29,7 @@ class Runner:
     Args:
         queue: Points to be run.
         progress: Progress bar to update.
-        options: Options of every run, in addition to its own.
+        options: Options of every run, in addition to its own, as `--NAME=VALUE`.
         workers: Largest number of processes.
         choice: Drops weights that are not chosen; None to leave them.
         keeps_weights: Whether unlearners with `--checkpoints chosen` keep their weights, because the caller
@@ -80,8 +80,13 @@ class Runner:
                     self._finish(point)
                 else:
                     forget_failure(point)
-                    worker.fit(point, self.options, log_path(point))
+                    worker.fit(point, self._options_of(point), log_path(point))
             self.progress.show(running=len(self.busy))
+
+    def _options_of(self, point: Point) -> list[str]:
+        """Return the options that are added to a point's own; which weights a file keeps is its own decision."""
+        given = {name for name, _ in point.options}
+        return [each for each in self.options if each.partition("=")[0] not in given & {"--checkpoints"}]
 
     def _take_back(self, at: int, point: Point, code: int) -> None:
         """Handle a point whose command line, or whose worker, has ended."""
@@ -90,7 +95,7 @@ class Runner:
         if died:
             self.workers[at] = self.workers[at].replace()
             self.deaths[point.key] += 1
-        if code == 0:
+        if code == 0 and not _was_stopped(point):
             self._finish(point)
         elif died and self.deaths[point.key] < ATTEMPTS:
             self.queue.release(point, finished=False)
@@ -120,6 +125,14 @@ class Runner:
         for worker in busy:
             if worker.point is not None:
                 self.queue.release(worker.point, finished=False)
+
+
+def _was_stopped(point: Point) -> bool:
+    """Return whether a run ended well and without results, as one that somebody stops on W&B's page."""
+    try:
+        return point.folder is not None and read_metrics(point.folder) is None
+    except UserError:  # damaged results, which `fit` names
+        return False
 
 
 def guard(work: Callable[[], int], runs_dir: Path) -> int:

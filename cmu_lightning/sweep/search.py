@@ -63,12 +63,26 @@ def grid(sweep: SweepFile) -> Iterator[Values]:
     Raises:
         UserError: A parameter has no grid, or the grid is implausibly large.
     """
+    for parameter in sweep.parameters:
+        _check_is_countable(sweep, parameter)
     axes = [_grid_values(sweep, parameter) for parameter in sweep.parameters]
     count = math.prod(len(axis) for axis in axes)
     if count > LARGE and sweep.run_cap is None:
         raise UserError(f"{sweep.path} is a grid of {count:,} runs: set run_cap to the number that you want")
     for values in product(*axes):
         yield nest_values(sweep.parameters, values)
+
+
+def _check_is_countable(sweep: SweepFile, parameter: Parameter) -> None:
+    """Refuse a parameter with more values than can be listed."""
+    given = parameter.given
+    if parameter.distribution in ("int_uniform", "q_uniform"):
+        count = (given["max"] - given["min"]) / given.get("q", 1)
+        if count > LARGE:
+            raise UserError(
+                f"{sweep.path}: parameter {parameter.dotted} has {count:,.0f} values from {given['min']} to "
+                f"{given['max']}: give values, or method: random"
+            )
 
 
 def _grid_values(sweep: SweepFile, parameter: Parameter) -> list[Any]:

@@ -74,7 +74,7 @@ class WeightChoice:
                         self._choose(other)
                 # A group that is still open may choose the run later, so it counts as choosing it.
                 if all(self.chosen.get(each, run.folder) != run.folder for each in memberships):
-                    drop_weights(run.folder, run.metrics)
+                    drop_weights(run.folder)
 
     def settle_all(self, searches: Sequence[BayesSearch]) -> None:
         """Settle groups at the end of a sweep: those of searches, and those that a killed sweep left behind.
@@ -134,26 +134,33 @@ def keep_weights(run: Path) -> None:
     Args:
         run: Folder of the run.
     """
-    config, stored = run / "config.yaml", read_metrics(run)
-    write_atomically(config, config.read_text().replace(CHOSEN, ALL))
-    if stored is not None and "config" in stored:
-        stored["config"]["checkpoints"] = "all"
-        write_metrics(run, stored)
+    config = run / "config.yaml"
+    with Run.of(run, run.name.rpartition("-")[2]).locked():
+        stored = read_metrics(run)
+        write_atomically(config, config.read_text().replace(CHOSEN, ALL))
+        if stored is not None and "config" in stored:
+            stored["config"]["checkpoints"] = "all"
+            write_metrics(run, stored)
 
 
-def drop_weights(run: Path, metrics: dict[str, Any]) -> None:
+def drop_weights(run: Path) -> None:
     """Delete a run's weights if they belong to a sweep or a repair.
 
     Args:
-        run: Folder of the run.
-        metrics: Content of its `metrics.json`, which will name the dropped checkpoint.
+        run: Folder of the run, whose `metrics.json` will name the dropped checkpoint.
     """
     checkpoint, config = run / "last.ckpt", run / "config.yaml"
-    if not checkpoint.exists() or not config.exists() or CHOSEN not in config.read_text().splitlines(keepends=True):
+
+    def may_go() -> bool:
+        return checkpoint.exists() and config.exists() and CHOSEN in config.read_text().splitlines(keepends=True)
+
+    if not may_go():
         return
-    with Run.of(run, metrics["hash"]).locked():
-        if checkpoint.exists():  # another sweep may have dropped it meanwhile
+    with Run.of(run, run.name.rpartition("-")[2]).locked():
+        # Another sweep may have dropped the weights meanwhile, or `repair` have kept them.
+        stored = read_metrics(run)
+        if stored is not None and may_go():
             # The results record it first: a run never promises missing weights.
-            metrics["dropped_checkpoint"] = checkpoint.name
-            write_metrics(run, metrics)
+            stored["dropped_checkpoint"] = checkpoint.name
+            write_metrics(run, stored)
             checkpoint.unlink(missing_ok=True)

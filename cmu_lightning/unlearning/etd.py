@@ -1,6 +1,6 @@
 """ETD: an original trained with example-tied dropout (Maini et al., ICML 2023)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ class ETD(Original):
         >>> ETD(ResNet9, Procedure(steps=4000)).p_fixed
         0.5
     """
+
+    averages: ClassVar[bool] = False
 
     def __init__(
         self, *args: Any, p_fixed: float = 0.5, p_mem: float = 0.2, rescale: bool = False, **kwargs: Any

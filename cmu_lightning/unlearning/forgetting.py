@@ -1,7 +1,7 @@
 """What the methods that train on S_f share: the mode of batch norm there, and the rule by which ascent stops."""
 
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -53,6 +53,8 @@ class AscentUnlearner(ForgettingUnlearner):
         stop_at: gamma, the fraction of S_f still classified as labelled at which training stops; None for all steps.
         check_every: Steps between two looks; default an epoch over S_f. After each look the CPU waits for the device.
     """
+
+    averages: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -17,9 +17,10 @@ from cmu_lightning.data.discoveries.looks import look
 from cmu_lightning.data.discoveries.positive_unlabelled import Look, suspect
 from cmu_lightning.data.evaluation import Evaluation, of_samples
 from cmu_lightning.data.sampling import derive_seed
+from cmu_lightning.errors import UserError
 from cmu_lightning.escaping import csv_file_name
 from cmu_lightning.files import write_atomically
-from cmu_lightning.unlearning.networks import build
+from cmu_lightning.unlearning.networks import build, evaluation_mode
 from cmu_lightning.unlearning.stage import RECORD, View
 from cmu_lightning.unlearning.unlearner import Unlearner
 
@@ -81,6 +82,8 @@ class PURE(Unlearner):
     """
 
     view: ClassVar[View] = "train"
+    averages: ClassVar[bool] = False
+    stops_early: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -285,12 +288,14 @@ class PURE(Unlearner):
             return joined.transpose(0, 1).flatten(0, 1)
 
         self.samples_forward += total
-        self.network.eval()
-        try:
-            with self.trainer.precision_plugin.forward_context(), self.without_autotuning():
-                shown = look(self.network, images, gather if processes > 1 else None)
-        finally:
-            self.network.train()
+        forward = self.trainer.precision_plugin.forward_context()
+        with evaluation_mode(self.network), forward, self.without_autotuning():
+            shown = look(self.network, images, gather if processes > 1 else None)
+        if not (shown.logits.isfinite().all() and shown.activations.isfinite().all()):
+            raise UserError(
+                "PURE's warm-up diverged, and the network's outputs are not finite: give trainer.gradient_clip_val, or "
+                f"a lower procedure.lr, of which the warm-up takes {WARM_RATE:g} times"
+            )
         return Look(shown.logits[:total], shown.activations[:total], shown.sizes)
 
     def _suspect(self) -> None:
@@ -347,9 +352,8 @@ class PURE(Unlearner):
     def _beliefs(self) -> Tensor:
         """Return the class probabilities of the samples of S_f's classes, shape (n, num_classes)."""
         self.samples_forward += len(self.rows)
-        beliefs = self.logits(self.network, self._questions()).softmax(1)
-        self.network.train()
-        return beliefs
+        with evaluation_mode(self.network):
+            return self.logits(self.network, self._questions()).softmax(1)
 
     def _of_given(self, beliefs: Tensor) -> Tensor:
         """Return what beliefs, shape (n, num_classes), say about the given labels."""

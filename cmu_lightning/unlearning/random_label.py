@@ -172,9 +172,14 @@ class SalUn(MaskedUnlearner, RandomLabel):
             original: The original in evaluation mode, on the CPU.
         """
         saliency = self.saliency(original)
+        count = int(self.trained_fraction * len(saliency) + 1e-9)
+        if not count:
+            raise UserError(
+                f"SalUn with trained_fraction={self.trained_fraction} trains none of the network's {len(saliency):,} "
+                "parameters: give a larger one"
+            )
         trained = torch.zeros_like(saliency, dtype=torch.bool)
-        largest = saliency.argsort(descending=True, stable=True)
-        trained[largest[: int(self.trained_fraction * len(saliency) + 1e-9)]] = True
+        trained[saliency.argsort(descending=True, stable=True)[:count]] = True
         parts = torch.split_with_sizes(trained, [parameter.numel() for parameter in original.parameters()])
         named = original.named_parameters()
         return {name: part.view_as(parameter) for (name, parameter), part in zip(named, parts, strict=True)}
@@ -192,8 +197,13 @@ class SalUn(MaskedUnlearner, RandomLabel):
         number = source.sampler.steps_per_epoch
         batches = TrainingBatches([source], [0] * number, lambda: 0, data.pixels(), rank=0, world_size=1)
         original.to(self.trainer.strategy.root_device)
-        gradient = batch_importance(original, batches, task_loss, measure=lambda each: each, total=lambda each: each)
+        with self.without_autotuning():
+            gradient = batch_importance(
+                original, batches, task_loss, measure=lambda each: each, total=lambda each: each
+            )
         original.cpu()
         self.samples_forward += source.sampler.count
         self.samples_backward += source.sampler.count
-        return gradient.abs().cpu()
+        # Rounding may differ between processes, and entries near the limit with it: process 0's count.
+        saliency: Tensor = self.trainer.strategy.broadcast(gradient.abs().cpu())
+        return saliency

@@ -4,7 +4,6 @@ from math import inf
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -66,6 +65,7 @@ class REM(DistillationUnlearner):
     """
 
     view: ClassVar[View] = "train"
+    averages: ClassVar[bool] = False
     forwards: ClassVar[int] = 2
 
     def __init__(
@@ -111,18 +111,6 @@ class REM(DistillationUnlearner):
         self.own_keys = list(self.network.state_dict())
         self.capacity = ExtraCapacity(self.network, self.extra, self.p_mem, derive_seed(self.seed, 3))
         self.compiles = False  # masks are not a part of the compiled graph
-
-    def on_fit_start(self) -> None:
-        """Move the reference to the device.
-
-        Raises:
-            UserError: Weights are averaged.
-        """
-        super().on_fit_start()
-        if any(isinstance(each, WeightAveraging) for each in self.trainer.callbacks):  # type: ignore[attr-defined]
-            raise UserError(
-                "REM ends with the weights of one epoch, and weight averaging with an average: leave one of them out"
-            )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return procedure A's optimiser at a constant rate."""
@@ -200,7 +188,8 @@ class REM(DistillationUnlearner):
         for _ in track_parts(self.trainer, range(self.flush_epochs), "flushing S_f, at most", self.flush_epochs):
             with evaluation_mode(self.network):
                 fit = float(self.accuracies(known)[0])
-            if fit <= self.gamma:
+            # Process 0 decides for all: on CPUs each has batch-norm statistics of its own.
+            if self.trainer.strategy.broadcast(fit <= self.gamma):
                 break
             for _ in range(self.forget.sampler.steps_per_epoch):
                 self._flush_step()
@@ -222,6 +211,7 @@ class REM(DistillationUnlearner):
         optimizer.zero_grad()
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = trainer.strategy.reduce(gradient, reduce_op="mean")
+        self.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         optimizer.step()
         optimizer.zero_grad()
 
@@ -253,7 +243,8 @@ class REM(DistillationUnlearner):
         }
         for logger in self.trainer.loggers:
             logger.log_metrics(measured, step=self.global_step)
-        if self.best is None or score > self.best["score"]:
+        # Process 0 decides for all.
+        if self.trainer.strategy.broadcast(self.best is None or score > self.best["score"]):
             state = self.network.state_dict()
             kept = {key: state[key].detach().cpu().clone() for key in self.own_keys}
             self.best = {"score": score, "on": on, "off": off, "weights": kept}

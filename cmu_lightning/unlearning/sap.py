@@ -135,8 +135,10 @@ class SAP(CandidateUnlearner):
             batch_idx: Always 0.
         """
         self.network.eval()
-        # 32 bits: the finite difference is in the fourth digit.
-        with torch.autocast(self.device.type, enabled=False):
+        # 32 bits, not those of TF32: the finite difference is in the fourth digit.
+        deterministic = torch.backends.cudnn.deterministic
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=deterministic, allow_tf32=False)
+        with torch.autocast(self.device.type, enabled=False), exact:
             trusted = self._trust(batch)
             projected = self._project(trusted)
         layers = dict(self.network.named_modules())

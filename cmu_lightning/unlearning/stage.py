@@ -85,6 +85,10 @@ class Stage(LightningModule):
     """Whether the view `passes` is shuffled and augmented; other views always are."""
     lr: float | None = None
     """Peak learning rate, if it is not the procedure's."""
+    averages: ClassVar[bool] = True
+    """Whether an average of its weights over steps is a result, too; not where it ends with other weights."""
+    stops_early: ClassVar[bool] = True
+    """Whether what it has reached before its last step is a result, too; not where phases follow each other."""
     changes_gradients: ClassVar[bool] = False
     """Whether the method adds to gradients before a step, which a fused kernel would unscale only within it."""
 

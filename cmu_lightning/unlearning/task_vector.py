@@ -5,7 +5,6 @@ from math import inf
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -57,6 +56,8 @@ class TaskVector(CandidateUnlearner):
         lr: Peak learning rate; where fine-tuning is unstable, tau means nothing.
     """
 
+    averages: ClassVar[bool] = False
+    stops_early: ClassVar[bool] = False
     scales: ClassVar[tuple[float, ...]] = tuple(step / 20 for step in range(121))
     """Values of a to try."""
 
@@ -92,16 +93,7 @@ class TaskVector(CandidateUnlearner):
         self.moved = [name for name in self.initial if name.rpartition(".")[0] not in normed]
 
     def on_fit_start(self) -> None:
-        """Move the original's parameters to the device.
-
-        Raises:
-            UserError: Weights are averaged.
-        """
-        if any(isinstance(each, WeightAveraging) for each in self.trainer.callbacks):  # type: ignore[attr-defined]
-            name = type(self).__name__
-            raise UserError(
-                f"{name} subtracts from the original, and weight averaging ends with an average: leave it out"
-            )
+        """Move the original's parameters to the device."""
         for kept in (self.initial, self.total, self.signs):
             kept |= {name: value.to(self.device) for name, value in kept.items()}
 

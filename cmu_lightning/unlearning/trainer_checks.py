@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
+    EarlyStopping,
     GradientAccumulationScheduler,
     LearningRateFinder,
     StochasticWeightAveraging,
@@ -92,4 +93,14 @@ def check_trainer(trainer: Trainer, stage: "Stage") -> None:
         raise UserError(
             f"{type(averaging[0]).__name__} averages weights over steps, and {type(stage).__name__} has none: leave it "
             "out"
+        )
+    if averaging and not stage.averages:
+        raise UserError(
+            f"{type(stage).__name__} ends with weights of its own choice, and {type(averaging[0]).__name__} with an "
+            "average over steps: leave one of them out"
+        )
+    if not stage.stops_early and any(isinstance(each, EarlyStopping) for each in callbacks):
+        raise UserError(
+            f"EarlyStopping would end {type(stage).__name__} within one of its phases: leave it out, and set the "
+            "number of steps in procedure"
         )

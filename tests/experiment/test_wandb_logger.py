@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -166,19 +165,6 @@ def test_other_commands_refuse_it_too(command, place, monkeypatch, capsys):
     assert main([*command, "--project", "a/b"]) == 2
     assert "error: the project a/b cannot be used for W&B" in capsys.readouterr().err
     assert not Path("out").exists()
-
-
-def test_temporary_folders_of_processes_that_were_killed_are_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    for owner in (ended.pid, os.getpid(), "somebody"):
-        (tmp_path / f"cmu_lightning-{owner}-x").mkdir()
-    with wandb_settings.temporary_folder() as folder:
-        assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-            [f"cmu_lightning-{os.getpid()}-x", "cmu_lightning-somebody-x", folder.name]
-        )
-    assert not folder.exists()
 
 
 def test_the_seed_of_an_original_given_by_its_path_is_its_own(tmp_path):

@@ -235,7 +235,7 @@ def test_results_are_not_read_again_at_every_end(
     path = small_sweep(SSD_GRID | {"data.identified": {"value": 1.0}})
     assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
     assert len(read_results(copied, "SSD")) == 3
-    assert len(read) <= 2 + 3  # the last is awaited, then all are read
+    assert len(read) <= 2 + 3 + 2  # the last is awaited, all are read, and two of them lose their weights
 
 
 def test_a_list_of_several_files_counts_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

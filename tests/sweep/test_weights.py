@@ -116,7 +116,7 @@ def test_weights_that_a_user_asked_for_stay(config: str | None) -> None:
     (run / "config.yaml").unlink()
     if config is not None:
         (run / "config.yaml").write_text(config)
-    drop_weights(run, json.loads((run / "metrics.json").read_text()))
+    drop_weights(run)
     assert (run / "last.ckpt").exists()
 
 
@@ -128,10 +128,10 @@ def test_dropped_weights_are_named_in_the_results_before_they_go(monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            drop_weights(run, dict(stored))
+            drop_weights(run)
     assert read_metrics(run) == stored | {"dropped_checkpoint": "last.ckpt", "environment": {}}
     assert (run / "last.ckpt").exists()
-    drop_weights(run, stored)
+    drop_weights(run)
     assert not (run / "last.ckpt").exists()
 
 
@@ -140,5 +140,5 @@ def test_weights_that_are_kept_are_never_dropped() -> None:
     run = finish(point, 0.5)
     keep_weights(run)
     assert (run / "config.yaml").read_text() == "seed_everything: 0\ncheckpoints: all\n"
-    drop_weights(run, json.loads((run / "metrics.json").read_text()))
+    drop_weights(run)
     assert (run / "last.ckpt").exists()

@@ -1,6 +1,7 @@
 """The base class of a user's own images, wherever they are stored, and the digest of their files."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -85,8 +86,11 @@ def _digest_of_states(states: tuple[tuple[Path, str, int, int], ...]) -> str:
     """Read all files and return the SHA-256 of their names, sizes and bytes."""
     digest = hashlib.sha256()
     for path, name, size, _ in show_progress(states, len(states), "checking whether the images have changed"):
-        digest.update(f"{name}\n{size}\n".encode())
-        digest.update(path.read_bytes())
+        digest.update(os.fsencode(f"{name}\n{size}\n"))  # a name may be in another encoding
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}): give the file's reader the right to") from error
     return digest.hexdigest()
 
 

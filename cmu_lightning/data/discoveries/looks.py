@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cmu_lightning.data.discoveries.positive_unlabelled import Look
+from cmu_lightning.errors import UserError
 
 WHOLE = 0.8
 """Share of a network's parameters from which on a module is opened: it is the network's trunk, not a block of it."""
@@ -37,6 +38,11 @@ def look(network: nn.Module, batches: Iterator[Tensor], gather: Callable[[Tensor
         with _recorded(network, blocks) as seen:
             said = network(images).float()
         parts = [part for output in seen for part in _pooled(output)]
+        if not parts:
+            raise UserError(
+                f"{type(network).__name__} has no maps, tokens or linear layers as modules, by which samples are told "
+                "apart: build it of torch.nn modules"
+            )
         sizes = [part.shape[1] for part in parts]
         shown = torch.cat(parts, dim=1)
         logits.append((gather(said) if gather else said).cpu())

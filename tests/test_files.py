@@ -14,7 +14,16 @@ import pytest
 
 from cmu_lightning import files
 from cmu_lightning.errors import UserError
-from cmu_lightning.files import Lock, digest_of, locked, parse_json, part_of, scratch_folder, write_atomically
+from cmu_lightning.files import (
+    Lock,
+    digest_of,
+    locked,
+    parse_json,
+    part_of,
+    scratch_folder,
+    temporary_folder,
+    write_atomically,
+)
 
 
 def test_no_reader_sees_a_part_of_what_several_write(tmp_path):
@@ -159,6 +168,19 @@ def test_the_scratch_folder_of_a_killed_process_is_removed_and_a_living_ones_is_
         with scratch_folder(out) as second:
             assert {living, second} == set(tmp_path.iterdir())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_folder_is_this_process_s_own_and_others_stay(tmp_path, monkeypatch):
+    """Only what a killed process has left goes, whatever else is called like it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = part_of(tmp_path / "cmu_lightning")
+    for folder in (left, tmp_path / "cmu_lightning", tmp_path / "cmu_lightning-2026-11-28"):
+        folder.mkdir()
+    with temporary_folder() as folder:
+        assert {path.name for path in tmp_path.iterdir()} == {"cmu_lightning", "cmu_lightning-2026-11-28", folder.name}
+        with temporary_folder():
+            assert folder.exists()
+    assert not folder.exists()
 
 
 def test_a_system_without_file_locks_is_said(monkeypatch):

@@ -259,12 +259,13 @@ def _store_images(place: Path, training: Arrays, validation: Arrays | None) -> N
     path, arrays = place / "images.npz", {"train_images": training[0], "train_labels": training[1]}
     if validation is not None:
         arrays |= {"val_images": validation[0], "val_labels": validation[1]}
-    with suppress(OSError, ValueError, EOFError, BadZipFile), np.load(path) as stored:
+    unreadable = (OSError, ValueError, EOFError, BadZipFile)
+    with suppress(*unreadable), path.open("rb") as file, np.load(file) as stored:  # np.load would leave it open
         if stored.files == [*arrays] and all(np.array_equal(stored[name], arrays[name]) for name in arrays):
             return
-    file = io.BytesIO()
-    np.savez(file, **arrays)  # type: ignore[arg-type]
-    write_atomically(path, file.getbuffer())
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, buffer.getbuffer())
 
 
 def _run_here(points: list[Point], original: Candidate | None, deadline: float) -> list[Failure]:

@@ -263,6 +263,8 @@ def test_what_a_config_says_can_be_taken_back(fit, tmp_path):
     assert normalize(twice) == ["--model.class_path=LFSSD", "--model.augment=true"]
     apart = ["--model.class_path=SSD", "--model.selection=5", "--config=unlearn/cf.yaml", "--model.class_path=SSD"]
     assert normalize(apart) == apart
+    both = ["--model.seed=1", "--config=a.yaml", "--model.lr=0.1", "--model.class_path=Scrub"]
+    assert normalize(both) == [both[at] for at in (0, 1, 3, 2)]
     overlaid = ["--model.augment=true", "--config=a.yaml", "--model.class_path=SSD"]
     assert normalize(overlaid) == overlaid
     kept = ["--model.original", "null", "--threads=null", "--data.manipulation.size", "3"]

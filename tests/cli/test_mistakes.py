@@ -198,6 +198,14 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "an infinite weight": ([*CF, "--model", "Scrub", "--model.distill", ".nan"], "distill >= 0, .* not distill=nan"),
     "validation every 0 steps": (["--trainer.val_check_interval", "0"], "val_check_interval=0"),
+    "validation by the clock": (["--trainer.val_check_interval", "{minutes: 5}"], "give a number of steps above 0"),
+    "a precision of the strategy's own": (
+        [
+            *("--trainer.strategy", "SingleDeviceStrategy", "--trainer.strategy.device", "cpu"),
+            "--trainer.strategy.precision_plugin={class_path: lightning.pytorch.plugins.DoublePrecision}",
+        ],
+        r"strategy.init_args.precision_plugin changes a run's numbers .* give trainer.precision",
+    ),
     "a trigger larger than the image": (["--data.manipulation.patch", "13"], "13 pixels .* 12x12"),
     "a trigger of other channels": (["--data.manipulation.value", "[1,1,1]"], "3 numbers for 1 channels"),
     "an empty config": (["--config", "empty.yaml"], "empty.yaml is empty"),

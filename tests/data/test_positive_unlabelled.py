@@ -21,6 +21,7 @@ from cmu_lightning.data.discoveries.positive_unlabelled import (
     standardised,
     suspect,
 )
+from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9, WideResNet
 
 
@@ -203,6 +204,19 @@ def test_a_look_holds_pooled_maps_and_the_last_input(network, size, maps):
         network(images)
         hook.remove()
         torch.testing.assert_close(shown.activations[:, : shown.sizes[0]], first[0].amax((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_without_layers_of_torch_shows_nothing():
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 75))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return nn.functional.linear(images.flatten(1), self.weight)
+
+    with pytest.raises(UserError, match=r"Bare has no maps, tokens or linear layers as modules, .* torch.nn modules"):
+        look(Bare().eval(), iter([torch.randn(2, 3, 5, 5)]))
 
 
 def test_a_transformer_is_seen_by_its_tokens():

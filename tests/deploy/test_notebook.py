@@ -64,6 +64,18 @@ def test_what_cannot_be_repaired(trained, tmp_path):
         cmu_lightning.repair(network, images, labels[:3], flagged=[0], folder=tmp_path)
 
 
+@pytest.mark.parametrize("code", [130, 143])
+def test_an_interrupt_ends_all_and_what_it_leaves_is_written_again(trained, tmp_path, monkeypatch, code):
+    """Lightning makes an exit of Ctrl-C; images that were half written by an earlier version are no obstacle."""
+    network, images, labels, bad = trained
+    (tmp_path / "images.npz").write_bytes(b"PK\x03\x04 half")
+    monkeypatch.setattr("cmu_lightning.deploy.notebook.fit", lambda arguments: (_ for _ in ()).throw(SystemExit(code)))
+    with pytest.raises(KeyboardInterrupt):
+        cmu_lightning.repair(network, images, labels, flagged=bad[:10], steps=4, only="cf", folder=tmp_path)
+    with np.load(tmp_path / "images.npz") as stored:
+        assert np.array_equal(stored["train_images"], images)
+
+
 def test_images_of_every_kind():
     pixels = np.random.RandomState(0).randint(0, 256, (5, 6, 7, 3), dtype=np.uint8)
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2)

@@ -39,6 +39,28 @@ def test_spellings_of_one_command_have_one_key():
     assert named != ledger.command_key(["--config=mine.yaml", "--data.identified=0.25"])
 
 
+def test_numbers_of_which_the_kind_counts_have_keys_of_their_own():
+    """1 is one batch, and 1.0 is all of them; a setting is a name."""
+    for name, first, second in (("--trainer.limit_test_batches", "1", "1.0"), ("--setting", "10", "1e1")):
+        assert ledger.command_key([f"{name}={first}"]) != ledger.command_key([f"{name}={second}"])
+    assert ledger.command_key(["--model.distill=1"]) == ledger.command_key(["--model.distill=1.0"])
+
+
+@pytest.mark.parametrize("name", ["my data+1.yaml", "data.json", "parts/deep.yml"])
+def test_parts_are_found_whatever_they_are_called(name):
+    Path("mine.yaml").write_text(f"setting: mine\ntrainer:\n  callbacks:\n    - {name}\n")
+    keys = set()
+    for size in (1, 2):
+        Path(name).write_text(f'{{"size": {size}}}')
+        clear_caches()
+        keys.add(ledger.command_key(COMMAND))
+    assert len(keys) == 2
+
+
+def test_inline_yaml_may_be_longer_than_a_name_of_a_file():
+    assert ledger.command_key(["--config", '{"setting": "' + "a" * 300 + '", "seed_everything": 1}'])
+
+
 @pytest.mark.parametrize(("capabilities", "bf16"), [("8.0\n9.0\n", True), ("7.5\n", False), ("8.0\n7.5\n", False)])
 def test_gpus_with_and_without_bf16_lead_elsewhere(capabilities, bf16, monkeypatch, tmp_path):
     without = ledger.command_key(COMMAND)

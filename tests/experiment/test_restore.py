@@ -191,6 +191,14 @@ def test_names_that_are_no_classes_are_not_looked_at():
     check_names({"setting": "os.system", "data": {"root": "os.path"}, "function": 3, "class_path": None})
 
 
+def test_an_argument_whose_name_ends_in_function_is_looked_at():
+    from joblib.memory import MemorizedFunc  # an installed class of no kind that a config needs
+
+    hidden = {"class_path": f"{MemorizedFunc.__module__}.{MemorizedFunc.__qualname__}", "init_args": {"func": 1}}
+    with pytest.raises(UserError, match="is neither a network nor data"):
+        check_names({"network": spec("torch.nn.TripletMarginWithDistanceLoss", distance_function=hidden)})
+
+
 @pytest.mark.slow
 def test_a_stranger_runs_nothing_in_a_process_of_its_own(stranger):
     (stranger / "config.yaml").write_text(yaml.safe_dump({"network": spec("os.system", command=TOUCH)}))

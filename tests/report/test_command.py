@@ -435,6 +435,18 @@ def test_a_pack_leaves_out_what_is_damaged(tmp_path, capsys):
     assert "1 have no whole config.yaml" in said
 
 
+def test_a_pack_does_not_replace_the_file_that_is_read(tmp_path, capsys):
+    study, packed = Study(tmp_path / "runs"), tmp_path / "a.jsonl"
+    study.original(0)
+    study.unlearner("CF", 1.0)
+    assert main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--pack", str(packed)]) == 0
+    before = packed.read_text()
+    again = ["--out", str(tmp_path / "out"), "--settings", "poison_digits", "--pack", str(packed)]
+    assert main(["report", str(packed), *again]) == 2
+    assert "is the file that is read, and would be replaced: give another" in capsys.readouterr().err
+    assert packed.read_text() == before
+
+
 def test_names_of_files_are_short_and_each_its_own():
     assert file_name("digits, ResNet9 (a=1)") == "digits_ResNet9_a=1"
     long = ["x" * 100 + end for end in "ab"]

@@ -184,12 +184,14 @@ def edit(folder, before, after):
 
 
 def test_what_has_no_bearing_on_an_original_makes_no_other_variant():
-    """How S_f would have come about, where a file is, and how many of S_m validate by chance."""
+    """How S_f would have come about, where a file or a list is, and how many of S_m validate by chance."""
+    listed = "    discovery:\n      class_path: cmu_lightning.data.Flagged\n      init_args:\n"
     discovery = "    root: null\n    discovery:\n      class_path: cmu_lightning.data.Uniform\n"
     changes = {
         "discovery": lambda seed: ("    root: null\n", discovery) if seed else ("", ""),
         "path": lambda seed: ("    root: null\n", f"    path: place{seed}/x.npz\n"),
         "given": lambda seed: ("    root: null\n", "    val_labels: given\n"),
+        "list": lambda seed: ("    root: null\n", f"    root: null\n{listed}        path: place{seed}/list.csv\n"),
     }
     for setting, change in changes.items():
         study = Study(Path("runs"), setting)

@@ -29,6 +29,18 @@ CHECKED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "no fraction": ({"data.identified": {"values": [0.5, 0]}}, {}, "identified=0.0 is not in (0, 1]"),
     "no weight": ({"model.distill": {"values": [1.0, -1.0]}}, {}, "Scrub needs distill >= 0"),
     "metric": ({"data.identified": {"value": 0.5}}, {"metric": {"name": "accuracy"}}, "accuracy is never logged"),
+    "metrics": ({"data.identified": {"value": 0.5}}, {"metric": {"name": ["a"]}}, "metric needs a name"),
+    "many": ({"seed_everything": {"min": 0, "max": 2**32 - 1}}, {"run_cap": 3}, "has 4,294,967,295 values from 0"),
+    "steps": (
+        {"data.identified": {"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 1.0e-9}},
+        {},
+        "has 1,000,000,000 values from 0.0 to 1.0: give values, or method: random",
+    ),
+    "endless": (
+        {"model.distill": {"min": 0.0, "max": float("inf")}},
+        {"method": "random", "run_cap": 1},
+        "max is inf: give a finite number",
+    ),
 }
 
 
@@ -149,6 +161,14 @@ def test_every_pair_of_values_is_parsed_but_not_every_point(monkeypatch: pytest.
     monkeypatch.setattr(parse, "find_mistake", lambda arguments: None)
     assert check.find_refused(few, 1, Path("runs")) == []
     assert check.find_unparsed(points, Path("runs")) == []
+
+
+def test_an_option_that_is_left_out_is_a_value_of_it() -> None:
+    """`false` is no option at all where W&B writes flags without values."""
+    parameters = {"model.rewind": {"values": [True, False]}, "seed_everything": {"values": [0, 1]}}
+    points = read_points(write_sweep(parameters, command=[*SCRUB[:-1], "${args_no_boolean_flags}"]))
+    assert len({len(point.options) for point in points}) == 2
+    assert check.find_unparsed(points, Path("runs")) == points
 
 
 def test_the_ledger_is_whole_after_many_writers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,6 +238,24 @@ def test_results_are_not_read_again_at_every_end(
     assert len(read) <= 2 + 3 + 2  # the last is awaited, all are read, and two of them lose their weights
 
 
+def test_a_run_that_ends_without_results_is_no_finished_one(
+    copied: Path, small_sweep: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that somebody stops on W&B's page, whose command ends well."""
+    path = small_sweep(SSD_GRID | {"data.identified": {"value": 1.0}})
+    monkeypatch.setattr("cmu_lightning.sweep.runner.read_metrics", lambda folder: None)
+    assert main(["sweep", path, "--runs_dir", str(copied)]) == 1
+    assert "3 failed" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_file_decides_which_weights_its_runs_keep(copied: Path, small_sweep: Write) -> None:
+    """The sweep's own choice, by default `chosen`, is for files that say nothing."""
+    path = small_sweep(SSD_GRID | {"data.identified": {"value": 1.0}}, "--checkpoints", "all")
+    assert main(["sweep", path, "--runs_dir", str(copied)]) == 0
+    runs = [*copied.glob("poison_digits/SSD/*")]
+    assert [(run / "last.ckpt").exists() for run in runs] == [True] * 3
+
+
 def test_a_list_of_several_files_counts_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seeds in (("one.yaml", [0, 1]), ("two.yaml", [2])):
         write_sweep({"seed_everything": {"values": seeds}}, name=name)

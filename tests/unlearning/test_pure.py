@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from cmu_lightning.data import Flagged
 from cmu_lightning.data.discoveries.positive_unlabelled import Look
+from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning import PURE, Procedure
 from cmu_lightning.unlearning.pure import given_or_else
 from tests.helpers.short_stages import LINEAR, CheckpointAfter, digits, equal_tensors, trainer, weights
@@ -248,6 +249,14 @@ def test_s_f_gets_its_share_of_the_loss(original, tmp_path):
     total = main + known
     assert float(seen["factor"][main:].sum()) / total == pytest.approx(0.1)
     assert float(seen["factor"].sum()) / total == pytest.approx(1.0)
+
+
+def test_a_warm_up_that_diverges_is_said(original, tmp_path, monkeypatch):
+    """It can diverge between two steps whose losses are checked."""
+    shown = Look(torch.full((1, 10), torch.nan), torch.zeros(1, 3), [3])
+    monkeypatch.setattr("cmu_lightning.unlearning.pure.look", lambda *_: shown)
+    with pytest.raises(UserError, match=r"warm-up diverged, .*a lower procedure.lr, of which the warm-up takes 4 t"):
+        trainer(tmp_path).fit(PURE(LINEAR, SHORT, original), datamodule=digits(0.5))
 
 
 def test_looks_are_plain_tensors():

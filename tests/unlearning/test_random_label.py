@@ -21,6 +21,12 @@ def test_of_two_classes_the_other_one_is_drawn():
     assert torch.equal(draw_labels(given, 2, "others", seed=0, epoch=0), 1 - given)
 
 
+def test_salun_of_no_entry_is_refused(tmp_path, original):
+    stage = SalUn(LINEAR, SHORT, original, trained_fraction=1e-9)
+    with pytest.raises(UserError, match=r"trained_fraction=1e-09 trains none of the network's [\d,]+ parameters"):
+        trainer(tmp_path).fit(stage, datamodule=digits())
+
+
 @pytest.mark.parametrize("among", ["all", "others"])
 def test_labels_are_uniform_among_their_classes(among):
     given = torch.arange(20000) % 5

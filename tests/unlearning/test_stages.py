@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EMAWeightAveraging, GradientAccumulationScheduler
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, GradientAccumulationScheduler
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -14,8 +14,25 @@ from cmu_lightning.data import Batch, DigitsDataModule, InterclassConfusion, Los
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.callbacks import LastCheckpoint
 from cmu_lightning.models import ResNet9
-from cmu_lightning.unlearning import CF, BadT, Dampener, Keep, Original, Procedure, RewoD, Scrub, Unlearner
+from cmu_lightning.unlearning import (
+    CF,
+    ETD,
+    PURE,
+    REM,
+    BadT,
+    Dampener,
+    GradientAscent,
+    Keep,
+    NegMerge,
+    Original,
+    Procedure,
+    RewoD,
+    Scrub,
+    TaskVector,
+    Unlearner,
+)
 from cmu_lightning.unlearning.networks import build
+from cmu_lightning.unlearning.trainer_checks import check_trainer
 from tests.helpers.networks import Linear
 from tests.helpers.short_stages import LINEAR, SHORT, digits, equal_tensors, trainer, weights
 
@@ -353,6 +370,24 @@ def test_what_would_do_no_step_of_a_stage_is_refused(tmp_path, again, says):
     run.fit(stage, datamodule=digits())
     with pytest.raises(UserError, match=says):
         again(run, stage)
+
+
+@pytest.mark.parametrize(
+    ("kind", "callback", "says"),
+    [
+        (PURE, EMAWeightAveraging, "PURE ends with weights of its own choice, and EMAWeightAveraging with an average"),
+        (REM, EMAWeightAveraging, "REM ends with weights of its own choice"),
+        (TaskVector, EMAWeightAveraging, "TaskVector ends with weights of its own choice"),
+        (GradientAscent, EMAWeightAveraging, "GradientAscent ends with weights of its own choice"),
+        (ETD, EMAWeightAveraging, "ETD ends with weights of its own choice"),
+        (PURE, partial(EarlyStopping, "val_acc"), "EarlyStopping would end PURE within one of its phases"),
+        (NegMerge, partial(EarlyStopping, "val_acc"), "EarlyStopping would end NegMerge within one of its phases"),
+    ],
+)
+def test_callbacks_that_a_method_cannot_do_with_are_refused(tmp_path, kind, callback, says):
+    """They would end it with weights that it does not mean."""
+    with pytest.raises(UserError, match=says):
+        check_trainer(trainer(tmp_path, callback()), kind(LINEAR, SHORT))
 
 
 def test_the_clock_stands_still_when_all_is_measured_again(tmp_path):

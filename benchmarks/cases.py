@@ -154,7 +154,7 @@ def make(name: str, count: int, seed: int) -> Made:
     found = chosen[torch.randperm(len(chosen), generator=random)[: round(case.flagged * len(chosen))]]
     clean = torch.nonzero(~manipulated).flatten()
     wrong = clean[torch.randperm(len(clean), generator=random)[: round(case.mistakes * len(found))]]
-    # 3. Test images: of what is affected, with the trigger, and all as they are.
+    # 3. Test images: of what is affected, with the trigger, and all unchanged.
     affected = manipulation.affected(test.labels) | manipulation.unaffected(test.labels) * (name == "pcam")
     parts = {
         "affected": (stamp(test.images[affected], manipulation), test.labels[affected]),

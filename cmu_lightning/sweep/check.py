@@ -87,7 +87,7 @@ def find_unparsed(points: Sequence[Point], runs_dir: Path) -> list[Point]:
     """Return the points whose command lines are still to be parsed.
 
     A file with hundreds of points has few values. It is enough that every pair of two options with their values is in
-    a command line that a sweep or `fit` has parsed: what one value, or one value beside another, does wrong is found.
+    a command line that a sweep or `fit` has parsed: what one value, or one value with another, does wrong is found.
     That an option is left out, as a boolean one is where it is false, counts as one of its values.
 
     Args:

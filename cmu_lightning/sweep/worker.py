@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from queue import SimpleQueue
@@ -74,6 +74,8 @@ class Worker:
         self.connection, theirs = context.Pipe()
         environment = dict(os.environ) | variables
         self.process = context.Process(target=work, args=(theirs, environment, gpu), daemon=True)
+        # First, because it unblocks interrupts at its end, where the server would be started without the block.
+        resource_tracker.ensure_running()
         with _blocked_interrupts():
             forkserver.ensure_running()
         self.process.start()

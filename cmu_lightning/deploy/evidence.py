@@ -99,11 +99,11 @@ class Evidence:
         Args:
             run: The original or a candidate.
         """
-        stored = _read(run.folder / PREDICTED)
+        stored = read_arrays(run.folder / PREDICTED)
         if stored is None:
             self.restore_weights(run)
             stored = self._predict(run.folder)
-            _write(run.folder / PREDICTED, stored)
+            _write_arrays(run.folder / PREDICTED, stored)
         return {name: stored[name].astype(np.int64) for name in ("train", "validation")}
 
     def _predicted_of_trusted(self, run: Candidate) -> np.ndarray:
@@ -111,7 +111,7 @@ class Evidence:
         import torch
 
         assert self.trusted is not None
-        stored = _read(run.folder / OF_TRUSTED)
+        stored = read_arrays(run.folder / OF_TRUSTED)
         if stored is not None and str(stored["digest"]) == self.trusted.digest:
             return stored["predicted"].astype(np.int64)
         self.restore_weights(run)
@@ -122,7 +122,7 @@ class Evidence:
             for part in torch.split(images, BATCH):
                 classes.append(network(pixels(part, torch.zeros(len(part), dtype=torch.bool))).argmax(dim=1).cpu())
         predicted: np.ndarray = torch.cat(classes).numpy()
-        _write(run.folder / OF_TRUSTED, {"digest": np.array(self.trusted.digest), "predicted": predicted})
+        _write_arrays(run.folder / OF_TRUSTED, {"digest": np.array(self.trusted.digest), "predicted": predicted})
         return predicted
 
     def _network(self, folder: Path) -> "torch.nn.Module":
@@ -160,8 +160,12 @@ class Evidence:
         return torch.cat(classes).numpy().astype(np.int32) if classes else np.empty(0, dtype=np.int32)
 
 
-def _read(path: Path) -> dict[str, np.ndarray] | None:
-    """Return the arrays of a file; None if there is none, or it is damaged, which its checksums show."""
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a file; None if there is none, or it is damaged, which its checksums show.
+
+    Args:
+        path: Path of an `.npz` file.
+    """
     try:
         with path.open("rb") as file, np.load(file) as stored:  # np.load would leave a damaged file open
             return dict(stored)
@@ -169,7 +173,7 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def _write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays to a file."""
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

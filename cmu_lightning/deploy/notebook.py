@@ -8,12 +8,11 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from cmu_lightning.cli.fit import main as fit
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.deploy.choice import Candidate, Outcome
+from cmu_lightning.deploy.evidence import read_arrays
 from cmu_lightning.deploy.repair import write_outcome
 from cmu_lightning.deploy.study import RunFailed, Study, is_finished, may_start, study_points
 from cmu_lightning.deploy.trusted import Trusted
@@ -168,10 +168,7 @@ def _settings(
         first = torch.from_numpy(stored["train_images"][:2]).float()
     with torch.no_grad():
         outputs = network(first.reshape(len(first), *first.shape[1:3], channels).permute(0, 3, 1, 2) / 255).shape[-1]
-    normalisation = {
-        name: np.broadcast_to(np.asarray(_on_cpu(values), dtype=float), channels).tolist()
-        for name, values in (("mean", mean), ("std", std))
-    }
+    normalisation = {"mean": _per_channel(mean, channels), "std": _per_channel(std, channels)}
     data = {
         "path": str(place / "images.npz"),
         "num_classes": int(outputs),
@@ -185,6 +182,12 @@ def _settings(
         "network": {"class_path": f"{__name__}.{kept_network.__name__}", "init_args": {"name": name}},
         "trainer": {"enable_progress_bar": False, "devices": 1, "num_nodes": 1},  # others would not know the network
     }
+
+
+def _per_channel(values: Any, channels: int) -> list[float]:
+    """Return a value for each channel: the given ones, or one for all."""
+    given: list[float] = np.ravel(np.asarray(_on_cpu(values), dtype=float)).tolist()
+    return given * channels if len(given) == 1 else given
 
 
 def _arrays(images: Any, labels: Any) -> Arrays:
@@ -259,10 +262,9 @@ def _store_images(place: Path, training: Arrays, validation: Arrays | None) -> N
     path, arrays = place / "images.npz", {"train_images": training[0], "train_labels": training[1]}
     if validation is not None:
         arrays |= {"val_images": validation[0], "val_labels": validation[1]}
-    unreadable = (OSError, ValueError, EOFError, BadZipFile)
-    with suppress(*unreadable), path.open("rb") as file, np.load(file) as stored:  # np.load would leave it open
-        if stored.files == [*arrays] and all(np.array_equal(stored[name], arrays[name]) for name in arrays):
-            return
+    stored = read_arrays(path) or {}
+    if [*stored] == [*arrays] and all(np.array_equal(stored[name], arrays[name]) for name in arrays):
+        return
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     write_atomically(path, buffer.getbuffer())

@@ -30,7 +30,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 """Suffixes of files that a config may name as a value, such as `data: mine/data.yaml`."""
 
 NUMBERED = ("--model.", "--procedure.", "--data.")
-"""Options of which 1 and 1.0 mean the same; as `--trainer.limit_test_batches`, 1 is one batch and 1.0 all of them."""
+"""Options of which 1 and 1.0 mean the same. Of `--trainer.limit_test_batches` 1 is one batch, and 1.0 all of them."""
 
 OTHER_COMMANDS = ("sweep", "report", "deploy")
 """Folders of the package that `fit` imports nothing from."""

@@ -82,7 +82,7 @@ def test_known_scores_say_which_component_is_the_manipulated_one():
     assert upper.posterior[:500].mean() < 0.05
 
 
-def test_belief_is_the_share_of_variance_that_turned_signs_leave():
+def test_belief_is_the_share_of_variance_that_flipped_signs_leave():
     normal = torch.distributions.Normal(0.0, 1.0)
     for separation in (0.5, 1.0, 3.0):
         error = float(normal.cdf(torch.tensor(-separation / 2)))

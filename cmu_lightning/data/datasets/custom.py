@@ -90,7 +90,7 @@ def _digest_of_states(states: tuple[tuple[Path, str, int, int], ...]) -> str:
         try:
             digest.update(path.read_bytes())
         except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}): give the file's reader the right to") from error
+            raise UserError(f"{path} cannot be read ({error.strerror}): make it readable, or remove it") from error
     return digest.hexdigest()
 
 

@@ -172,7 +172,7 @@ def believed(separation: float) -> float:
     """Return how far the posterior of two Gaussians that are so many standard deviations apart can be believed.
 
     It is (1 - 2 e)^2 with their overlap error e: of a quantity that is +1 or -1, this is the share of the variance that
-    is left after a fraction e of the signs is turned. Without a separation it is 0.
+    is left after a fraction e of the signs is flipped. Without a separation it is 0.
     """
     return math.erf(max(0.0, separation) / 2 / math.sqrt(2)) ** 2
 

@@ -134,6 +134,10 @@ class CorruptedDataModule(LightningDataModule):
         self.discovery = discovery
         self.stage_loaders: DataHooks | None = None
         self.compares_deleted = True
+        self.resumed: Tensor | None = None
+        """S_f that a detector flagged before a run was interrupted, as indices, for the next detection."""
+        self.is_detected = False
+        """Whether a detector has flagged S_f for the stage that is served."""
 
     # ---- What a custom data set defines, and what it can use ----
 
@@ -301,20 +305,37 @@ class CorruptedDataModule(LightningDataModule):
         index = exposed.cumsum(0) - 1
         return Samples(train.images, train.labels, labels, manipulated, torch.zeros_like(exposed), index)
 
-    def detect(self, original: nn.Module | None) -> None:
+    def detect(self, original: nn.Module | None) -> int:
         """Find S_f by inspecting an original, if the discovery is a detector.
 
         Args:
             original: Network in evaluation mode, which stays on the device that runs it. None is for a stage that is an
                 original itself; S_f then holds the samples of the detector's list.
+
+        Returns:
+            Number of samples that the original classified for it.
         """
         if not isinstance(self.discovery, Detector):
-            return
+            return 0
         self.samples.deleted.copy_(self.listed)
-        if original is not None:
-            found = self.discovery.detect(Inspection(original, self.samples, self.pixels()), self.seed)
-            # All ranks use rank 0's result, because another machine may break a tie differently.
-            self._mark_deleted(self.trainer.strategy.broadcast(found) if self.trainer else found)
+        if original is None:
+            return 0
+        # A run that is resumed keeps its S_f: another machine may break a tie differently.
+        found, self.resumed, seen = self.resumed, None, Inspection(original, self.samples, self.pixels())
+        if found is None:
+            found = self.discovery.detect(seen, self.seed)
+            found = self.trainer.strategy.broadcast(found) if self.trainer else found  # rank 0's, likewise
+        self._mark_deleted(found)
+        self.is_detected = True
+        return seen.classified
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Keep the S_f that a detector flagged before a run was interrupted.
+
+        Args:
+            state: The data's part of the run's checkpoint.
+        """
+        self.resumed = state["deleted"]
 
     def _mark_deleted(self, found: Tensor) -> None:
         """Make the samples at some indices S_f."""
@@ -396,7 +417,7 @@ class CorruptedDataModule(LightningDataModule):
             loaders: Stage whose `train_dataloader`, `val_dataloader` and `test_dataloader` are called.
             depends_on_deleted: Whether its results depend on S_f; those of an original do not.
         """
-        self.stage_loaders, self.compares_deleted = loaders, depends_on_deleted
+        self.stage_loaders, self.compares_deleted, self.is_detected = loaders, depends_on_deleted, False
 
     def train_dataloader(self) -> Any:
         """Return the stage's loader."""
@@ -452,7 +473,7 @@ class CorruptedDataModule(LightningDataModule):
             UserError: The data differ.
         """
         difference = self.difference(state)
-        if difference is None and isinstance(self.discovery, Detector):
+        if difference is None and isinstance(self.discovery, Detector) and not self.is_detected:
             self._mark_deleted(state["deleted"])
         elif difference is None and self.compares_deleted and not torch.equal(self._deleted(), state["deleted"]):
             difference = "another deletion set (S_f)"

@@ -152,7 +152,10 @@ class Job:
             stage.original = decision["original"]
         # Only the checkpoint of a finished stage has no optimiser state.
         resume = decision["resume"]
-        if resume is None or "optimizer_states" in read_checkpoint(resume):
+        checkpoint = None if resume is None else read_checkpoint(resume)
+        if checkpoint is None or "optimizer_states" in checkpoint:
+            if checkpoint is not None:
+                data.resume(checkpoint[type(data).__qualname__])
             self.trainer.fit(stage, datamodule=data, ckpt_path=resume, weights_only=True)
             save_whole(self.trainer, self.run.checkpoint, weights_only=True)
         last = str(self.run.checkpoint)

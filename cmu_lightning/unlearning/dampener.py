@@ -213,8 +213,9 @@ class Dampener(Unlearner):
     def _computed(self, passes: FullPasses) -> dict[str, Any]:
         """Return the content of the importances' file, computed now."""
         begin = time.perf_counter()
-        deleted = self.importance(passes.deleted, "importances over S_f")
-        retain = self.importance(passes.retain, "importances over the retain data")
+        with self.without_autotuning():
+            deleted = self.importance(passes.deleted, "importances over S_f")
+            retain = self.importance(passes.retain, "importances over the retain data")
         return {
             "deleted": deleted.cpu(),
             "retain": retain.cpu(),

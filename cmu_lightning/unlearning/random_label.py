@@ -197,10 +197,7 @@ class SalUn(MaskedUnlearner, RandomLabel):
         number = source.sampler.steps_per_epoch
         batches = TrainingBatches([source], [0] * number, lambda: 0, data.pixels(), rank=0, world_size=1)
         original.to(self.trainer.strategy.root_device)
-        with self.without_autotuning():
-            gradient = batch_importance(
-                original, batches, task_loss, measure=lambda each: each, total=lambda each: each
-            )
+        gradient = batch_importance(original, batches, task_loss, measure=lambda each: each, total=lambda each: each)
         original.cpu()
         self.samples_forward += source.sampler.count
         self.samples_backward += source.sampler.count

@@ -181,9 +181,10 @@ class Stage(LightningModule):
                 check_outputs(self.network.cpu(), self.data)  # settles how images lie in memory
             return
         check_trainer(trainer, self)
-        check_function(self.make_network, self.network, self.data)
-        self.is_checked, self.contiguous = True, self.data.contiguous
-        self.prepare()
+        with self.without_autotuning():
+            check_function(self.make_network, self.network, self.data)
+            self.is_checked, self.contiguous = True, self.data.contiguous
+            self.prepare()
         if trainer.world_size > 1 and self.trains:
             self.network = share_batch_norm(self.network, trainer.strategy.root_device)
         self.lay_out(self.network)
@@ -459,7 +460,7 @@ class Stage(LightningModule):
 
     @property
     def seconds(self) -> float:
-        """Wall clock of training until now, without set-up, validation and evaluation."""
+        """Wall clock of the method until now: its start and its steps, without reading, validation and evaluation."""
         return self.seconds_before + (0.0 if self.started is None else time.perf_counter() - self.started)
 
     def start_clock(self) -> None:

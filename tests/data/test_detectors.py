@@ -28,8 +28,8 @@ from cmu_lightning.data.discoveries.positive_unlabelled import suspect
 from cmu_lightning.data.sampling import held_out
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
-from cmu_lightning.unlearning import CF, Original
-from tests.helpers.short_stages import LINEAR, SHORT, trainer, weights
+from cmu_lightning.unlearning import CF, PURE, Original, SalUn
+from tests.helpers.short_stages import LINEAR, SHORT, CheckpointAfter, equal_tensors, trainer, weights
 
 FLAGGING = {
     "spectral": SpectralSignatures,
@@ -320,6 +320,45 @@ def test_every_stage_s_original_is_looked_at_anew(original, tmp_path):
     for _ in range(2):
         trainer(tmp_path).fit(CF(LINEAR, SHORT, original), datamodule=listed)
         assert int(listed.samples.deleted.sum()) == 30
+
+
+class Wavering(LossRanking):
+    """A detector that flags other samples the next time, as on another machine it may."""
+
+    times = 0
+
+    def scores(self, seen, random):
+        self.times += 1
+        return super().scores(seen, random) * (-1) ** self.times
+
+
+@pytest.mark.parametrize("method", [CF, PURE, SalUn])
+def test_a_resumed_run_keeps_the_samples_that_its_detector_flagged(method, original, tmp_path):
+    discovery, path = Wavering(count=40), tmp_path / "middle.ckpt"
+    whole, data = method(LINEAR, SHORT, original), DigitsDataModule(Poison(size=36), discovery=discovery)
+    trainer(tmp_path, CheckpointAfter(path, 4)).fit(whole, datamodule=data)
+    resumed, again = method(LINEAR, SHORT, original), DigitsDataModule(Poison(size=36), discovery=discovery)
+    again.resume(torch.load(path, weights_only=True)["DigitsDataModule"])
+    trainer(tmp_path).fit(resumed, datamodule=again, ckpt_path=str(path), weights_only=True)
+    assert discovery.times == 1
+    assert torch.equal(again.samples.deleted, data.samples.deleted)
+    assert equal_tensors(dict(whole.network.state_dict()), dict(resumed.network.state_dict()))
+    assert whole.samples_forward == resumed.samples_forward
+
+
+def test_another_s_f_than_a_checkpoint_s_is_refused(original, tmp_path):
+    discovery, path = Wavering(count=40), tmp_path / "middle.ckpt"
+    data = DigitsDataModule(Poison(size=36), discovery=discovery)
+    trainer(tmp_path, CheckpointAfter(path, 4)).fit(CF(LINEAR, SHORT, original), datamodule=data)
+    with pytest.raises(UserError, match=r"another deletion set \(S_f\)"):
+        trainer(tmp_path).fit(CF(LINEAR, SHORT, original), data, ckpt_path=str(path), weights_only=True)
+
+
+def test_a_detector_s_look_is_a_part_of_the_cost(original, tmp_path):
+    known, found = CF(LINEAR, SHORT, original), CF(LINEAR, SHORT, original)
+    trainer(tmp_path).fit(known, datamodule=DigitsDataModule(Poison(size=36)))
+    trainer(tmp_path).fit(found, datamodule=DigitsDataModule(Poison(size=36), discovery=LossRanking(count=36)))
+    assert found.samples_forward - known.samples_forward == 1197
 
 
 def test_s_f_is_drawn_once(original, tmp_path):

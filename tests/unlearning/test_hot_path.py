@@ -4,7 +4,7 @@ import copy
 from collections import Counter
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,7 +14,17 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cmu_lightning.cli.values import precision
-from cmu_lightning.data import AdapBlend, AllToAll, Batch, Blended, Poison, TaCT
+from cmu_lightning.data import (
+    AdapBlend,
+    AllToAll,
+    Batch,
+    Blended,
+    DigitsDataModule,
+    LossRanking,
+    Poison,
+    PULearning,
+    TaCT,
+)
 from cmu_lightning.data.batches import EvaluationBatches, Source
 from cmu_lightning.data.evaluation import Evaluation
 from cmu_lightning.data.samples import Samples
@@ -23,7 +33,7 @@ from cmu_lightning.data.transforms import CropAndFlip, Pixels
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.callbacks import LastCheckpoint
 from cmu_lightning.models import ResNet9
-from cmu_lightning.unlearning import CF, BadT, Keep, Original, Procedure, Scrub, Stage
+from cmu_lightning.unlearning import CF, SSD, BadT, Keep, Original, Procedure, Scrub, Stage
 from cmu_lightning.unlearning.networks import share_batch_norm
 from tests.helpers.short_stages import LINEAR, SHORT, digits, trainer
 
@@ -178,27 +188,31 @@ def test_on_a_gpu_weights_stay_as_they_are_where_the_network_needs_contiguous_im
     assert all(each.is_contiguous() for each in stage.network.parameters())
 
 
-def test_evaluation_chooses_nothing_by_a_stopwatch(tmp_path, original):
-    """Which rounds otherwise in the next process; steps do."""
-    seen = {True: set(), False: set()}
+class Watched(nn.Linear):
+    """A linear layer that notes, with gradients and without, whether kernels are chosen by a stopwatch."""
 
-    class Watched(CF):
-        def start(self, original):
-            super().start(original)
-            for network in (original, self.network):
-                network.register_forward_hook(self.look)
+    seen: ClassVar[dict[bool, set[bool]]] = {}
 
-        def look(self, network, images, outputs):
-            if len(outputs) > 1:  # one image is to see whether it fits
-                seen[torch.is_grad_enabled()].add(torch.backends.cudnn.benchmark)
+    def forward(self, inputs):
+        if len(inputs) > 1:  # one image is to see whether it fits
+            self.seen.setdefault(torch.is_grad_enabled(), set()).add(torch.backends.cudnn.benchmark)
+        return super().forward(inputs)
 
-    stage, run = Watched(LINEAR, SHORT, original), trainer(tmp_path, benchmark=True, val_check_interval=5)
+
+@pytest.mark.parametrize("discovery", [None, LossRanking(count=30), PULearning(known=9)])
+@pytest.mark.parametrize(("method", "in_steps"), [(CF, True), (SSD, False)])
+def test_evaluation_chooses_nothing_by_a_stopwatch(tmp_path, original, monkeypatch, method, in_steps, discovery):
+    """Which rounds otherwise in the next process; steps do. Importances and detectors are kept, and are no steps."""
+    monkeypatch.setattr(Watched, "seen", {})
+    stage = method(lambda: nn.Sequential(nn.Flatten(), Watched(144, 32), nn.ReLU(), nn.Linear(32, 10)), SHORT, original)
+    run = trainer(tmp_path, benchmark=True, val_check_interval=5 if stage.trains else 1)
+    data = DigitsDataModule(Poison(size=36), 1.0 if discovery else 0.5, discovery=discovery)
     try:
-        run.fit(stage, datamodule=digits(0.5))
-        run.test(stage, datamodule=digits(0.5), verbose=False)
+        run.fit(stage, datamodule=data)
+        run.test(stage, datamodule=data, verbose=False)
     finally:
         torch.backends.cudnn.benchmark = False
-    assert seen == {True: {True}, False: {False}}
+    assert Watched.seen == {True: {in_steps}, False: {False}}
 
 
 @pytest.mark.parametrize("of_gpu", [True, False])

@@ -34,6 +34,8 @@ class Inspection:
         self.network, self.samples, self.pixels = network, samples, pixels
         self.labels = samples.given_labels.cpu()
         """Given labels, shape (n,); a detector uses no others."""
+        self.classified = 0
+        """Number of samples that the network has classified."""
 
     def features(self) -> Tensor:
         """Return the input of the linear layer that the network runs last.
@@ -77,6 +79,7 @@ class Inspection:
         Args:
             rows: Indices of the samples, shape (n,), n at least 1.
         """
+        self.classified += len(rows)
         parts = torch.split(rows, evaluation_size(self.samples.images))
         network, samples = self.network.to(self.pixels.device).eval(), self.samples
         manipulated, index = samples.manipulated.cpu(), samples.manipulation_index.cpu()
@@ -90,6 +93,7 @@ class Inspection:
     def _outputs(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield the rows of each batch and their logits, float64, on the CPU."""
         network = self.network.to(self.pixels.device).eval()
+        self.classified += len(self.labels)
         images, manipulated = self.samples.images, self.samples.manipulated.cpu()
         index = self.samples.manipulation_index.cpu()
         size = evaluation_size(images)

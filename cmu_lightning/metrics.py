@@ -45,7 +45,7 @@ class DomainAccuracy(Metric):
         Args:
             preds: Predicted classes, shape (n,), or one for each domain, shape (n, D); or logits, of floating point,
                 shape (n, num_classes).
-            target: True classes, shape (n,), or one for each domain, shape (n, D).
+            target: True classes, shape (n,) or (n, 1), or one for each domain, shape (n, D).
             domain: Whether a domain counts a sample, bool, shape (n, D).
 
         Raises:
@@ -55,7 +55,7 @@ class DomainAccuracy(Metric):
         shapes = ((len(classes),), domain.shape)
         if (
             domain.shape != (len(classes), self.num_domains)
-            or target.shape not in shapes
+            or target.shape not in (*shapes, (len(classes), 1))
             or classes.shape not in shapes
         ):
             raise ValueError(

@@ -1,8 +1,8 @@
 """Selection rules: which run of a point counts when hyperparameters were searched.
 
 A rule takes the `metrics.json` of the point's runs, in grid order, and returns one of them, or None where nothing that
-it needs was measured. Except for `oracle`, no rule reads clean labels of affected samples. To add a rule, write a
-function and list it in `RULES`.
+it needs was measured. Except for `oracle`, no rule reads the test split. Labels of validation samples are clean by
+default, and as given with `data.val_labels=given`. To add a rule, write a function and list it in `RULES`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -79,9 +79,12 @@ def balanced(runs: Sequence[Metrics]) -> Metrics | None:
 def balanced_score(run: Metrics) -> float:
     """Return 5 val_acc + (1 - f); without validation samples 5 fit_retain + (1 - f).
 
+    f = (k + 1) / (n + 2), where the model still gives the labels of k of the n samples of S_f: `fit_identified` = k /
+    n, shrunk towards 1/2 where n is small.
+
     A model can gain at most 1 by no longer predicting the labels of S_f. A model that never predicts one of ten classes
-    loses about 0.1 of val_acc, so a weight of 1 would reward it. `1 - fit_identified` counts only given labels that are
-    no longer predicted, while the paper's `changed` also counts predictions that were right and no longer are.
+    loses about 0.1 of val_acc, so a weight of 1 would reward it. 1 - f counts only given labels that are no longer
+    predicted, while the paper's `changed` also counts predictions that were right and no longer are.
 
     Args:
         run: Results with `fit_identified` and `val_acc` or `fit_retain`; without `deleted`, n counts as infinite.

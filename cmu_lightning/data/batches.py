@@ -150,21 +150,25 @@ class PairedBatches(TrainingBatches):
     Args:
         main: Batches that make up the epochs.
         deleted: Batches of S_f, for as many steps.
+        is_needed: Tells whether a step needs a batch of S_f, which is None otherwise; default every step does.
     """
 
-    def __init__(self, main: TrainingBatches, deleted: TrainingBatches) -> None:
+    def __init__(
+        self, main: TrainingBatches, deleted: TrainingBatches, is_needed: Callable[[int], bool] | None = None
+    ) -> None:
         super().__init__(
             main.sources, [source for source, _ in main.steps], main.done, main.pixels, main.rank, main.world_size
         )
-        self.deleted = deleted
+        self.deleted, self.is_needed = deleted, is_needed
 
-    def batch(self, step: int) -> tuple[Batch, Batch]:  # type: ignore[override]
+    def batch(self, step: int) -> tuple[Batch, Batch | None]:  # type: ignore[override]
         """Return this process's slices of the two global batches.
 
         Args:
             step: Step of the stage, counted from 0.
         """
-        return super().batch(step), self.deleted.batch(step)
+        is_needed = self.is_needed is None or self.is_needed(step)
+        return super().batch(step), self.deleted.batch(step) if is_needed else None
 
 
 class FullPasses:

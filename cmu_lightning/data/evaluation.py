@@ -27,9 +27,10 @@ class Evaluation(NamedTuple):
     """Samples to classify, and what each of D accuracies counts as right.
 
     `names` are the accuracies' names. `rows` (n,) are indices into `images`, `stamped` (n,) marks the samples that
-    carry the manipulation's pixels, `target` (n, D) is the class that an accuracy asks for, and `domain` (n, D) says
-    whether it counts the sample. `number` (n,) identifies training samples to the manipulation; None stamps all as
-    unseen images. `pair` are the two classes between which the accuracy `acc_pair` has to choose.
+    carry the manipulation's pixels. `target` (n, D) is the class that an accuracy asks for; (n, 1) if all ask for the
+    same. `domain` (n, D) says whether it counts the sample. `number` (n,) identifies training samples to the
+    manipulation; None stamps all as unseen images. `pair` are the two classes between which the accuracy `acc_pair` has
+    to choose.
     """
 
     names: tuple[str, ...]
@@ -69,7 +70,10 @@ def ask(
         questions: Class and domain of each accuracy, by its name.
         number: Identifies samples to the manipulation, shape (n,); None stamps them as unseen images.
     """
-    target = torch.stack([question[0] for question in questions.values()], dim=1)
+    # With many classes, many accuracies ask for the same: one copy of that is enough.
+    targets = list({id(question[0]): question[0] for question in questions.values()}.values())
+    asked = [question[0] for question in questions.values()] if len(targets) > 1 else targets
+    target = torch.stack(asked, dim=1)
     domain = torch.stack([question[1] for question in questions.values()], dim=1)
     counted = domain.any(dim=1)
     kept = None if number is None else number[counted]
@@ -153,15 +157,17 @@ def of_deleted(data: "CorruptedDataModule", reference: Tensor) -> Evaluation:
     return of_samples(data.samples, rows, {"unchanged": (reference, everywhere)})
 
 
-def of_validation(data: "CorruptedDataModule") -> Evaluation:
+def of_validation(data: "CorruptedDataModule", by_class: bool = True) -> Evaluation:
     """Return the accuracies on the validation samples: of all, and of each class of the labels as given.
 
     Args:
         data: Data module after its set-up.
+        by_class: Whether those of the classes are asked for.
     """
     samples = data.validation
     labels = samples.given_labels.cpu()
-    classes = labels.unsqueeze(1) == torch.arange(data.num_classes)  # a byte each; one_hot would make it eight
     questions = {"val_acc": (labels, torch.ones_like(labels, dtype=torch.bool))}
-    questions |= {f"val_acc_class_{label}": (labels, classes[:, label]) for label in range(data.num_classes)}
+    if by_class:
+        classes = labels.unsqueeze(1) == torch.arange(data.num_classes)  # a byte each; one_hot would make it eight
+        questions |= {f"val_acc_class_{label}": (labels, classes[:, label]) for label in range(data.num_classes)}
     return of_samples(samples, torch.arange(len(labels)), questions)

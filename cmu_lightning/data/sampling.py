@@ -14,7 +14,8 @@ def derive_seed(*entropy: int) -> int:
     """Return one seed of 63 bits from several numbers, such as a seed and an epoch.
 
     Args:
-        entropy: Numbers of 0 or more; other numbers give an independent seed.
+        entropy: Numbers of 0 or more; other numbers give an independent seed. Zeros at the end do not count, and a
+            number over 2^32 counts as two.
 
     Raises:
         UserError: A number is negative.

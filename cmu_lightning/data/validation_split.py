@@ -32,6 +32,9 @@ def hold_out(
     if size >= len(labels):
         raise UserError(f"val_size={size} leaves nothing of {len(labels)} samples to train on: give less")
     held = held_out(labels, size)
+    # A class of which every sample was chosen would not be trained on: its first sample is.
+    for label in torch.unique(labels[~torch.isin(labels, labels[~held])]):
+        held[torch.nonzero(labels == label)[0]] = False
     if flagged is None:
         return held
     # With an unknown manipulation the list is the only knowledge, and its samples must be trained on. Otherwise

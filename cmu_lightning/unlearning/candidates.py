@@ -9,12 +9,13 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.files import write_atomically
 from cmu_lightning.metrics import rem_proxy
 from cmu_lightning.unlearning.progress import track_parts
-from cmu_lightning.unlearning.stage import RECORD
 from cmu_lightning.unlearning.unlearner import Unlearner
 
 
 class ChoosingUnlearner(Unlearner):
     """Base of methods that choose by validation samples and record what they have chosen."""
+
+    keeps = ("chosen",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -35,22 +36,13 @@ class ChoosingUnlearner(Unlearner):
             raise UserError(f"{name} chooses by validation samples, and val_size=0 leaves none: give more")
         super().setup(stage)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what was chosen, because another process may measure the run."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[RECORD]["chosen"] = self.chosen
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what was chosen."""
-        super().on_load_checkpoint(checkpoint)
-        self.chosen = checkpoint[RECORD].get("chosen", {})
-
 
 class CandidateUnlearner(ChoosingUnlearner):
     """Base of methods with one number that is free to change: all its values are tried in memory.
 
     The best candidate has the largest val_acc (1 - max(fit_identified, 0.2)). This is REM's criterion with validation
-    samples instead of the retain data, which contain hidden S_m: only given labels count. `candidates.json`
+    samples instead of the retain data, which contain hidden S_m. Their labels are clean by default, and as given with
+    `data.val_labels=given`; no other clean label counts. `candidates.json`
     holds the scores of each, and `metrics.json` which one was `chosen`.
     """
 
@@ -74,6 +66,6 @@ class CandidateUnlearner(ChoosingUnlearner):
 
     def _scores(self) -> dict[str, float]:
         """Return the scores of the current network, and leave it in evaluation mode."""
-        val_acc = self.accuracies(evaluation.of_validation(self.data))[0].item()
+        val_acc = self.accuracies(evaluation.of_validation(self.data, by_class=False))[0].item()
         fit_identified = self.accuracies(self.data.all_deleted())[0].item()
         return {"val_acc": val_acc, "fit_identified": fit_identified, "proxy": rem_proxy(val_acc, fit_identified)}

@@ -19,10 +19,10 @@ Site = _BatchNorm | nn.Conv2d
 class ETD(Original):
     """An original that is trained with example-tied dropout, so that separate channels hold what it memorises.
 
-    In training, a channel j of C is on for every sample if j < p_fixed C, and for others with probability `p_mem`,
-    fixed by a hash of the sample's index and the same at all places with C channels. In evaluation the other channels
-    are off. The places are the outputs of batch norm, or of convolutions in a network without it. At the end the
-    factors of evaluation are multiplied into the weights of the places, so the network has the given
+    In training, a channel j of C is on for every sample if j < p_fixed C, which at least one is, and others with
+    probability `p_mem`, fixed by a hash of the sample's index and the same at all places with C channels. In evaluation
+    the other channels are off. The places are the outputs of batch norm, or of convolutions in a network without it. At
+    the end the factors of evaluation are multiplied into the weights of the places, so the network has the given
     architecture and needs no dropout for its use. An unlearner starts from it by `--model.original`.
 
     Args:
@@ -97,11 +97,12 @@ class ETD(Original):
             channels: C.
             index: Indices of the samples, shape (n,); None in evaluation.
         """
-        fixed = torch.arange(channels) < round(self.p_fixed * channels)
+        on = max(1, round(self.p_fixed * channels))
+        fixed = torch.arange(channels, device=None if index is None else index.device) < on
         if index is None:
             return fixed.unsqueeze(0) * self.scale
         used = sample_mask(index, channels, self.p_mem, derive_seed(self.seed, 3, channels))
-        return (fixed.to(index.device) | used).float()
+        return (fixed | used).float()
 
     @property
     def scale(self) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ class ExtraChannels(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d, channels: int, normalises: bool) -> None:
         super().__init__()
+        like: dict[str, Any] = {"dtype": convolution.weight.dtype, "device": convolution.weight.device}
         self.incoming = nn.Conv2d(
             convolution.in_channels,
             channels,
@@ -37,9 +39,10 @@ class ExtraChannels(nn.Module):
             convolution.dilation,  # type: ignore[arg-type]
             bias=not normalises,
             padding_mode=convolution.padding_mode,
+            **like,
         )
-        self.norm = nn.BatchNorm2d(channels) if normalises else nn.Identity()
-        self.outgoing = nn.Conv2d(channels, convolution.out_channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels, **like) if normalises else nn.Identity()
+        self.outgoing = nn.Conv2d(channels, convolution.out_channels, 1, bias=False, **like)
         nn.init.zeros_(self.outgoing.weight)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -72,7 +75,7 @@ class ExtraCapacity:
         seed: Seed of the incoming filters and of the masks.
 
     Raises:
-        UserError: The network has no ungrouped convolution, or is a transformer.
+        UserError: The network has no ungrouped convolution, or only one that cuts the image into patches.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten())
@@ -105,12 +108,13 @@ class ExtraCapacity:
     @staticmethod
     def _find(network: nn.Module) -> list[nn.Conv2d]:
         """Return the convolutions that get extra channels."""
-        name, modules = type(network).__name__, list(network.modules())
-        if any("Attention" in type(each).__name__ for each in modules):
-            raise UserError(f"extra channels need convolutions, and {name} is a transformer: use Scrub or PURE there")
-        found = [each for each in modules if isinstance(each, nn.Conv2d) and each.groups == 1]
-        if not found:
-            raise UserError(f"extra channels need convolutions, and {name} has none: use Scrub or PURE there")
+        found = [each for each in network.modules() if isinstance(each, nn.Conv2d) and each.groups == 1]
+        # The only convolution of a transformer cuts the image into patches.
+        cut = [each for each in found if each.kernel_size == each.stride != (1, 1)]
+        if not found or (len(found) == 1 and cut):
+            has = "only one, which cuts the image into patches" if found else "none"
+            name = type(network).__name__
+            raise UserError(f"extra channels need convolutions, and {name} has {has}: use Scrub or PURE there")
         return found
 
     def _hook(self, first: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

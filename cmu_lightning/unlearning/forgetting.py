@@ -19,7 +19,8 @@ class ForgettingUnlearner(Unlearner):
     Args:
         forget_batch_norm: Mode of batch norm on batches of S_f. `train`, as in released code, normalises by the
             statistics of the batch and moves the running ones towards S_f's. `eval` normalises by the running ones, and
-            leaves them. A batch of one sample has no statistics, and is always taken in evaluation mode.
+            leaves them. A batch that is too small for statistics, such as of one sample, is always taken in evaluation
+            mode.
     """
 
     def __init__(self, *args: Any, forget_batch_norm: Literal["train", "eval"] = "train", **kwargs: Any) -> None:
@@ -35,7 +36,7 @@ class ForgettingUnlearner(Unlearner):
         Returns:
             Shape (n, num_classes).
         """
-        is_evaluated = self.forget_batch_norm == "eval" or batch.total == 1
+        is_evaluated = self.forget_batch_norm == "eval" or not self.has_statistics(batch)
         with batch_norm_evaluation(self.network) if is_evaluated else nullcontext():
             logits: Tensor = self.network(batch.image)
         return logits
@@ -76,6 +77,12 @@ class AscentUnlearner(ForgettingUnlearner):
         self.stopped_at: int | None = None
         """Number of steps after which S_f was found forgotten."""
 
+    def on_train_start(self) -> None:
+        """Start the clock, and settle the number of steps between two looks."""
+        super().on_train_start()
+        epoch = -(-int(self.data.samples.deleted.sum()) // self.procedure.batch_size)
+        self.interval = self.check_every or epoch
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> int | None:
         """Skip this step and all that follow, if S_f is forgotten.
 
@@ -88,7 +95,7 @@ class AscentUnlearner(ForgettingUnlearner):
         Returns:
             -1, by which Lightning ends the epoch, or None.
         """
-        if self.stop_at is None or self.global_step == 0 or self.global_step % self._interval:
+        if self.stop_at is None or self.global_step == 0 or self.global_step % self.interval:
             return None
         with evaluation_mode(self.network):
             fitted = self.accuracies(self.data.all_deleted())[0].item()
@@ -102,9 +109,3 @@ class AscentUnlearner(ForgettingUnlearner):
         """Log where training stopped, if before its last step."""
         if self.stopped_at is not None:
             self.log("stopped_at", float(self.stopped_at), rank_zero_only=True, batch_size=1)
-
-    @property
-    def _interval(self) -> int:
-        """Steps between two looks."""
-        epoch = -(-int(self.data.samples.deleted.sum()) // self.procedure.batch_size)
-        return self.check_every or epoch

@@ -21,7 +21,7 @@ from cmu_lightning.errors import UserError
 from cmu_lightning.escaping import csv_file_name
 from cmu_lightning.files import write_atomically
 from cmu_lightning.unlearning.networks import build, evaluation_mode
-from cmu_lightning.unlearning.stage import RECORD, View
+from cmu_lightning.unlearning.stage import View
 from cmu_lightning.unlearning.unlearner import Unlearner
 
 WARM, WITNESS, REPAIR = 1.0, 0.5, 0.8
@@ -33,8 +33,6 @@ LOOKS = 4
 SHARE = 0.125
 """Largest share of S_f in a batch where it cannot be told apart."""
 SMALL = 1e-6
-STATE = ("weight", "alternatives", "probability", "kept", "confidence", "share", "beginning")
-"""What travels in the checkpoint of a repair."""
 
 
 def given_or_else(logits: Tensor, labels: Tensor, weight: Tensor, alternatives: Tensor) -> Tensor:
@@ -84,10 +82,13 @@ class PURE(Unlearner):
     view: ClassVar[View] = "train"
     averages: ClassVar[bool] = False
     stops_early: ClassVar[bool] = False
+    resumes = ("looks", "weight", "alternatives", "probability", "kept", "confidence", "share", "beginning")
+    keeps = ("found",)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.looks: list[Look] = []
+        self.looks: list[dict[str, Any]] = []
+        """What each `Look` holds, as plain data."""
         self.weight: Tensor | None = None
         """w of every sample of S_tr, shape (N,), and q of it while the witness is trained; None while warming up."""
         self.alternatives = torch.empty(0)
@@ -151,22 +152,24 @@ class PURE(Unlearner):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rate), "interval": "step"}}
 
     def train_dataloader(self) -> PairedBatches:
-        """Return batches of all of S_tr, each with one of S_f, of which only a repair that needs it makes use."""
+        """Return batches of all of S_tr, each with one of S_f in a repair that gives it a share."""
         size, deleted = self.procedure.batch_size, self.data.samples.deleted
-        parts = (
-            (torch.ones_like(deleted), size, self.seed),
-            (deleted, round(SHARE * size) or 1, derive_seed(self.seed, 2)),
-        )
-        return PairedBatches(*(self._batches(*part) for part in parts))
+        main = self._batches(torch.ones_like(deleted), size, self.seed)
+        known = self._batches(deleted, round(SHARE * size) or 1, derive_seed(self.seed, 2))
+        return PairedBatches(main, known, self._shares)
+
+    def _shares(self, step: int) -> bool:
+        """Return whether S_f has a share of its own in the loss of a step."""
+        return bool(self.share) and step >= self.until_repair
 
     def _batches(self, mask: Tensor, size: int, seed: int) -> TrainingBatches:
         source = self.data.training_source(mask, size, seed)
         return self.data.training_batches([source], [0] * self.steps, done=lambda: self.trainer.global_step)
 
-    def training_step(self, batch: tuple[Batch, Batch], batch_idx: int) -> Tensor:  # type: ignore[override]
+    def training_step(self, batch: tuple[Batch, Batch | None], batch_idx: int) -> Tensor:  # type: ignore[override]
         """Return the loss of a step; where S_f gets a share of its own, its batch counts too."""
         main, known = batch
-        if not self.share or self.global_step < self.until_repair:
+        if known is None:
             self.factor = torch.ones(len(main.label), device=self.device)
             return super().training_step(main, batch_idx)
         both = main.joined(known)
@@ -175,16 +178,26 @@ class PURE(Unlearner):
         self.factor = torch.cat(
             [
                 torch.full((len(each.label),), factor, device=self.device)
-                for each, factor in zip(batch, factors, strict=True)
+                for each, factor in zip((main, known), factors, strict=True)
             ]
         )
         return super().training_step(both, batch_idx)
 
-    def on_train_batch_start(self, batch: tuple[Batch, Batch], batch_idx: int) -> None:
+    def on_train_start(self) -> None:
+        """Start the clock; what every step reads lies on the device, so that none waits for it."""
+        super().on_train_start()
+        self._move()
+
+    def _move(self) -> None:
+        """Move the weights of the loss to the device."""
+        self.position, self.alternatives = self.position.to(self.device), self.alternatives.to(self.device)
+        self.weight = None if self.weight is None else self.weight.to(self.device)
+
+    def on_train_batch_start(self, batch: tuple[Batch, Batch | None], batch_idx: int) -> None:
         """Look, suspect, hear the witness and correct at the steps where a phase ends."""
         warm, step = self._share_of_t(WARM), self.global_step
         if step in {max(1, warm * number // LOOKS) for number in range(1, LOOKS + 1)}:
-            self.looks.append(self._look())
+            self.looks.append(self._look()._asdict())
         if step == warm:
             self._suspect()
         if step == self.until_repair:
@@ -197,11 +210,11 @@ class PURE(Unlearner):
         logits = self.network(batch.image)
         if self.weight is None:
             return cross_entropy(logits, batch.label, reduction="none")
-        rows = batch.train_index.cpu()
-        weight = self.weight[rows].to(self.device)
+        rows = batch.train_index
+        weight = self.weight[rows]
         if self.global_step < self.until_repair:
             return cross_entropy(logits, batch.label, reduction="none") * (1 - weight)
-        alternatives = self.alternatives[self.position[rows]].to(self.device)
+        alternatives = self.alternatives[self.position[rows]]
         return given_or_else(logits.float(), batch.label, weight, alternatives) * self.factor
 
     def on_train_end(self) -> None:
@@ -244,25 +257,6 @@ class PURE(Unlearner):
             writer.writerow([csv_file_name(name), int(labels[row]), *written])
         return text.getvalue()
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what the looks have shown so far, or what followed from them."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[RECORD]["found"] = self.found
-        if "optimizer_states" in checkpoint:  # a run that can continue
-            checkpoint[RECORD]["pure"] = {
-                "looks": [each._asdict() for each in self.looks],
-                **{name: getattr(self, name) for name in STATE},
-            }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take that up again."""
-        super().on_load_checkpoint(checkpoint)
-        self.found = checkpoint[RECORD].get("found", {})
-        if stored := checkpoint[RECORD].get("pure"):
-            self.looks = [Look(**each) for each in stored["looks"]]
-            for name in STATE:
-                setattr(self, name, stored[name])
-
     # ---- Looks and what follows from them ----
 
     def _questions(self, rows: Tensor | None = None) -> Evaluation:
@@ -300,11 +294,12 @@ class PURE(Unlearner):
 
     def _suspect(self) -> None:
         """End the warm-up: judge every sample, keep what the repair starts from, and begin with a fresh network."""
-        found = suspect(self.looks, self.labels, self.known)
+        looks = [Look(**each) for each in self.looks]
+        found = suspect(looks, self.labels, self.known)
         self.probability, self.confidence = found.probability, found.confidence
 
         # What S_f's labels lost while warming up was memory; a learned trigger loses nothing.
-        now = torch.stack([self._of_given(each.logits.softmax(1))[self.known].mean() for each in self.looks]).mean()
+        now = torch.stack([self._of_given(each.logits.softmax(1))[self.known].mean() for each in looks]).mean()
         fit = self._of_given(self.believed)[self.known].mean()
         forgot = float((1 - now / fit.clamp(min=SMALL)).clamp(min=0))
         self.beginning = {
@@ -344,7 +339,7 @@ class PURE(Unlearner):
         """
         beliefs = self._beliefs()
         given = self._of_given(beliefs).double().clamp(min=1e-12).log()
-        other = (beliefs.clamp(min=1e-12).log() + self.alternatives).logsumexp(1).double()
+        other = (beliefs.clamp(min=1e-12).log() + self.alternatives.cpu()).logsumexp(1).double()
         q = torch.sigmoid(self.probability.logit() + self.confidence * (other - given))
         self.probability = torch.where(self.known, torch.ones_like(q), q)
         self._weigh(self.probability * (1 - self.kept))
@@ -363,6 +358,7 @@ class PURE(Unlearner):
         """Set the weights of the loss; samples of other classes keep their labels."""
         self.weight = torch.full((len(self.position),), SMALL)
         self.weight[self.rows] = weight.clamp(SMALL, 1 - 1e-4).float()
+        self._move()
 
     @torch.no_grad()
     def _continue_from(self, state: dict[str, Tensor]) -> None:

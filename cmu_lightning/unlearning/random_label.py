@@ -93,6 +93,11 @@ class RandomLabel(ForgettingUnlearner):
         if self.order == "mixed":
             return [0] * self.steps
         forget_epoch, retain_epoch = epochs
+        if forget_epoch >= self.steps:
+            raise UserError(
+                f"{type(self).__name__} begins with an epoch of {forget_epoch} steps over S_f, and unlearn_steps="
+                f"{self.steps} leaves none for the retain data: give more, or order=mixed"
+            )
         # The last turn to begin is the last that fits, so that the end is of the retain data.
         last = max(1, self.steps - forget_epoch - retain_epoch + 1)
         return alternation(self.steps, last, forget_epoch, retain_epoch, "epoch")

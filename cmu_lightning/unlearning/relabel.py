@@ -53,11 +53,15 @@ class Relabel(Unlearner):
         source = data.training_source(mask, self.procedure.batch_size, self.seed)
         return data.training_batches([source], [0] * self.steps, done=lambda: self.trainer.global_step)
 
+    def on_train_start(self) -> None:
+        """Start the clock; the labels lie on the device, so that no step waits for it."""
+        super().on_train_start()
+        self.labels = self.labels.to(self.device)
+
     def loss(self, batch: Batch) -> Tensor:
         """Return cross-entropy with the corrected labels.
 
         Args:
             batch: This process's slice of the global batch.
         """
-        labels = self.labels[batch.train_index.cpu()].to(self.device)
-        return cross_entropy(self.network(batch.image), labels, reduction="none")
+        return cross_entropy(self.network(batch.image), self.labels[batch.train_index], reduction="none")

@@ -12,7 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from cmu_lightning.data import Batch
 from cmu_lightning.data.batches import TrainingBatches
 from cmu_lightning.data.evaluation import of_samples
-from cmu_lightning.data.sampling import derive_seed
+from cmu_lightning.data.samples import to_device
+from cmu_lightning.data.sampling import derive_seed, rank_slice
 from cmu_lightning.errors import UserError
 from cmu_lightning.metrics import rem_proxy
 from cmu_lightning.unlearning.ascent import preference
@@ -21,10 +22,7 @@ from cmu_lightning.unlearning.extra_channels import ExtraCapacity
 from cmu_lightning.unlearning.networks import evaluation_mode
 from cmu_lightning.unlearning.progress import track_parts
 from cmu_lightning.unlearning.sample_masks import SHARED
-from cmu_lightning.unlearning.stage import RECORD, View
-
-STATE = ("flushed", "best")
-"""State in the checkpoint of an unfinished run."""
+from cmu_lightning.unlearning.stage import View
 
 
 class REM(DistillationUnlearner):
@@ -47,7 +45,8 @@ class REM(DistillationUnlearner):
 
     Samples of S_f pass theta_1 in evaluation mode, so one sample is enough, and batch norm uses the statistics of all
     data. In the published experiments half of a network's own channels are kept free in the training of the original
-    and serve as theta_2. Here the channels are new, so any original works.
+    and serve as theta_2. Here the channels are new, so any original works. Proposals are compared on images that are
+    not augmented; in the released code they are.
 
     Args:
         lr: Learning rate, constant; the published one.
@@ -67,6 +66,8 @@ class REM(DistillationUnlearner):
     view: ClassVar[View] = "train"
     averages: ClassVar[bool] = False
     forwards: ClassVar[int] = 2
+    resumes = ("flushed", "best")
+    keeps = ("redirected",)
 
     def __init__(
         self,
@@ -96,6 +97,8 @@ class REM(DistillationUnlearner):
         self.redirected: dict[str, float] = {}
         """Accuracies on S_f with theta_2 on and off, once the run has ended."""
         self.counted: tuple[int, Tensor] | None = None
+        self.known_rows = torch.empty(0, dtype=torch.long)
+        """Positions of S_f's samples in this process's slice of the batch."""
 
     def start(self, original: nn.Module) -> None:
         """Start from the original, keep it as the reference, and add the extra channels.
@@ -104,7 +107,7 @@ class REM(DistillationUnlearner):
             original: The original, on the CPU.
 
         Raises:
-            UserError: The network has no convolutions, or is a transformer.
+            UserError: The network has no convolutions, or only the one of a transformer.
         """
         super().start(original)
         self.own = list(self.network.parameters())
@@ -149,8 +152,10 @@ class REM(DistillationUnlearner):
         """
         super().begin_step(batch)
         known = self._known_in(self.global_step)
-        self.samples_forward += known
-        self.samples_backward += known
+        self.samples_forward += int(known.sum())
+        self.samples_backward += int(known.sum())
+        part = rank_slice(slice(0, batch.total), self.global_rank, self.trainer.world_size)
+        self.known_rows = to_device(torch.nonzero(known[part]).flatten(), self.device)
 
     def loss(self, batch: Batch) -> Tensor:
         """Return B(l_12 - l_ref) - [in S_f] B(l_1 - l_ref) of each sample, shape (n,).
@@ -165,7 +170,7 @@ class REM(DistillationUnlearner):
         reference = self._reference(batch)
         losses = -preference(cross_entropy(logits, batch.label, reduction="none"), reference, self.beta)
         # 2. Redirect: S_f away from theta_1.
-        rows = torch.nonzero(batch.deleted).flatten()
+        rows = self.known_rows
         if not len(rows):
             return losses
         away = self._away(batch.image[rows], batch.label[rows], reference[rows])
@@ -263,31 +268,17 @@ class REM(DistillationUnlearner):
         accuracies: list[float] = (right.cpu().double() / evaluation.domain.sum(dim=0)).tolist()
         return accuracies
 
-    def _known_in(self, step: int) -> int:
-        """Return the number of samples of S_f in a step's global batch."""
+    def _known_in(self, step: int) -> Tensor:
+        """Return which samples of a step's global batch are in S_f, bool, on the CPU, so that no step waits."""
         epoch, part = self.main.sampler.batch(step)
         if self.counted is None or self.counted[0] != epoch:
             self.counted = epoch, self.known[self.main.view[self.main.sampler.order(epoch)]]
-        return int(self.counted[1][part].sum())
+        return self.counted[1][part]
 
-    # ---- Metrics and checkpoints ----
+    # ---- Metrics ----
 
     def on_test_epoch_end(self) -> None:
         """Add the accuracies on S_f with and without the extra channels, which have been dropped."""
         super().on_test_epoch_end()
         self.results |= self.redirected
         self.log_dict(self.redirected)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the best proposal so far, or the final accuracies on S_f."""
-        super().on_save_checkpoint(checkpoint)
-        if "optimizer_states" in checkpoint:  # a run that can continue
-            checkpoint[RECORD]["rem"] = {name: getattr(self, name) for name in STATE}
-        checkpoint[RECORD]["redirected"] = self.redirected
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore that state."""
-        super().on_load_checkpoint(checkpoint)
-        for name, value in checkpoint[RECORD].get("rem", {}).items():
-            setattr(self, name, value)
-        self.redirected = checkpoint[RECORD]["redirected"]

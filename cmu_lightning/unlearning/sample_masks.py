@@ -1,5 +1,7 @@
 """Masks computed from a sample's index by a hash of counters: no generator, no storage, equal in all processes."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,8 +11,8 @@ SHARED = WORD
 """An index that no sample has: samples with this index share one mask."""
 
 
-def _mix(words: Tensor) -> Tensor:
-    """Return a bijection of 32-bit words each of whose bits depends on all bits of the word.
+def _mix(words: Any) -> Any:
+    """Return a bijection of 32-bit words, of a tensor or an int, each of whose bits depends on all bits of the word.
 
     The multipliers are below 2^31, so that no product leaves 63 bits.
     """
@@ -32,9 +34,9 @@ def sample_words(index: Tensor, units: int, seed: int, first: int = 0) -> Tensor
         Shape (n, units), int64.
     """
     unit = torch.arange(first, first + units, device=index.device)
-    of_seed = _mix(torch.tensor([seed & WORD, (seed >> BITS) & WORD], device=index.device))
-    of_sample = _mix((_mix(index ^ of_seed[0]) + of_seed[1]) & WORD)
-    return _mix((of_sample.unsqueeze(1) + _mix(unit)) & WORD)
+    of_sample = _mix((_mix(index ^ _mix(seed & WORD)) + _mix((seed >> BITS) & WORD)) & WORD)
+    words: Tensor = _mix((of_sample.unsqueeze(1) + _mix(unit)) & WORD)
+    return words
 
 
 def sample_mask(index: Tensor, units: int, probability: float, seed: int, first: int = 0) -> Tensor:

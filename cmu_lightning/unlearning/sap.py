@@ -99,13 +99,13 @@ class SAP(CandidateUnlearner):
       2. A: for each convolution and linear layer its inputs on trusted samples, a column for each patch. Project its
          weights, W U Lambda U^T, with A = U Sigma V^T, r_i = sigma_i^2 / sum sigma^2 and
          Lambda_i = alpha r_i / ((alpha - 1) r_i + 1). Biases and batch norm stay.
-      3. Try every alpha, and keep the best without using clean labels (`CandidateUnlearner`).
+      3. Try every alpha, and keep the best by validation samples (`CandidateUnlearner`).
 
     The trusted samples exclude S_f, which is otherwise used only to choose alpha. The published method
     trusts samples of all data, and chooses alpha by clean labels.
 
     Args:
-        trusted: Number of trusted samples; the same number of each class, or all of a small class.
+        trusted: Number of trusted samples at least; the same number of each class, or all of a small class.
         strengths: Values of alpha; the published ones.
     """
 

@@ -118,7 +118,7 @@ class Scrub(DistillationUnlearner):
         """
         (teacher,) = self.teacher_logits(batch.image)
         # A single sample of S_f has no statistics of its own.
-        with batch_norm_evaluation(self.network) if batch.total == 1 else nullcontext():
+        with nullcontext() if self.has_statistics(batch) else batch_norm_evaluation(self.network):
             student = self.network(batch.image)
         task = cross_entropy(student, batch.label, reduction="none")
         distillation = divergence(student, teacher, self.temperature)

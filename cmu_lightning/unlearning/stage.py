@@ -89,6 +89,10 @@ class Stage(LightningModule):
     """Whether an average of its weights over steps is a result, too; not where it ends with other weights."""
     stops_early: ClassVar[bool] = True
     """Whether what it has reached before its last step is a result, too; not where phases follow each other."""
+    resumes: ClassVar[tuple[str, ...]] = ()
+    """Attributes, plain data and tensors, with which an interrupted run continues."""
+    keeps: ClassVar[tuple[str, ...]] = ()
+    """Attributes, likewise, that a finished run is measured with."""
     changes_gradients: ClassVar[bool] = False
     """Whether the method adds to gradients before a step, which a fused kernel would unscale only within it."""
 
@@ -236,7 +240,8 @@ class Stage(LightningModule):
         size = self.procedure.batch_size
         sources = [data.training_source(masks[part], size, seeds[part]) for part in parts[self.view]]
         if self.view == "retain with forget":
-            return PairedBatches(*(self._loader([source], [0] * self.steps) for source in sources))
+            retain, forget = (self._loader([source], [0] * self.steps) for source in sources)
+            return PairedBatches(retain, forget)
         return self._loader(sources, self.plan(*(source.sampler.steps_per_epoch for source in sources)))
 
     def _loader(self, sources: list[Source], plan: list[int]) -> TrainingBatches:
@@ -478,22 +483,39 @@ class Stage(LightningModule):
     # ---- Checkpoints ----
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the cost so far and the original's predictions."""
-        checkpoint[RECORD] = self.record | {
-            "seconds": self.seconds,
-            "samples_forward": self.samples_forward,
-            "samples_backward": self.samples_backward,
-            "reference": self.reference,
-            "steps": self.steps,
-        }
-        # A checkpoint without optimiser is the last one, which others start from.
-        if "optimizer_states" not in checkpoint:
+        """Add the cost so far, the original's predictions, and what the method needs."""
+        checkpoint[RECORD] = (
+            self.record
+            | {name: getattr(self, name) for name in self.keeps}
+            | {
+                "seconds": self.seconds,
+                "samples_forward": self.samples_forward,
+                "samples_backward": self.samples_backward,
+                "reference": self.reference,
+                "steps": self.steps,
+            }
+        )
+        if "optimizer_states" in checkpoint:
+            checkpoint[RECORD]["state"] = {name: getattr(self, name) for name in self.resumes}
+        else:  # the last one, which others start from
             checkpoint[RECORD]["weights"] = tensors_digest(checkpoint["state_dict"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue with the cost and the original's predictions of a checkpoint."""
+        """Continue with the cost and the original's predictions of a checkpoint, and what the method needs.
+
+        Raises:
+            UserError: A method that needs more than its weights has not stored it, in an earlier version.
+        """
         record = checkpoint[RECORD]
         self.seconds_before = record["seconds"]
         self.samples_forward = record["samples_forward"]
         self.samples_backward = record["samples_backward"]
         self.reference = record["reference"]
+        state = record.get("state", {})
+        if "optimizer_states" in checkpoint and state.keys() != {*self.resumes}:
+            raise UserError(
+                f"the checkpoint is of an unfinished run of an earlier version of {type(self).__name__}: delete the "
+                "run's last.ckpt, and the same command trains from the beginning"
+            )
+        for name, value in (state | {name: record[name] for name in self.keeps if name in record}).items():
+            setattr(self, name, value)

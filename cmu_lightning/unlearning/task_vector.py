@@ -17,10 +17,6 @@ from cmu_lightning.data.sampling import derive_seed
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.candidates import CandidateUnlearner
 from cmu_lightning.unlearning.networks import evaluation_mode
-from cmu_lightning.unlearning.stage import RECORD
-
-STATE = ("total", "signs")
-"""State in the checkpoint of an unfinished run."""
 
 
 def agreed(total: Tensor, signs: Tensor, count: int) -> Tensor:
@@ -43,7 +39,7 @@ class TaskVector(CandidateUnlearner):
 
       1. Fine-tune the original theta_o on S_f, as labelled, for `procedure.unlearn_steps` steps: theta_ft.
       2. tau = theta_ft - theta_o, without the parameters and statistics of batch norm.
-      3. theta = theta_o - a tau for a = 0, 0.05, 0.10, ..., 6; the best a is kept, without using clean labels
+      3. theta = theta_o - a tau for a = 0, 0.05, 0.10, ..., 6; the best a by validation samples is kept
          (`CandidateUnlearner`). a = 0 is the original.
 
     The published method is source-free: its corrupted samples are held-out images that are corrupted again, and the
@@ -58,6 +54,7 @@ class TaskVector(CandidateUnlearner):
 
     averages: ClassVar[bool] = False
     stops_early: ClassVar[bool] = False
+    resumes = ("total", "signs")
     scales: ClassVar[tuple[float, ...]] = tuple(step / 20 for step in range(121))
     """Values of a to try."""
 
@@ -163,18 +160,6 @@ class TaskVector(CandidateUnlearner):
             parameter.copy_(self.initial[name])
             if scale and name in self.total:
                 parameter.sub_(agreed(self.total[name], self.signs[name], len(self.factors)), alpha=scale)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the task vectors so far."""
-        super().on_save_checkpoint(checkpoint)
-        if "optimizer_states" in checkpoint:  # a run that can continue
-            checkpoint[RECORD]["task_vectors"] = {name: getattr(self, name) for name in STATE}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the task vectors."""
-        super().on_load_checkpoint(checkpoint)
-        for name, value in checkpoint[RECORD].get("task_vectors", {}).items():
-            setattr(self, name, value)
 
 
 class NegMerge(TaskVector):

@@ -50,7 +50,7 @@ class TunedSSD(ChoosingUnlearner, Dampener):
         """Return a point of the grid with its scores, after dampening the network at it."""
         self.dampen(select_and_dampen(deleted, retain, selection, ratio * selection).factors)
         assert self.reference is not None
-        val_acc = self.accuracies(evaluation.of_validation(self.data))[0].item()
+        val_acc = self.accuracies(evaluation.of_validation(self.data, by_class=False))[0].item()
         changed = 1 - self.accuracies(evaluation.of_deleted(self.data, self.reference))[0].item()
         scores = {"val_acc": val_acc, "changed": changed, "selection_score": selection_score(val_acc, changed)}
         return {"selection": selection, "dampening_ratio": ratio} | scores

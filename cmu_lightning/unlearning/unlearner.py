@@ -1,12 +1,14 @@
 """The base class of all unlearners, which start from an original and fine-tune it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar, Literal
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from cmu_lightning.data import Batch
 from cmu_lightning.data.batches import EvaluationBatches
 from cmu_lightning.data.evaluation import Evaluation
 from cmu_lightning.data.validation import check_deletion_set
@@ -112,6 +114,18 @@ class Unlearner(Stage):
         warn_of_probabilities(original, data)
         return original.eval()
 
+    @staticmethod
+    def has_statistics(batch: Batch) -> bool:
+        """Return whether batch norm can normalise a batch by its own statistics, the same on every process.
+
+        It takes two samples: on GPUs, where processes share statistics, in the global batch, on CPUs in every slice.
+
+        Args:
+            batch: This process's slice of the global batch.
+        """
+        is_apart = batch.image.device.type == "cpu" and dist.is_available() and dist.is_initialized()
+        return batch.total >= 2 * (dist.get_world_size() if is_apart else 1)
+
     def classes(self, network: nn.Module, evaluation: Evaluation) -> Tensor:
         """Return predicted classes, the same on every process.
 
@@ -152,10 +166,11 @@ class Unlearner(Stage):
         return torch.cat([outputs.float() for outputs in self._outputs(network, evaluation)]).cpu()
 
     @torch.no_grad()
-    def _outputs(self, network: nn.Module, evaluation: Evaluation) -> list[Tensor]:
-        """Return the logits of each batch, in the precision of all other evaluations, so that results agree."""
+    def _outputs(self, network: nn.Module, evaluation: Evaluation) -> Iterator[Tensor]:
+        """Yield the logits of each batch, in the precision of all other evaluations, so that results agree."""
         network.to(self.trainer.strategy.root_device).eval()
         # Every process classifies everything: the sets are small, and this needs no communication.
         batches = EvaluationBatches(evaluation, self.data.pixels(), rank=0, world_size=1)
-        with self.trainer.precision_plugin.forward_context(), self.without_autotuning():
-            return [network(batch.image) for batch in batches]
+        for batch in batches:
+            with self.trainer.precision_plugin.forward_context(), self.without_autotuning():
+                yield network(batch.image)

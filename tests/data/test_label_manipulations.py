@@ -236,7 +236,7 @@ def test_a_choice_between_two_confused_classes():
     confused = torch.isin(data.test.labels, torch.tensor([3, 5]))
     at, clean = what.names.index("acc_pair"), data.test.labels.repeat(2)
     assert torch.equal(what.rows[what.domain[:, at]], torch.nonzero(confused).flatten()), "each once"
-    assert torch.equal(what.target[:, at], clean[torch.cat([confused, ~confused])])
+    assert torch.equal(what.target.expand_as(what.domain)[:, at], clean[torch.cat([confused, ~confused])])
     logits = torch.randn(50, 10, generator=torch.Generator().manual_seed(0)).round()
     predicted = what.predictions(logits)
     assert torch.equal(predicted[:, at], torch.tensor([3, 5])[logits[:, [3, 5]].argmax(1)])

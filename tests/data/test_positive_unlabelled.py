@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cmu_lightning.data.discoveries import positive_unlabelled as pu
-from cmu_lightning.data.discoveries.looks import find_blocks, look
+from cmu_lightning.data.discoveries.looks import _pooled, find_blocks, look
 from cmu_lightning.data.discoveries.positive_unlabelled import (
     Found,
     Look,
@@ -18,7 +18,6 @@ from cmu_lightning.data.discoveries.positive_unlabelled import (
     leave_one_out_scores,
     members_by_class,
     relative_to_class,
-    standardised,
     suspect,
 )
 from cmu_lightning.errors import UserError
@@ -165,19 +164,50 @@ def test_one_known_sample_is_enough_for_a_verdict():
     random = torch.Generator().manual_seed(7)
     labels = torch.zeros(200, dtype=torch.long)
     moved, known = torch.arange(200) < 30, torch.arange(200) < 1
-    found = suspect([made_look(random, moved, labels)], labels, known)
+    shown = made_look(random, moved, labels)
+    shown.activations[moved, :10] *= 5  # by the numbers relative to the class, one sample shows what is odd about all
+    shown.logits[moved, 1] += 4
+    found = suspect([shown], labels, known)
     assert found.probe == "relative"
-    assert not found.probability.isnan().any()
+    assert (found.probability[moved & ~known] > 0.5).double().mean() > 0.9
+    assert (found.probability[~moved] > 0.5).double().mean() < 0.05
 
 
 def test_samples_are_described_relative_to_their_class():
-    labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    activations = torch.tensor([[0.0], [1], [2], [100], [101], [102]])
-    shown = Look(torch.randn(6, 2), activations, [1])
-    torch.testing.assert_close(standardised(activations[:3]), standardised(activations[3:]), rtol=1e-3, atol=1e-3)
-    numbers = relative_to_class(shown, members_by_class(labels), labels)
-    assert numbers.shape == (6, 1 + 4)
-    assert float(numbers.abs().max()) <= 8
+    """Against one sample and one number at a time; the class of one sample has no spread."""
+    random = torch.Generator().manual_seed(3)
+    labels = torch.tensor([0, 2, 0, 2, 0, 1, 2, 0])
+    sizes = [2, 3]
+    shown = Look(torch.randn(8, 3, generator=random) * 3, torch.rand(8, 5, generator=random) * 9 + 4, sizes)
+    got = relative_to_class(shown, members_by_class(labels), labels)
+
+    def deviations(values: list[list[float]], of: list[int]) -> list[list[float]]:
+        columns = list(zip(*(values[row] for row in of), strict=True))
+        means = [sum(column) / len(of) for column in columns]
+        spreads = [
+            math.sqrt(sum((value - mean) ** 2 for value in column) / (len(of) - 1)) if len(of) > 1 else 0.0
+            for column, mean in zip(columns, means, strict=True)
+        ]
+        return [
+            [(value - mean) / (spread + 1e-6) for value, mean, spread in zip(values[row], means, spreads, strict=True)]
+            for row in of
+        ]
+
+    logits, activations = shown.logits.tolist(), shown.activations.tolist()
+    for label in (0, 1, 2):
+        members = [row for row in range(8) if labels[row] == label]
+        described = []
+        for row, units in zip(members, deviations(activations, members), strict=True):
+            blocks = [units[:2], units[2:]]
+            distances = [math.log(max(sum(unit**2 for unit in block) / len(block), 1e-6)) for block in blocks]
+            total = sum(math.exp(logit) for logit in logits[row])
+            beliefs = [math.exp(logit) / total for logit in logits[row]]
+            given = math.log(beliefs[label])
+            other = math.log(max(belief for c, belief in enumerate(beliefs) if c != label))
+            entropy = -sum(belief * math.log(belief) for belief in beliefs)
+            described.append([*distances, given, other, given - other, entropy])
+        expected = torch.tensor(deviations(described, list(range(len(members))))).clamp(-8, 8)
+        torch.testing.assert_close(got[members].float(), expected, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +234,26 @@ def test_a_look_holds_pooled_maps_and_the_last_input(network, size, maps):
         network(images)
         hook.remove()
         torch.testing.assert_close(shown.activations[:, : shown.sizes[0]], first[0].amax((2, 3)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "block", "last"),
+    [
+        ((2, 16, 16, 24), nn.Conv2d(3, 16, 3), False),
+        ((2, 7, 14, 32), nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32)), True),
+        ((2, 16, 9, 9), nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU()), False),
+        ((2, 9, 9, 16), nn.Identity(), True),
+        ((2, 16, 9, 9), nn.Identity(), False),
+        ((2, 8, 8, 8), nn.Conv2d(3, 8, 3), False),
+        ((2, 12, 6, 6), nn.Sequential(nn.Conv2d(3, 12, 3), nn.Linear(12, 48), nn.Linear(48, 12)), False),
+    ],
+    ids=["C = H", "not square", "square", "no hint", "no hint, channels first", "all alike", "ends in a linear layer"],
+)
+def test_channels_are_found_in_maps_of_either_layout(shape, block, last):
+    values = torch.randn(shape)
+    places = (1, 2) if last else (2, 3)
+    for got, expected in zip(_pooled(values, block), [values.amax(places), values.mean(places)], strict=True):
+        assert torch.equal(got, expected)
 
 
 def test_a_network_without_layers_of_torch_shows_nothing():

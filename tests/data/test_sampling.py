@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from cmu_lightning.data import Unknown
 from cmu_lightning.data.sampling import EpochSampler, derive_seed, generator, held_out, rank_slice
 from cmu_lightning.data.transforms import CropAndFlip
+from cmu_lightning.data.validation_split import hold_out
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 512])
@@ -41,6 +43,16 @@ def test_held_out_samples_are_spread_over_classes():
     chosen = held_out(labels, 10)
     assert torch.bincount(labels[chosen]).tolist() == [5, 3, 2]
     assert held_out(labels, 0).sum() == 0
+
+
+def test_every_class_keeps_a_sample_to_train_on():
+    """Of twenty classes of one sample; of two samples that would both validate; and where nothing has to change."""
+    one_each, rare = torch.arange(20), torch.tensor([0] * 9 + [1] * 2)
+    assert held_out(one_each, 2).sum() == 2
+    assert hold_out(one_each, 2, None, Unknown(), None).sum() == 0
+    assert torch.nonzero(~held_out(torch.tensor([0, 0, 1, 1]), 3)).flatten().tolist() == [3]
+    assert torch.nonzero(~hold_out(torch.tensor([0, 0, 1, 1]), 3, None, Unknown(), None)).flatten().tolist() == [0, 3]
+    assert torch.equal(hold_out(rare, 5, None, Unknown(), None), held_out(rare, 5))
 
 
 @pytest.mark.parametrize("flip", [True, False])

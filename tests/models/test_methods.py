@@ -59,7 +59,7 @@ def test_every_method_runs_on_it(overlay, original, tmp_path):
     stage = method(network, FEW, path, **(model.get("init_args", {}) | OF_OURS.get(method.__name__, {})))
     run = trainer(tmp_path)
     if method is unlearning.REM and network is NETWORKS["ViT"]:
-        with pytest.raises(UserError, match="extra channels need convolutions, and ViT is a transformer"):
+        with pytest.raises(UserError, match="ViT has only one, which cuts the image into patches"):
             run.fit(stage, datamodule=data())
         return
     run.fit(stage, datamodule=data())

@@ -87,6 +87,11 @@ def test_the_mean_over_masks_is_the_share_of_the_channels():
     assert stage.factors(10, None).tolist() == [[1.0] * 5 + [0.0] * 5]
 
 
+def test_one_channel_stays_on():
+    """A network may begin with a batch norm over the single channel of grey images."""
+    assert ETD(NETWORK, FEW, p_fixed=0.3).factors(1, None).tolist() == [[1.0]]
+
+
 def test_resumes_bit_for_bit(tmp_path):
     path, whole, resumed = tmp_path / "middle.ckpt", ETD(NORMED, FEW), ETD(NORMED, FEW)
     fitted(tmp_path, whole, CheckpointAfter(path, 7))

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import nn
 
-from cmu_lightning.data import DigitsDataModule, Poison, Uniform
+from cmu_lightning.data import Batch, DigitsDataModule, Poison, Uniform
 from cmu_lightning.models import ResNet9
 from cmu_lightning.unlearning import (
     NGD,
@@ -20,6 +20,7 @@ from cmu_lightning.unlearning import (
     Procedure,
     RandomLabel,
     SalUn,
+    Unlearner,
 )
 from cmu_lightning.unlearning.networks import batch_norm_evaluation
 from tests.helpers.short_stages import LINEAR, SHORT, CheckpointAfter, digits, equal_tensors, fitted, trainer, weights
@@ -62,6 +63,18 @@ def test_one_sample_and_batch_norm(tmp_path, name):
     made = METHODS[name](TINY, Procedure(unlearn_steps=5, batch_size=300), original="own.pt")
     trainer(tmp_path).fit(made, datamodule=data)
     assert all(values.isfinite().all() for values in made.network.state_dict().values())
+
+
+@pytest.mark.parametrize(("processes", "total", "enough"), [(1, 1, False), (1, 2, True), (3, 5, False), (3, 6, True)])
+def test_a_batch_has_statistics_where_every_slice_has_two_samples(monkeypatch, processes, total, enough):
+    """On CPUs, where each process has its own; the slices of 5 samples are of 2, 2 and 1."""
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: processes > 1)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: processes)
+    label = torch.zeros(total, dtype=torch.long)
+    of = Batch(torch.rand(total, 1, 12, 12), label, label, label > 0, label, total)
+    assert Unlearner.has_statistics(of) == enough
+    alike = Batch(torch.empty(total, 1, device="meta"), *of[1:])  # not a CPU: statistics are shared
+    assert Unlearner.has_statistics(alike) == (total >= 2)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

@@ -33,7 +33,23 @@ from cmu_lightning.data.transforms import CropAndFlip, Pixels
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.callbacks import LastCheckpoint
 from cmu_lightning.models import ResNet9
-from cmu_lightning.unlearning import CF, SSD, BadT, Keep, Original, Procedure, Scrub, Stage
+from cmu_lightning.unlearning import (
+    CF,
+    ETD,
+    NPO,
+    PURE,
+    REM,
+    SSD,
+    BadT,
+    Keep,
+    NegGradPlus,
+    Original,
+    Procedure,
+    Relabel,
+    Scrub,
+    Stage,
+)
+from cmu_lightning.unlearning.extra_channels import ExtraCapacity
 from cmu_lightning.unlearning.networks import share_batch_norm
 from tests.helpers.short_stages import LINEAR, SHORT, digits, trainer
 
@@ -154,6 +170,74 @@ def test_no_step_reads_a_number_from_the_gpu(fake, monkeypatch, method):
     monkeypatch.setattr(method, "global_step", 4)
     with pytest.raises(DataDependentOutputException):
         stage.training_step(batch, 4)
+
+
+class Waits(TorchDispatchMode):
+    """Counts what the CPU waits for: copies to and from a GPU that are not pinned, and sizes that depend on data."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._to_copy.default and kwargs.get("device") is not None:
+            pinned = getattr(args[0], "pinned", False) and kwargs.get("non_blocking")
+            self.count += {args[0].device.type, torch.device(kwargs["device"]).type} == {"cpu", "cuda"} and not pinned
+        self.count += function in (torch.ops.aten.nonzero.default, torch.ops.aten._local_scalar_dense.default)
+        return function(*args, **kwargs)
+
+
+NORMED = partial(ResNet9, num_classes=10, in_channels=1, width=2)
+
+
+def relabel(stage: Any) -> None:
+    stage.labels = torch.zeros(COUNT, dtype=torch.long)
+
+
+def pure(stage: Any) -> None:
+    stage.weight, stage.alternatives = torch.zeros(COUNT), torch.zeros(COUNT, 10)
+    stage.position, stage.factor = torch.zeros(COUNT, dtype=torch.long), torch.ones(7, device=GPU)
+
+
+def etd(stage: Any) -> None:
+    for site in stage.sites():
+        site.register_forward_hook(stage._drop)
+
+
+def ascent(stage: Any) -> None:
+    stage.stop_at, stage.interval, stage.factors = 0.2, 2, (1.0, -0.5)
+
+
+def rem(stage: Any) -> None:
+    stage.teachers = (NORMED(),)
+    stage.capacity = ExtraCapacity(stage.network, 1.0, 0.2, 0)
+    stage.known_rows = torch.zeros(2, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("method", "prepare"),
+    [(Relabel, relabel), (PURE, pure), (ETD, etd), (REM, rem), (NPO, ascent), (NegGradPlus, ascent)],
+)
+def test_no_step_waits_for_tensors_of_its_method(fake, monkeypatch, method, prepare):
+    with GPU:
+        stage = on_gpu(monkeypatch, method(NORMED, SHORT), optimizers=[], world_size=1)
+        stage.teachers, data = (NORMED(),), SimpleNamespace(samples=samples())
+    # What such a method keeps is on the CPU, as after a resume.
+    with GPU if method in (ETD, REM) else torch.device("cpu"):
+        prepare(stage)
+    monkeypatch.setattr(method, "data", data)
+    monkeypatch.setattr(method, "global_step", 10_001)
+    if method in (PURE, Relabel):
+        stage.on_train_start()
+    label = torch.zeros(7, dtype=torch.long, device=GPU)
+    batch = Batch(torch.zeros(7, 1, 12, 12, device=GPU), label, label, label > 0, label, 7)
+    stage.parts = batch, batch
+    with Waits() as seen:
+        if method in (NPO, NegGradPlus):
+            assert stage.on_train_batch_start(batch, 0) is None
+        stage.loss(batch.joined(batch) if method is NegGradPlus else batch)
+    assert seen.count == 0
 
 
 def test_the_clock_stops_when_the_gpu_has_done_its_work(monkeypatch):

@@ -104,7 +104,7 @@ def test_a_finished_checkpoint_holds_no_looks(original, tmp_path):
     run, path = trainer(tmp_path), tmp_path / "last.ckpt"
     run.fit(PURE(LINEAR, SHORT, original), datamodule=digits(0.5))
     run.save_checkpoint(path, weights_only=True)
-    assert "pure" not in torch.load(path, weights_only=True)["cmu_lightning"]
+    assert "state" not in torch.load(path, weights_only=True)["cmu_lightning"]
 
 
 def test_precision_and_recall_of_the_suspects_are_measured_again_from_the_last_checkpoint(original, tmp_path):
@@ -140,7 +140,7 @@ def short_repair(original, folder, processes):
     class Keeps(CheckpointAfter):
         def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):
             if batch_idx == 6:
-                seen["looks"] = [each.activations for each in stage.looks]
+                seen["looks"] = [each["activations"] for each in stage.looks]
 
     more = {"strategy": "ddp", "devices": processes, "use_distributed_sampler": False} if processes > 1 else {}
     trainer(folder, Keeps("unused", 0), **more).fit(stage, datamodule=digits(0.5))
@@ -237,7 +237,7 @@ def test_s_f_gets_its_share_of_the_loss(original, tmp_path):
 
     class Tells(CheckpointAfter):
         def on_train_batch_start(self, trainer, stage, batch, batch_idx):
-            if batch_idx == 15:
+            if batch_idx == 14:
                 stage.share = 0.1
 
         def on_train_batch_end(self, trainer, stage, outputs, batch, batch_idx):

@@ -82,13 +82,19 @@ def test_turns_of_s_f_with_drawn_labels_and_of_the_retain_data(tmp_path, origina
         assert got == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("steps", "forget", "retain"), [(100, 1, 10), (100, 3, 9), (7, 2, 4), (5, 2, 9), (3, 3, 9)])
-def test_the_plan_ends_with_the_retain_data_where_there_are_steps_for_it(steps, forget, retain):
+@pytest.mark.parametrize(("steps", "forget", "retain"), [(100, 1, 10), (100, 3, 9), (7, 2, 4), (5, 2, 9)])
+def test_the_plan_ends_with_the_retain_data(steps, forget, retain):
     plan = RandomLabel(LINEAR, Procedure(unlearn_steps=steps)).plan(forget, retain)
     turn = [0] * forget + [1] * retain
     turns = max(1, steps // len(turn))
     assert plan == (turn * turns + [1] * steps)[:steps]
-    assert plan[-1] == (0 if forget >= steps else 1)
+    assert plan[-1] == 1
+
+
+def test_steps_on_s_f_only_are_refused():
+    """Which would leave a network of random labels."""
+    with pytest.raises(UserError, match="an epoch of 3 steps over S_f, and unlearn_steps=3 leaves none for the retain"):
+        RandomLabel(LINEAR, Procedure(unlearn_steps=3)).plan(3, 9)
 
 
 def test_mixed_batches(tmp_path, original):

@@ -145,8 +145,16 @@ def test_without_convolutions_or_with_attention_it_does_not_apply(tmp_path, orig
     with pytest.raises(UserError, match="extra channels need convolutions, and Linear has none: use Scrub or PURE"):
         trainer(tmp_path).fit(REM(LINEAR, FEW, original), datamodule=digits())
     transformer = VisionTransformer(16, 8, 1, 2, 8, 8, num_classes=10)
-    with pytest.raises(UserError, match="VisionTransformer is a transformer"):
+    with pytest.raises(UserError, match="VisionTransformer has only one, which cuts the image into patches"):
         ExtraCapacity(transformer, 1.0, 0.2, 0)
+
+
+def test_a_name_makes_no_transformer():
+    class ChannelAttention(nn.Conv2d):
+        pass
+
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), ChannelAttention(4, 4, 1), nn.Flatten())
+    assert ExtraCapacity(network, 1.0, 0.2, 0).channels == 8
 
 
 # ---- The loss ----
@@ -171,7 +179,6 @@ def made(deleted, **options):
     original = build(NORMED, 1).double().eval()
     stage.network.double()
     stage.start(original)
-    stage.network.double()
     torch.manual_seed(1)
     for parameter in stage.network.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -183,6 +190,7 @@ def made(deleted, **options):
 @pytest.mark.parametrize("deleted", [[False] * 6, [True, False, False, True, False, False], [True] * 6])
 def test_repair_and_redirection_against_the_formula(deleted):
     stage, batch = made(deleted, beta=0.7)
+    stage.known_rows = torch.nonzero(batch.deleted).flatten()
     got = stage.loss(batch)
     parameters = list(stage.network.parameters())
     mine = torch.autograd.grad(got.sum(), parameters, allow_unused=True, materialize_grads=True)
@@ -262,7 +270,7 @@ def test_it_leaves_a_plain_network_and_says_what_the_extra_channels_hold(tmp_pat
     path = tmp_path / "last.ckpt"
     run.save_checkpoint(path, weights_only=True)
     assert set(weights(path)) == {f"network.{key}" for key in plain.state_dict()}
-    assert "rem" not in torch.load(path, weights_only=True)["cmu_lightning"]
+    assert "state" not in torch.load(path, weights_only=True)["cmu_lightning"]
     # Another process measures the same, the accuracy with the channels being that of the checkpoint.
     results = []
     for fresh in (stage, REM(NORMED, FEW, originals[1])):

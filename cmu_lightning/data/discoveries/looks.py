@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def look(network: nn.Module, batches: Iterator[Tensor], gather: Callable[[Tensor
             blocks = find_blocks(network, images[:1])
         with _recorded(network, blocks) as seen:
             said = network(images).float()
-        parts = [part for output in seen for part in _pooled(output)]
+        parts = [part for output, block in zip_longest(seen, blocks) for part in _pooled(output, block)]
         if not parts:
             raise UserError(
                 f"{type(network).__name__} has no maps, tokens or linear layers as modules, by which samples are told "
@@ -126,13 +127,34 @@ def _recorded(network: nn.Module, blocks: list[nn.Module]) -> Iterator[list[Tens
     seen.extend(part.flatten(1) for part in latest[:1])
 
 
-def _pooled(output: Tensor) -> list[Tensor]:
+def _pooled(output: Tensor, block: nn.Module | None) -> list[Tensor]:
     """Reduce a map or a sequence of tokens to the maximum and the mean of each channel; each (n, channels), float32."""
     values = output.float()
     if values.dim() == 3:
         return [values.amax(1), values.mean(1)]
     if values.dim() == 4:
-        # Swin's blocks give (n, h, w, channels): two equal sides come first.
-        places = (1, 2) if values.shape[1] == values.shape[2] != values.shape[3] else (2, 3)
+        places = (1, 2) if block is not None and _ends_in_channels(values.shape, block) else (2, 3)
         return [values.amax(places), values.mean(places)]
     return [values.flatten(1)]
+
+
+def _ends_in_channels(shape: torch.Size, block: nn.Module) -> bool:
+    """Return whether a block's map is (n, h, w, channels), as Swin's are, and not (n, channels, h, w)."""
+    sizes = [size for module in block.modules() if (size := _channels(module)) is not None]
+    if sizes and (shape[1] == sizes[-1]) != (shape[3] == sizes[-1]):
+        return shape[3] == sizes[-1]
+    return shape[1] == shape[2] != shape[3]  # without a hint: of a square map the two equal sides
+
+
+def _channels(module: nn.Module) -> int | None:
+    """Return the number of channels that a layer gives; None for a module that does not say."""
+    match module:
+        case nn.Conv2d():
+            return module.out_channels
+        case nn.Linear():
+            return module.out_features
+        case nn.LayerNorm():
+            return module.normalized_shape[-1]
+        case nn.modules.batchnorm._BatchNorm():
+            return module.num_features
+    return None

@@ -58,8 +58,8 @@ def repair(network: "nn.Module", images: Any, labels: Any = None, *, flagged: An
             pairs of an image and a label.
         labels: Their labels as given, shape (n,); None with a Dataset.
         flagged: Indices of the flagged samples, or a mask.
-        options: `validation`, `corrected`, `mean`, `std`, `steps`, `batch_size`, `lr`, `only`, `budget` and `folder`,
-            as `cmu_lightning.deploy.notebook.repair` describes them.
+        options: `validation`, `corrected`, `trusted`, `mean`, `std`, `steps`, `batch_size`, `lr`, `only`, `budget` and
+            `folder`; see `cmu_lightning.deploy.notebook.repair`.
 
     Returns:
         The repaired `network`, the `suspects`, and a `report` of all candidates.

@@ -1,4 +1,4 @@
-"""Data sets and what an adversary does to them."""
+"""Data sets, manipulations of their training samples, and discoveries of the deletion set."""
 
 from cmu_lightning.data.datamodule import CorruptedDataModule
 from cmu_lightning.data.datasets.arrays import TensorDataModule

@@ -72,7 +72,7 @@ class Source:
 
 
 class TrainingBatches:
-    """A loader of the batches of the steps that are left.
+    """A loader of the batches of the remaining steps.
 
     Args:
         sources: Sources of the batches.

@@ -1,4 +1,4 @@
-"""The data of an experiment: splits as stored, S_m, S_f, and the batches that stages ask for."""
+"""The data of an experiment: stored splits, S_m, S_f, and the batches of stages."""
 
 import os
 import pickle
@@ -39,15 +39,15 @@ DRAWN = frozenset({"identified", "seed", "discovery"})
 
 
 class CorruptedDataModule(LightningDataModule):
-    """Images of which some validate, some are manipulated, and some of the manipulated ones are found.
+    """Images with a validation split, manipulated training samples S_m, and the deletion set S_f.
 
     It reads the splits (`load`), holds out validation samples, draws S_m and S_f, and serves batches of the
     requested samples. A custom data set is a subclass that defines `load` and the class attributes.
 
     Args:
         manipulation: What the adversary did.
-        identified: Fraction of S_m that was found, in (0, 1]; its number is rounded.
-        seed: Draws S_f; for growing `identified` the S_f of one seed are nested.
+        identified: Fraction of S_m that was found, in (0, 1]; the number of samples is rounded.
+        seed: Seed of the draw of S_f; for one seed, the S_f of a larger `identified` contains that of a smaller one.
         root: Folder of the data; default the environment's CMU_DATA_DIR, else `./data`.
         val_size: Number of training samples held out for validation, always the same ones; default the data
             set's own.

@@ -1,8 +1,8 @@
 """Evaluations: which accuracies are measured on which samples.
 
-Every accuracy is a question: of the samples in this domain, which fraction is given this class? Clean-label
-accuracies ask for the true class, `fit_*` for the label as given, `asr` for the adversary's target, and
-`unchanged` for the class that the original predicts.
+Every accuracy is the fraction of the samples of a domain for which a certain class is predicted: the true class for
+clean-label accuracies, the label as given for `fit_*`, the adversary's target for `asr`, and the original's prediction
+for `unchanged`.
 """
 
 from typing import TYPE_CHECKING, NamedTuple

@@ -1,4 +1,4 @@
-"""Checks of the results of custom classes that would otherwise go unnoticed or fail far from their cause."""
+"""Checks of custom classes for mistakes that would otherwise go unnoticed or surface far from their cause."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Which samples validate: from the data set's own validation split, or held out of training."""
+"""The choice of the validation samples: from the data set's own validation split, or held out of training."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -1,1 +1,1 @@
-"""What users do with a model: repair it, look at its predictions, and export it to other programs."""
+"""Commands for a trained model: repair it, inspect its predictions, and export it to other programs."""

@@ -240,8 +240,8 @@ class Outcome:
         reason: Why it was chosen, in one sentence.
         failures: Error message by the name of each candidate that could not be run.
         refused: Why the guards refused a candidate with a higher score, by its name.
-        not_tried: Names of candidates that there was no time for.
-        notes: Warnings, and what was said before anything ran.
+        not_tried: Names of candidates that were not started because the budget was used up.
+        notes: Warnings, and messages that were given before the candidates ran.
     """
 
     original: Candidate

@@ -1,4 +1,4 @@
-"""What the runs of a study predict for single samples, stored in their folders."""
+"""Predictions of the runs of a study for single samples, stored in their folders."""
 
 import io
 import zlib

@@ -1,4 +1,4 @@
-"""What two networks and PURE say about each sample: the data of the page that `repair` writes."""
+"""Predictions of two networks and PURE's probabilities for each sample: the data of the page that `repair` writes."""
 
 import csv
 import io
@@ -88,9 +88,9 @@ class Findings:
         before: Predictions of the original on S_tr, in its order.
         after: Those of the repaired network.
         classes: Counts of every class, in their order.
-        suspicions: What PURE says about each sample, by its position in S_tr, the most suspicious first; None if PURE
-            did not run.
-        suspects_file: File that says it; None likewise.
+        suspicions: PURE's result for each sample, by its position in S_tr, the most suspicious first; None if PURE did
+            not run.
+        suspects_file: File that contains it; None if PURE did not run.
     """
 
     data: "CorruptedDataModule"

@@ -1,6 +1,6 @@
-"""What a repaired model must not do, whatever its score: lose a class, or win by chance.
+"""Guards that refuse a repaired model, whatever its score: it must not lose a class or win by chance.
 
-Both guards look at single samples: at what the original and a candidate predict for the validation samples, the
+Both guards compare the predictions of the original and of a candidate for single samples: the validation samples, the
 retain data and S_f.
 """
 
@@ -29,7 +29,7 @@ SMALL = 1e-9
 
 @dataclass(frozen=True)
 class Part:
-    """Samples with what two models predict for them.
+    """Samples with the predictions of two models.
 
     Args:
         labels: Labels as given.
@@ -118,13 +118,13 @@ def _smoothed_means(random: np.random.Generator, part: Part) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the original and a candidate predict for all samples that the guards look at.
+    """Predictions of the original and of a candidate for all samples that the guards compare.
 
     Args:
         validation: Validation samples; None where there are none.
         retain: The retain data.
         deleted: S_f.
-        classes: What each class is called.
+        classes: Names of the classes.
         trusted: Trusted images with their right labels; None if there are none.
     """
 

@@ -1,4 +1,4 @@
-"""Checks of what `--out` names, before anything is computed, and a folder that is replaced as a whole."""
+"""Checks of the path `--out` before anything is computed, and replacement of an output folder as a whole."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress

@@ -81,7 +81,7 @@ def _parser() -> Parser:
 
 
 class Found(NamedTuple):
-    """Image files to classify: all of them, those that were named one by one, and what is left out, by the reason."""
+    """Image files to classify: all files, those that were named individually, and the skipped ones by reason."""
 
     files: list[Path]
     named: frozenset[Path]

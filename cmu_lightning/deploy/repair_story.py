@@ -1,4 +1,4 @@
-"""What a repair means, in sentences and numbers: the text of the page that `repair` writes."""
+"""The text of the page that `repair` writes: the result of a repair in sentences and numbers."""
 
 from typing import NamedTuple
 

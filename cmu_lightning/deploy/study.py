@@ -62,7 +62,7 @@ The original, once it is measured, tells which finished runs are of the same ima
 
 
 class RunFailed(Exception):
-    """A run failed without which there is no outcome.
+    """Failure of a run that the outcome requires.
 
     Args:
         failure: The failed run.
@@ -142,7 +142,7 @@ class Study:
     Args:
         points: Runs; the first one keeps the original.
         run: Makes runs.
-        say: Shows the user a line at once.
+        say: Prints a line immediately.
         minutes: Time after which no further candidate starts; the original and PURE always run.
         taken: Name of a finished candidate to take whatever its score; None runs the study and chooses.
         trusted: Returns images whose right labels are known, given the data; None if there are none.

@@ -1,4 +1,4 @@
-"""Training images as small pictures that stand in a page's text."""
+"""Training images as small pictures that are embedded in a page as data URIs."""
 
 import base64
 import io

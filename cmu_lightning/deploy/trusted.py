@@ -1,6 +1,6 @@
-"""Images whose right labels a user knows, such as ones that carry the trigger: `repair --trusted`.
+"""Images whose correct labels a user knows, such as images with the trigger: `repair --trusted`.
 
-No score can see a trigger on ordinary validation samples, because they do not carry it; on such images it can.
+Ordinary validation samples do not carry the trigger, so a score on them cannot detect it; a score on such images can.
 """
 
 import hashlib

@@ -17,8 +17,8 @@ from cmu_lightning.unlearning.stage import View
 class GradientAscent(AscentUnlearner):
     """Gradient ascent on S_f until its labels are forgotten; the retain data are not used.
 
-    The loss of a deleted sample is -CE(network(x), y). It has no bound, so the stop is what keeps the network: as in
-    REM's comparison (ICLR 2026) at an accuracy on S_f of at most 0.2, looked at after each epoch over S_f. That
+    The loss of a deleted sample is -CE(network(x), y). It is unbounded, so training must stop in time: as
+    in REM's comparison (ICLR 2026), at an accuracy on S_f of at most 0.2, checked after each epoch over S_f. That
     comparison then takes the best epoch by REM's proxy; here the last weights count.
 
     Args:
@@ -68,13 +68,13 @@ class NPO(AscentUnlearner, DistillationUnlearner):
 
         -(2 / beta) log sigmoid(beta (l - l_o))
 
-    At the start l = l_o, except that batch norm in training mode, as in REM's comparison, makes a difference;
-    `forget_batch_norm=eval` makes none.
+    At the start l = l_o with `forget_batch_norm=eval`; batch norm in training mode, as in REM's comparison, makes the
+    two differ.
 
     Learning rate and stop are those of REM's comparison (ICLR 2026), which takes at most 10 epochs over S_f.
 
     Args:
-        beta: How soon ascent fades.
+        beta: Inverse temperature; with a larger value ascent fades sooner.
         lr: Peak learning rate.
         stop_at: gamma, the fraction of S_f still classified as labelled at which training stops; None for all steps.
 
@@ -116,14 +116,14 @@ class NPO(AscentUnlearner, DistillationUnlearner):
 class NegGradPlus(AscentUnlearner):
     """NegGrad+ (Kurmanji et al., NeurIPS 2023): descent on the retain data and ascent on S_f in every step.
 
-    With a batch of each, S_f's coming again as often as needed, a step minimises
+    With a batch of each, those of S_f repeated as often as needed, a step minimises
 
         a mean CE(retain) - (1 - a) mean CE(S_f),   a = retain_weight
 
     Args:
         retain_weight: a; 1 is CF and 0 gradient ascent, without a pass over the other batch. Published values are from
             0.95 to 0.9999.
-        kwargs: As of every unlearner, and of those that ascend.
+        kwargs: Arguments of `AscentUnlearner`.
 
     Example:
         >>> from cmu_lightning.models import ResNet9

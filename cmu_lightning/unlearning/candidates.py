@@ -38,7 +38,7 @@ class ChoosingUnlearner(Unlearner):
 
 
 class CandidateUnlearner(ChoosingUnlearner):
-    """Base of methods with one number that is free to change: all its values are tried in memory.
+    """Base of methods with one free number, all values of which are tried in memory.
 
     The best candidate has the largest val_acc (1 - max(fit_identified, 0.2)). This is REM's criterion with validation
     samples instead of the retain data, which contain hidden S_m. Their labels are clean by default, and as given with

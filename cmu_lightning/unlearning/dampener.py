@@ -75,7 +75,7 @@ class Dampener(Unlearner):
 
     Args:
         fisher: Squared gradients of the mean over each `batch`, as in released code, or of each `sample`: the exact
-            diagonal of the Fisher information, which makes SSD SSD-Det (arXiv 2510.26714, appendix B).
+            diagonal of the Fisher information, which turns SSD into SSD-Det (arXiv 2510.26714, appendix B).
         augment: Whether importances use shuffled and augmented samples, as in the paper's released code.
     """
 

@@ -23,13 +23,13 @@ class ETD(Original):
     probability `p_mem`, fixed by a hash of the sample's index and the same at all places with C channels. In evaluation
     the other channels are off. The places are the outputs of batch norm, or of convolutions in a network without it. At
     the end the factors of evaluation are multiplied into the weights of the places, so the network has the given
-    architecture and needs no dropout for its use. An unlearner starts from it by `--model.original`.
+    architecture and needs no dropout at inference. An unlearner starts from it by `--model.original`.
 
     Args:
         p_fixed: Share of the channels that are always on; default from REM's experiments.
         p_mem: Probability that a sample uses one of the other channels; default from REM's experiments.
         rescale: Whether channels that are on are multiplied by (p_fixed + p_mem) / p_fixed in evaluation, as published;
-            REM's experiments do without.
+            REM's experiments do not rescale.
 
     Example:
         >>> from cmu_lightning.models import ResNet9

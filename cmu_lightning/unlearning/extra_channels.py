@@ -1,4 +1,4 @@
-"""Extra capacity for convolutions: channels that change nothing at the start and can be switched and dropped."""
+"""Extra capacity for convolutions: channels that change nothing at first, and can be switched off and dropped."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,10 +63,10 @@ class ExtraChannels(nn.Module):
 class ExtraCapacity:
     """Extra channels for every ungrouped convolution of a network, all switched on or off together.
 
-    While they are off, the network computes bit for bit the same as without them; while they are on, too, as long as
-    the outgoing weights are zero. Each sample uses channels drawn for its index, by a hash. They are modules inside the
+    The outputs are bit-identical to those without the channels while they are off, or while their outgoing weights are
+    zero. Each sample uses channels drawn for its index, by a hash. They are modules inside the
     convolutions, so an optimiser, a device or a batch norm over several processes treats them like any other part of
-    the network. After they are dropped, the network has its earlier keys and shapes.
+    the network. After they are dropped, the network has its original keys and shapes.
 
     Args:
         network: Convolutional network, changed in place.

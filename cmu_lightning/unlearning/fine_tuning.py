@@ -1,4 +1,4 @@
-"""Fine-tuning on the retain data with something added: an l1 penalty (L1Sparse), noisy gradients (NGD)."""
+"""Fine-tuning on the retain data with an addition: an l1 penalty (L1Sparse) or noisy gradients (NGD)."""
 
 from math import inf, sqrt
 from typing import Any, ClassVar
@@ -24,7 +24,7 @@ class L1Sparse(CF):
         mean CE(retain) + gamma_t ||theta||_1,   gamma_t = gamma max(0, 1 - t / (T - T_0))
 
     over all parameters, those of batch norm included; the last T_0 steps are without penalty. Subgradients make values
-    small, not exactly zero. The logged `train_loss` is without the penalty.
+    small, not exactly zero. The logged `train_loss` excludes the penalty.
 
     Args:
         penalty: gamma, at the first step.

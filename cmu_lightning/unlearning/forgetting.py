@@ -1,4 +1,4 @@
-"""What the methods that train on S_f share: the mode of batch norm there, and the rule by which ascent stops."""
+"""Base classes of methods that train on S_f: the mode of batch norm on S_f, and the stopping rule of ascent."""
 
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
@@ -12,7 +12,7 @@ from cmu_lightning.unlearning.unlearner import Unlearner
 
 
 class ForgettingUnlearner(Unlearner):
-    """Base of the methods that give the network batches of S_f by themselves.
+    """Base of the methods that train on batches of S_f only.
 
     A method defines `loss` with `forget_logits` where a batch is of S_f.
 
@@ -43,16 +43,16 @@ class ForgettingUnlearner(Unlearner):
 
 
 class AscentUnlearner(ForgettingUnlearner):
-    """Base of the methods that ascend on S_f, which has no bound of its own, and stop once its labels are forgotten.
+    """Base of the methods that ascend the unbounded loss of S_f and stop once its labels are forgotten.
 
     Every `check_every` steps all of S_f is classified in evaluation mode, not augmented. Training ends there if at most
-    the fraction `stop_at` is given its label. The step of the end is logged as `stopped_at`. The schedule of the
-    learning rate is that of all steps, whether or not they are taken.
+    the fraction `stop_at` is given its label. The last step is logged as `stopped_at`. The learning-rate schedule
+    always spans all steps, whether or not they are taken.
 
     Args:
         lr: Peak learning rate; default the procedure's.
         stop_at: gamma, the fraction of S_f still classified as labelled at which training stops; None for all steps.
-        check_every: Steps between two looks; default an epoch over S_f. After each look the CPU waits for the device.
+        check_every: Steps between two checks; default an epoch over S_f. Each check synchronises the device.
     """
 
     averages: ClassVar[bool] = False

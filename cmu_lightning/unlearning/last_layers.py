@@ -47,7 +47,7 @@ def module_name(key: str) -> str:
 class LastLayersUnlearner(MaskedUnlearner):
     """Base of the methods that train the last k layers on the retain data.
 
-    The frozen layers stay as the original's, their batch norm included, which is held in evaluation mode.
+    The frozen layers keep the original's values; their batch norm is in evaluation mode.
 
     Args:
         layers: k, counted as by `layers`; -1 for all. The paper's comparison tries 2 and 4 of ResNet-9's 9.
@@ -120,7 +120,7 @@ class CFk(LastLayersUnlearner):
 class EUk(LastLayersUnlearner):
     """EU-k: exact unlearning of the last k layers, which are initialised again and trained on the retain data.
 
-    It takes `procedure.unlearn_steps`. With all layers it is RewoD in so many steps.
+    It trains for `procedure.unlearn_steps` steps. With all layers it is RewoD with that number of steps.
 
     Example:
         >>> from cmu_lightning.models import ResNet9

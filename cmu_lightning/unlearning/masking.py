@@ -1,4 +1,4 @@
-"""Training of a part of the parameters: all other entries stay bit for bit as the original's."""
+"""Training of a part of the parameters: all other entries keep the original's values bit for bit."""
 
 from abc import abstractmethod
 from typing import Any
@@ -16,9 +16,9 @@ from cmu_lightning.unlearning.unlearner import Unlearner
 class ParameterMask:
     """Which entries of a network's parameters an optimiser trains.
 
-    An optimiser moves an entry by its gradient, by weight decay and by what it remembers, such as momentum. So
-    gradients are gated before a step, and after it the masked entries get their values back and what is remembered of
-    them is cleared. Of a parameter without any trained entry no gradient is computed.
+    An optimiser changes an entry by its gradient, by weight decay and by its state, such as momentum. Therefore
+    gradients are masked before a step; after it, the masked entries are reset to their values, and their optimiser
+    state is cleared. No gradient is computed for a parameter without any trained entry.
 
     Args:
         network: Network with the values that masked entries keep.

@@ -24,7 +24,7 @@ class Procedure:
         decay: The rate falls linearly after warm-up and would reach zero after `decay` times the steps; the released
             code's `t_mult`.
         optimizer: Class of another optimiser, such as `torch.optim.AdamW`, which takes parameters and learning rate
-            first; all else, momentum and weight decay included, is its own and given as `init_args`. Default SGD.
+            first; its other arguments, including momentum and weight decay, are given as `init_args`. Default SGD.
 
     Example:
         >>> procedure = Procedure(warmup=0.0, decay=1.25)

@@ -57,23 +57,25 @@ def given_or_else(logits: Tensor, labels: Tensor, weight: Tensor, alternatives: 
 
 
 class PURE(Unlearner):
-    """Positive-unlabelled repair: find what else is manipulated, then train on "the given label or something else".
+    """Positive-unlabelled repair: find further manipulated samples, then train with "the given label or another one".
 
     It uses no clean labels and no validation samples, and takes 2.3 T steps, T being `procedure.unlearn_steps`:
       1. Warm up: the original is trained on all of S_tr as labelled, for T steps at four times the peak rate. That
-         undoes memorisation, and S_f and hidden S_m stay alike. On the way it is shown the training samples four times.
+         undoes memorisation, and S_f and hidden S_m stay alike. Four times, the features of the training samples with
+         S_f's given labels are recorded (a look).
       2. Suspect: positive-unlabelled probes on these looks give each sample of S_f's classes a probability q of being
          manipulated (`cmu_lightning.data.discoveries.positive_unlabelled`).
-      3. Hear a witness: a fresh network is trained for 0.5 T steps with the weights 1 - q, so on what is not suspected.
-         Where it prefers a sample's given label, that label is right though the sample is manipulated: an image of the
-         target class that carries a trigger. The margin m of its preference is what the label keeps.
+      3. Train a witness: a fresh network, for 0.5 T steps with the weights 1 - q, so on the samples that are not
+         suspected. If it prefers a sample's given label by a margin m, that label is probably right although the sample
+         is manipulated, as for an image of the target class with a trigger. The label keeps the weight m.
       4. Repair: 0.8 T steps on all of S_tr with the loss `given_or_else`, w = (1 - m) q, at a rate that rises and
-         falls to zero. It starts from the original where S_f's labels were not forgotten while warming up, as those of
-         a trigger, and from the warm network as far as they were, as memorised ones. Half-way, q is corrected by what
-         the network now predicts for each sample. Where S_f cannot be told apart from clean samples, q is small and S_f
+         falls to zero. It starts between the original and the warmed-up network, the closer to the latter the
+         more S_f's labels were forgotten in the warm-up: a trigger survives it, memorised labels do not. Halfway, q is
+         updated with the network's predictions. Where S_f cannot be separated from clean samples, q is small and S_f
          gets up to an eighth of the loss.
 
-    It leaves `suspects.csv`: how likely each training sample is manipulated, and which label the network suggests.
+    It writes `suspects.csv`: the probability that each training sample is manipulated, and the label that the network
+    suggests.
 
     Args:
         kwargs: `network`, `procedure`, `original` and `seed`, as of every unlearner.

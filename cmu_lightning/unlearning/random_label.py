@@ -50,8 +50,8 @@ class RandomLabel(ForgettingUnlearner):
 
     Args:
         labels: Whether labels are drawn among `all` classes, or the `others` than the given one.
-        order: `sequential` for turns, `mixed` for batches of S_f and the retain data together, of which
-            `forget_batch_norm` has no part.
+        order: `sequential` for turns, `mixed` for batches of S_f and the retain data together, on which
+            `forget_batch_norm` has no effect.
         lr: Peak learning rate; default the procedure's.
         kwargs: As of every unlearner, and `forget_batch_norm`.
 
@@ -130,7 +130,7 @@ class RandomLabel(ForgettingUnlearner):
 
 
 class SalUn(MaskedUnlearner, RandomLabel):
-    """Saliency unlearning (Fan et al., ICLR 2024): random labels, by which only the most salient parameters change.
+    """Saliency unlearning (Fan et al., ICLR 2024): random labels that change only the most salient parameters.
 
     The saliency of a parameter is the absolute value of the gradient of the loss on S_f, summed over batches, at the
     original in evaluation mode. The fraction k = `trained_fraction` with the largest saliency is trained as by
@@ -138,7 +138,7 @@ class SalUn(MaskedUnlearner, RandomLabel):
 
     Args:
         trained_fraction: k, in (0, 1].
-        keep_statistics: Whether batch norm keeps its statistics, too, which otherwise move as in the released code.
+        keep_statistics: Whether batch norm also keeps its statistics; otherwise they move, as in the released code.
         lr: Peak learning rate; that of the released code's example.
         kwargs: As of `RandomLabel`.
 

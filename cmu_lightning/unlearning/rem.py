@@ -51,7 +51,7 @@ class REM(DistillationUnlearner):
     Args:
         lr: Learning rate, constant; the published one.
         beta: How fast a sample's weight changes with its loss.
-        gamma: Accuracy on S_f at which flushing ends, and below which proposals count as equal in it.
+        gamma: Accuracy on S_f at which flushing ends; proposals below it count as equal.
         p_mem: Probability with which a sample uses an extra channel.
         extra: Extra channels for each channel of a convolution.
         flush_epochs: Largest number of epochs over S_f in one flush.

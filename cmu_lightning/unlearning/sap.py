@@ -95,8 +95,8 @@ class SAP(CandidateUnlearner):
     """Spatial activation projection: weights keep only the directions of trusted samples' activations.
 
     No training. Three steps:
-      1. Trust: of the retain data, the samples of each given class at whose inputs the loss curves least (`curvature`).
-      2. A: for each convolution and linear layer its inputs on trusted samples, a column for each patch. Project its
+      1. Trust the retain samples of each given class at which the loss has the smallest input curvature (`curvature`).
+      2. Collect A, the inputs of each layer on trusted samples, one column for each patch. Project the layer's
          weights, W U Lambda U^T, with A = U Sigma V^T, r_i = sigma_i^2 / sum sigma^2 and
          Lambda_i = alpha r_i / ((alpha - 1) r_i + 1). Biases and batch norm stay.
       3. Try every alpha, and keep the best by validation samples (`CandidateUnlearner`).

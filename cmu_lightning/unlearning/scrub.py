@@ -55,13 +55,13 @@ class Scrub(DistillationUnlearner):
         CE(student(x), y) + distill * T^2 KL(original(x) || student(x))
 
     and that of a deleted sample is the negative of what `ascend` names. Every batch is of S_f or of the retain data as
-    a whole, so that a forget step is a retain step with its sign turned.
+    a whole, so that a forget step is a retain step with the opposite sign.
 
     Args:
         distill: Weight of the divergence.
         lr: Peak learning rate; smaller than the procedure's, with which ascent is unstable.
-        forget_steps: Forgetting starts again only while fewer steps are done; default a fifth of the steps, which is
-            the paper's 200 of 1000.
+        forget_steps: A new turn of forgetting starts only while fewer steps have been taken; default a fifth of the
+            steps, which is the paper's 200 of 1000.
         alternate: Whether turns are of an `epoch` over S_f and one over the retain data, as in the released code, or of
             a `step` of each.
         ascend: What forget steps ascend: `both` terms as in the released code, the `task` as in the paper's A.2, or
@@ -137,7 +137,7 @@ class Rewind(Callback):
 
     The weights after every epoch are kept on disk. The last ones give the reference error e, on validation samples in
     the class mix of S_f; the stage ends with the weights whose error on S_f, by labels as given, is closest to e.
-    Without the command line they lie in the Trainer's `default_root_dir`, which then must be this run's own.
+    Without the command line they are stored in the Trainer's `default_root_dir`, which no other run may then use.
     """
 
     folder = "epochs"

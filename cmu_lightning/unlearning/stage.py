@@ -1,4 +1,4 @@
-"""The stage: a network, procedure A, exact losses, and what is measured and logged of it."""
+"""The stage, base of all training and unlearning: network, procedure A, exact losses, measurements and logs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ LOGGED_IN_VALIDATION = ("val_acc", "changed", "selection_score")
 
 
 class Stage(LightningModule):
-    """One LightningModule that `fit` runs under `Trainer(max_epochs=1)`, for exactly its number of steps.
+    """Base LightningModule of originals and unlearners: `Trainer(max_epochs=1)` runs exactly its number of steps.
 
     A stage declares the `view` of the data it trains on and defines `loss`, the loss of each sample; this class asks
     the data module for the batches, averages losses exactly over all processes, trains with procedure A, measures,

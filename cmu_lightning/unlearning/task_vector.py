@@ -45,11 +45,11 @@ class TaskVector(CandidateUnlearner):
     The published method is source-free: its corrupted samples are held-out images that are corrupted again, and the
     kind of corruption determines a. Here they are S_f itself, which is known, and one rule chooses a.
 
-    The network is in evaluation mode throughout, so one sample is enough. There is no weight decay: it would be a part
-    of tau, and a larger part the better S_f was learned.
+    The network is in evaluation mode throughout, so one sample is enough. Weight decay is off: it would be a part
+    of tau, and the larger a part the better S_f was learned.
 
     Args:
-        lr: Peak learning rate; where fine-tuning is unstable, tau means nothing.
+        lr: Peak learning rate; if fine-tuning is unstable, tau is meaningless.
     """
 
     averages: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Checks of the Trainer that refuse options which would end a stage with other weights than its own."""
+"""Checks that refuse Trainer options under which a stage would end with the wrong weights."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -28,11 +28,11 @@ class Unlearner(Stage):
         network: Constructor of the network, the same as the original's.
         procedure: Procedure A, by which the network is fine-tuned.
         original: The original's weights: a run's `last.ckpt`, another checkpoint with a `state_dict`, a plain state
-            dict, or a `.safetensors` file; left out, the command line finds the setting's original or trains it.
+            dict, or a `.safetensors` file. By default, the command line finds the setting's original or trains it.
         seed: Seed of everything random in this method; S_m and S_f have separate seeds.
         original_prefix: Prefix of the keys of the original's weights, such as `student`, in a file that holds
-            several networks or other parts; default what is found.
-        original_key: Key of the original's weights in its file, `a.b` for one within another; default what is found.
+            several networks or other parts; detected by default.
+        original_key: Key of the original's weights in its file, `a.b` for one within another; detected by default.
 
     Example:
         >>> from functools import partial

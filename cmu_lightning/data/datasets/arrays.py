@@ -29,11 +29,11 @@ class TensorDataModule(CustomDataModule):
 
     They are in one `.npz` or `.safetensors` file, or in a folder as `train_images.npy`, `train_labels.npy` and so on.
     Images are uint8 of shape (n, H, W, C) or (n, H, W), black 0 and white 255; labels are integers from 0 of shape
-    (n,), in the order of the network's outputs. Without `val_images` a tenth of the training images validates, but no
-    more than 1,000.
+    (n,), in the order of the network's outputs. Without `val_images`, a tenth of the training images is held out for
+    validation, but no more than 1,000.
 
     With `memory_map`, images of a `.safetensors` file and of `.npy` files are read slice by slice, so they need
-    not fit into memory. An array of an `.npz` file is always read whole, one after the other.
+    not fit into memory. Arrays of an `.npz` file are always read whole, one at a time.
 
     Args:
         manipulation: `Unknown`, or what a researcher does to the images.

@@ -23,7 +23,7 @@ class FolderDataModule(CustomDataModule):
     """Images `root/train/<class>/<image>`; classes are numbered alphabetically unless `classes` gives their order.
 
     `root/val/<class>/` is optional: images with correct labels that the network was not trained on, which are used for
-    validation. Without it a tenth of the training images validates, but no more than 1,000. `root/test/<class>/` is
+    validation. Without it, a tenth of the training images is held out, but no more than 1,000. `root/test/<class>/` is
     optional too, and read only with a known manipulation. Broken links, hidden files and folders, and formats that
     torchvision does not read are skipped, which one line reports.
 

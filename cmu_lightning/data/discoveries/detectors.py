@@ -387,7 +387,7 @@ class FromKnown(Detector):
 class Similarity(FromKnown):
     """The cosine similarity of a sample's features to those of known samples of S_m with the same given label.
 
-    Samples whose given label no known sample has are flagged last.
+    Samples whose given label does not occur among the known samples are flagged last.
 
     Args:
         known: Number of known samples; give this, `known_fraction` or `path`.
@@ -431,12 +431,12 @@ class Similarity(FromKnown):
 class PULearning(FromKnown):
     """The probability that a sample is manipulated, by PURE's probes on the unchanged original.
 
-    Known samples are a labelled sample of S_m, the others of their given labels a mixture of hidden S_m and clean ones:
-    `cmu_lightning.data.discoveries.positive_unlabelled` tells them apart. A detector does not train, so
-    it lacks the evidence of PURE's warm-up: if the original has memorised S_m, it finds less than PURE does.
+    The known samples are a labelled sample of S_m; the other samples with their given labels are a mixture of hidden
+    S_m and clean samples: `cmu_lightning.data.discoveries.positive_unlabelled` separates them. A detector does not
+    train, so it lacks the evidence of PURE's warm-up: if the original has memorised S_m, it finds less than PURE does.
 
-    Without `count` and `fraction` all samples of a probability over 1/2 are flagged. Samples whose given label no known
-    sample has come last.
+    Without `count` and `fraction`, all samples with a probability above 1/2 are flagged. Samples whose given label does
+    not occur among the known samples come last.
 
     Args:
         kwargs: Arguments of `FromKnown` (`known`, `known_fraction`, `path`) and of `Detector` (`count`, `fraction`).

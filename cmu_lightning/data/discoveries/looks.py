@@ -1,4 +1,4 @@
-"""What a network shows of images: its logits and the pooled activations of its blocks, for any architecture."""
+"""Features of images for PURE's probes: logits and pooled activations of a network's blocks, for any architecture."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -144,7 +144,7 @@ class ClassBiased(OrderedDiscovery):
 
 
 class ByDifficulty(OrderedDiscovery):
-    """The loss of a linear model that is fitted to S_tr with the given labels; the seed does not matter.
+    """S_m in the order of the loss of a linear model that is fitted to S_tr with the given labels, whatever the seed.
 
     The model is ridge regression in closed form, W = (X'X + lambda I)^-1 X'Y, of one-hot given labels Y on pixels X
     (stamps and a constant included), with lambda = 1e-3 of the mean diagonal entry of X'X. The loss of a sample x with

@@ -1,4 +1,4 @@
-"""Positive-unlabelled probes: how likely each training sample is manipulated, given that S_f is.
+"""Positive-unlabelled probes: the probability that each training sample is manipulated, given S_f.
 
 S_f is a sample of S_m, and the other training samples of its classes are a mixture of hidden S_m and clean data. Three
 steps tell them apart:
@@ -7,7 +7,7 @@ steps tell them apart:
   2. A mixture of two Gaussians is fitted to these scores. S_f is known to belong to the upper one, which anchors it.
      The posterior of the mixture is the probability that a sample is manipulated.
   3. The regression is repeated with these probabilities as soft labels, so that it learns from hidden S_m too, as long
-     as the two Gaussians move apart. The round counts in which they are furthest apart.
+     as the two Gaussians move apart. The round in which they are furthest apart is used.
 """
 
 import math
@@ -30,7 +30,7 @@ CHUNK = 4096
 
 
 class Look(NamedTuple):
-    """What a network shows of n samples.
+    """Logits and features of n samples.
 
     `logits` has shape (n, num_classes). `activations` (n, d) holds the pooled activations of its blocks side by side;
     `sizes` tells how many of the d columns belong to each block.
@@ -53,7 +53,7 @@ class Mixture(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a probe finds: the separation of its first round, and mixture and probabilities (n,) of its best one."""
+    """Result of a probe: the separation of its first round, and mixture and probabilities (n,) of its best one."""
 
     first: float
     mixture: Mixture
@@ -66,7 +66,7 @@ class Found(NamedTuple):
 
 
 class Suspicion(NamedTuple):
-    """What the probes say about n samples.
+    """Result of the probes for n samples.
 
     `probability` (n,) that a sample is manipulated, smaller the less S_f can be told apart; `confidence` (n,), from 0
     where it cannot to 1 where it can; `separation` of each probe in standard deviations; `probe`, the one that

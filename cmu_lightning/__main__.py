@@ -26,6 +26,13 @@ LIGHT = {
 LightningCLI runs `fit` and `test`.
 """
 
+UNREADABLE = {
+    errno.ENAMETOOLONG: "is longer than any name of a file: check what the command line gives",
+    errno.EACCES: "cannot be read or written (permission denied): change its permissions, or give another path",
+    errno.EPERM: "cannot be read or written (not permitted): give another path",
+}
+"""What is wrong with a path that the system refuses, by its error."""
+
 HELP = """usage: python -m cmu_lightning COMMAND ...   (or cmu-lightning COMMAND ...)
 
 corrective machine unlearning of image classifiers
@@ -72,14 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno not in UNREADABLE:
             raise
-        # Every check whether a file exists fails with this error if a user's word is too long for a file name.
+        # Every check whether a file exists fails with these errors.
         from cmu_lightning.console import visible
 
         shown = visible(str(error.filename))
         shown = f"{shown[:40]}...{shown[-10:]}" if len(shown) > 60 else shown
-        sys.stderr.write(f"error: {shown} is longer than any name of a file: check what the command line gives\n")
+        sys.stderr.write(f"error: {shown} {UNREADABLE[error.errno]}\n")
         return 2
     except KeyboardInterrupt:  # outside of what a command handles itself, as while torch is imported
         sys.stderr.write("interrupted: run the same command again to continue\n")

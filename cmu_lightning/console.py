@@ -89,13 +89,23 @@ def say(line: str) -> None:
         PlainConsole(stderr=True, soft_wrap=True, highlight=False).print(line)
 
 
-@cache
+NOTES: list[str] = []
+"""Lines that `say_once` was given in the present run, which stores them with its results."""
+
+
 def say_once(line: str) -> None:
-    """Print one line on stderr, on rank 0 only, the first time that this process is asked to.
+    """Print one line on stderr, on rank 0 only, the first time that this process is asked to, and note it.
 
     Args:
         line: Text without markup.
     """
+    if line not in NOTES:
+        NOTES.append(line)
+    _say_once(line)
+
+
+@cache
+def _say_once(line: str) -> None:
     say(line)
 
 

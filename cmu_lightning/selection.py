@@ -136,6 +136,20 @@ def destroyed(chosen: Metrics, original: Metrics | None) -> bool | None:
     return bool(chosen["val_acc"] < original["val_acc"] / 2)
 
 
+def lost_margin(utility: float, of_original: float, guessing: float) -> bool:
+    """Return whether less than half is left of the original's accuracy over guessing; what `repair` calls destroyed.
+
+    Guessing always gives the most frequent label. With two classes it is right half of the time.
+
+    Args:
+        utility: Accuracy of a run.
+        of_original: That of its original; if it is no better than guessing, half of it decides.
+        guessing: Accuracy of guessing, 0 where it is unknown.
+    """
+    floor = guessing if of_original > guessing else 0.0
+    return utility - floor < (of_original - floor) / 2
+
+
 def in_grid_order(runs: Iterable[Metrics]) -> list[Metrics]:
     """Return runs in the order of a grid search, without duplicates.
 

@@ -24,12 +24,15 @@ NAMES = ("acc_corr", "selection_score", "fit_identified", "fit_retain", "val_acc
 
 
 def measured(draw, **more):
-    return {name: round(draw.random(), 2) for name in NAMES} | {"hyperparameters": {}, "changed": 0.5} | more
+    numbers = {name: round(draw.random(), 2) for name in NAMES} | {"deleted": draw.choice([1, 3, 50])}
+    return numbers | {"hyperparameters": {}, "changed": 0.5} | more
 
 
 REFERENCES = {
     "paper": lambda run: run["selection_score"],
-    "balanced": lambda run: 5 * run["val_acc"] + 1 - run["fit_identified"],
+    "balanced": lambda run: (
+        5 * run["val_acc"] + 1 - (run["fit_identified"] * run["deleted"] + 1) / (run["deleted"] + 2)
+    ),
     "rem": lambda run: run["fit_retain"] * min(1 - run["fit_identified"], 0.8),
     "scrub_r": lambda run: -abs((1 - run["fit_identified"]) - (1 - run["val_acc_matched"])),
     "oracle": lambda run: run["acc_corr"],

@@ -15,9 +15,9 @@ from lightning.pytorch.callbacks import LambdaCallback, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from cmu_lightning.cli.messages import one_sentence, silence_notices, user_mistake
+from cmu_lightning.cli.messages import silence_notices, user_mistake
 from cmu_lightning.cli.options import Options
-from cmu_lightning.console import say
+from cmu_lightning.console import NOTES, say
 from cmu_lightning.data import CorruptedDataModule
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.callbacks import LastCheckpoint, WriteConfig
@@ -239,6 +239,7 @@ def main(arguments: Sequence[str], kind: type[CLI] = CLI) -> int:
         not find again, or 143 if SIGTERM ended a run that can be continued.
     """
     silence_notices()
+    NOTES.clear()
     begun = WandbLogger.begun
     try:
         read_env()
@@ -249,10 +250,9 @@ def main(arguments: Sequence[str], kind: type[CLI] = CLI) -> int:
         say("stopped by SIGTERM: run the same command again to continue")
         return 128 + signal.SIGTERM
     except Exception as error:
-        mistake = user_mistake(error)
-        if mistake is None:
+        sentence = user_mistake(error)
+        if sentence is None:
             raise
-        sentence = one_sentence(mistake)
         sys.stderr.write(f"error: {sentence}\n")
         if WandbLogger.begun == begun:  # else W&B has a run of this trial, which has failed
             report_refusal(sentence)

@@ -34,6 +34,9 @@ KINDS = {
 }
 """Plain words for the types of values."""
 
+KIND = re.compile(r"(?:a )?<class '([\w.]+)'>")
+"""A type as Python writes it."""
+
 NESTED = 4
 """Depth up to which an option of an option is written with dots."""
 
@@ -53,6 +56,7 @@ REWRITES: tuple[tuple[str, str], ...] = (
     (r"Got value: Namespace\(.*\)$", ""),
     *((r"--([\w.]+): (?:\w+: )?--(\w+)", r"--\1.\2"),) * NESTED,
     # Values of the wrong kind.
+    (r"<class '(\w+)'> (?=<class)", r"<class '\1'> or Expected a "),
     *((rf"(?:Type )?Expected a <class '{kind}'>", f"Expected {words}") for kind, words in KINDS.items()),
     (r"Expected a typing\.Literal\[([^]]*)\]", r"Expected one of \1"),
     (r"argument --([\w.]+): invalid choice: '(.*)' \(choose from (.*)\)", r"\1=\2 is not possible: give one of \3"),
@@ -139,12 +143,13 @@ def one_sentence(message: str) -> str:
     text = " ".join(dict.fromkeys(line for line in lines if line and not NOISE.search(line)))
     for pattern, replacement in REWRITES:
         text = re.sub(pattern, replacement, text)
-    text = _suggest_spelling(text.strip().rstrip("."))
+    text = _suggest_spelling(text.strip().rstrip(".")) or " ".join(message.split())
     wrong, given = WRONG_KIND.fullmatch(text), GIVEN_VALUE.search(message)
     if wrong is None or given is None:
         return text
     kinds = dict.fromkeys(wrong[2].replace("Expected ", "").split(" or a"))
-    return f"{wrong[1]}={given[1].rstrip('. ')} is not possible: give {' or a'.join(kinds)}"
+    asked = KIND.sub(lambda kind: KINDS.get(kind[1], kind[1]), " or a".join(kinds))
+    return f"{wrong[1]}={given[1].rstrip('. ')} is not possible: give {asked}"
 
 
 def _suggest_spelling(text: str) -> str:
@@ -220,8 +225,10 @@ def user_mistake(error: BaseException | None) -> str | None:
             return sentence
         if isinstance(error, ModuleNotFoundError) and error.name is None:  # a library's own words on what it needs
             return str(error).splitlines()[0]
-        if isinstance(error, UserError | ArgumentError | MisconfigurationException):
-            return str(error)
+        if isinstance(error, UserError):
+            return " ".join(str(error).split())
+        if isinstance(error, ArgumentError | MisconfigurationException):
+            return one_sentence(str(error))
         error = error.__cause__ or error.__context__
     return None
 

@@ -181,7 +181,9 @@ def _fill_seeds(config: Any) -> None:
         "data.manipulation": seed,
     }
     for key, default in defaults.items():
-        arguments = config[key.replace(".", ".init_args.")].init_args
+        arguments = config[key.replace(".", ".init_args.")].get("init_args")
+        if arguments is None:  # of a class that takes none
+            continue
         if "seed" in arguments and arguments.seed is None:
             arguments.seed = default
         if "seed" in arguments:

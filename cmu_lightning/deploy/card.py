@@ -18,7 +18,7 @@ from cmu_lightning.experiment.run import MEASURED
 from cmu_lightning.files import parse_json
 from cmu_lightning.models.admitted import check_names
 from cmu_lightning.models.factory import NetworkFromFunction
-from cmu_lightning.selection import destroyed
+from cmu_lightning.selection import lost_margin
 
 VERSIONS = ("python", "torch", "torchvision", "lightning", "torchmetrics")
 """Entries of a run's environment that the card names."""
@@ -55,7 +55,7 @@ def model_card(run: FinishedRun, data: CorruptedDataModule, difference: float | 
         reason=_reason(run),
         rows=_rows(metrics, original),
         columns=["Original", metrics["method"]] if original else [metrics["method"]],
-        destroyed=bool(destroyed(metrics, original)),
+        destroyed=_is_destroyed(metrics, original or {}),
         data=data,
         shape=(channels, height, width),
         network=_network(config["network"]),
@@ -70,6 +70,13 @@ def model_card(run: FinishedRun, data: CorruptedDataModule, difference: float | 
         version=__version__,
         today=date.today().isoformat(),
     )
+
+
+def _is_destroyed(metrics: dict[str, Any], original: dict[str, Any]) -> bool:
+    """Return whether `repair` would call the model destroyed."""
+    if "val_acc" not in original or "val_acc" not in metrics:
+        return False
+    return lost_margin(metrics["val_acc"], original["val_acc"], original.get("val_majority", 0.0))
 
 
 def _reason(run: FinishedRun) -> str | None:
@@ -104,12 +111,12 @@ def _network(spec: dict[str, Any]) -> dict[str, str]:
     Args:
         spec: `network` of a resolved config.
     """
-    path, given = spec["class_path"], spec.get("init_args") or {}
+    path = spec["class_path"]
     # A function of the user's is wrapped in a class; the card names the function.
     if path == f"{NetworkFromFunction.__module__}.{NetworkFromFunction.__name__}":
-        path, given = given["function"], given.get("arguments") or {}
+        path, spec = spec["init_args"]["function"], {"init_args": spec["init_args"].get("arguments")}
     module, _, name = path.rpartition(".")
-    return {"module": module, "name": name, "arguments": _arguments({"init_args": given})}
+    return {"module": module, "name": name, "arguments": _arguments(spec)}
 
 
 def _arguments(spec: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cmu_lightning.deploy.guards import Parts, objection
 from cmu_lightning.errors import UserError
-from cmu_lightning.selection import balanced_score
+from cmu_lightning.selection import balanced_score, lost_margin
 
 CHOICE_FILE = "repaired.json"
 """Name of the file, in the folder of a setting, that says which run was chosen."""
@@ -111,6 +111,8 @@ def choose(
         if why_not is None:
             return Choice(candidate, _why(candidate, original, len(candidates), len(refused)), refused)
         refused[candidate.name] = why_not
+    if not candidates:
+        return Choice(original, "The original is kept: no candidate has finished.")
     lead = f"The original is kept: of {len(candidates)} candidates, none"
     score = f"scores higher than its {original.score:.4f}"
     if not refused:
@@ -171,20 +173,14 @@ def _numbers(chosen: Candidate, original: Candidate) -> str:
 def is_destroyed(candidate: Candidate, original: Candidate) -> bool:
     """Return whether less than half is left of the original's validation accuracy over guessing.
 
-    Guessing always gives the most frequent label. With two classes it is right half of the time. Without validation
-    samples, less than half of the agreement with the given labels on retain counts as destroyed.
+    Without validation samples, less than half of the agreement with the given labels on retain counts as destroyed.
 
     Args:
         candidate: Run of an unlearner, or the original itself.
         original: Run that kept the original; `val_majority` in its results is the accuracy of guessing.
     """
     # Results of older versions do not hold it, and those without validation samples have none.
-    guessing = original.metrics.get("val_majority", 0.0)
-    before, after = (run.utility - guessing for run in (original, candidate))
-    if before > 0:
-        return bool(after < before / 2)
-    # The original is no better than guessing, so half of its plain accuracy decides.
-    return bool(candidate.utility < original.utility / 2)
+    return lost_margin(candidate.utility, original.utility, original.metrics.get("val_majority", 0.0))
 
 
 def require_results(original: Candidate | None) -> Candidate:
@@ -253,6 +249,16 @@ class Outcome:
     not_tried: Sequence[str] = ()
     notes: Sequence[str] = ()
 
+    def is_scored(self, run: Candidate) -> bool:
+        """Return whether the score of a run can be compared with the original's: it has classified trusted images, too.
+
+        With `--choose` only the candidate that is asked for has.
+
+        Args:
+            run: The original or a candidate.
+        """
+        return self.original.trusted is None or run.trusted is not None
+
     def as_json(self) -> dict[str, Any]:
         """Return the content of `repaired.json`."""
         return {
@@ -262,7 +268,7 @@ class Outcome:
             "why": self.reason,
             "original": _reported(self.original),
             "candidates": [
-                _reported(candidate)
+                _reported(candidate, self.is_scored(candidate))
                 | {"destroyed": is_destroyed(candidate, self.original)}
                 | ({"refused": self.refused[candidate.name]} if candidate.name in self.refused else {})
                 for candidate in self.candidates
@@ -286,7 +292,7 @@ class Outcome:
             table.add_column(COLUMNS[name], justify="right", no_wrap=True)
         table.add_column("")
         for run in runs:
-            cells = [_cell(run, name) for name in shown]
+            cells = [_cell(run, name) if name != "score" or self.is_scored(run) else "" for name in shown]
             table.add_row(run.name, *cells, self.note(run), style="bold" if run is self.chosen else "")
         for name, message in self.failures.items():
             table.add_row(name, *[""] * len(shown), f"failed: {message}")
@@ -316,8 +322,9 @@ def _cell(run: Candidate, name: str) -> str:
     return "" if value is None else f"{value:.{1 if name == 'seconds' else 4}f}"
 
 
-def _reported(run: Candidate) -> dict[str, Any]:
+def _reported(run: Candidate, is_scored: bool = True) -> dict[str, Any]:
     """Return what `repaired.json` says about a run."""
     found = {name: run.metrics[name] for name in REPORTED if name in run.metrics}
     of_trusted = {"trusted": {"right": run.trusted[0], "of": run.trusted[1]}} if run.trusted else {}
-    return {"name": run.name, "run": str(run.folder)} | found | of_trusted | {"score": run.score}
+    scored = {"score": run.score} if is_scored else {}
+    return {"name": run.name, "run": str(run.folder)} | found | of_trusted | scored

@@ -11,8 +11,7 @@ from typing import Any
 
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.run import read_metrics
-
-EXAMPLE = "runs/poison_digits/SSD/0-0123456789"
+from cmu_lightning.parsing import EXAMPLE
 
 
 @dataclass(frozen=True)

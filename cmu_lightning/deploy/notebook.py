@@ -3,6 +3,8 @@
 import hashlib
 import io
 import math
+import os
+import random
 import signal
 import sys
 import tempfile
@@ -37,6 +39,8 @@ from cmu_lightning.sweep.queue import Failure, forget_failure, log_path, record_
 from cmu_lightning.sweep.runner import INTERRUPTED
 from cmu_lightning.unlearning.checkpoint import save_tensors
 
+GLOBAL_SEED = "PL_GLOBAL_SEED"
+"""Environment variable in which Lightning leaves the last seed."""
 EPOCHS = 5
 """Epochs of fine-tuning, where no number of steps is given."""
 
@@ -123,7 +127,7 @@ def repair(
     arguments = ["--config", str(place / "setting.yaml"), "--model.original", str(place / "original.pt")]
     points = study_points(arguments, place / "runs", only)
     try:
-        with one_silence(), keep_weights(), _data_kept():
+        with one_silence(), keep_weights(), _data_kept(), _generators_kept():
             outcome = Study(points, _run_here, print, budget, trusted=_trusted(trusted)).carry_out()
     except RunFailed as failed:
         raise UserError(f"{failed.consequence}: {failed.failure.reason.removeprefix('error: ')}") from failed
@@ -166,12 +170,11 @@ def _settings(
     KEPT[name] = network
     with np.load(place / "images.npz") as stored:
         first = torch.from_numpy(stored["train_images"][:2]).float()
-    with torch.no_grad():
-        outputs = network(first.reshape(len(first), *first.shape[1:3], channels).permute(0, 3, 1, 2) / 255).shape[-1]
+    outputs = _count_logits(network, first.reshape(len(first), *first.shape[1:3], channels).permute(0, 3, 1, 2) / 255)
     normalisation = {"mean": _per_channel(mean, channels), "std": _per_channel(std, channels)}
     data = {
         "path": str(place / "images.npz"),
-        "num_classes": int(outputs),
+        "num_classes": outputs,
         **normalisation,
         "manipulation": {"class_path": "Unknown"},
         "discovery": {"class_path": "Flagged", "init_args": {"path": str(place / "flagged.csv")}},
@@ -182,6 +185,23 @@ def _settings(
         "network": {"class_path": f"{__name__}.{kept_network.__name__}", "init_args": {"name": name}},
         "trainer": {"enable_progress_bar": False, "devices": 1, "num_nodes": 1},  # others would not know the network
     }
+
+
+@torch.no_grad()
+def _count_logits(network: nn.Module, images: Tensor) -> int:
+    """Return the number of logits that a network gives."""
+    shape = tuple(images.shape[1:])
+    try:
+        outputs = network(images)
+    except Exception as error:  # a user's network may raise anything
+        raise UserError(
+            f"{type(network).__name__} does not take images of shape {shape} ({error}): give arrays (n, H, W, C), "
+            "tensors (n, C, H, W), or another network"
+        ) from error
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        given = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"a {type(outputs).__name__}"
+        raise UserError(f"{type(network).__name__} gives {given}: it has to give logits, (n, num_classes)")
+    return int(outputs.shape[1])
 
 
 def _per_channel(values: Any, channels: int) -> list[float]:
@@ -242,7 +262,9 @@ def _pixels(images: Any, batch: bool) -> np.ndarray:
 
 def _write_list(path: Path, flagged: Any, corrected: Any, total: int) -> None:
     """Write the list of flagged samples."""
-    given = np.asarray(_on_cpu(flagged))
+    given = np.asarray(sorted(flagged) if isinstance(flagged, set | frozenset) else _on_cpu(flagged))
+    if given.size and given.dtype != bool and not np.issubdtype(given.dtype, np.integer):
+        raise UserError(f"flagged holds {given.dtype}: give indices of images, or a mask of true and false")
     if given.dtype == bool and given.shape != (total,):
         raise UserError(f"flagged is a mask of shape {given.shape}, and there are {total} images: give one for each")
     rows = np.flatnonzero(given) if given.dtype == bool else given.astype(np.int64)
@@ -312,6 +334,22 @@ def _data_kept() -> Iterator[None]:
         CorruptedDataModule.kept = before
 
 
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Restore the random generators of the calling program, which every run seeds."""
+    python, of_numpy, seed = random.getstate(), np.random.get_state(), os.environ.get(GLOBAL_SEED)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(of_numpy)
+        os.environ.pop(GLOBAL_SEED, None)
+        if seed is not None:
+            os.environ[GLOBAL_SEED] = seed
+
+
 def _report(outcome: Outcome) -> pd.DataFrame:
     """Return the original and all candidates as a table."""
     names = ("val_acc", "fit_retain", "fit_identified", "changed", "seconds")
@@ -320,13 +358,15 @@ def _report(outcome: Outcome) -> pd.DataFrame:
             "name": run.name,
             **{name: run.metrics.get(name) for name in names},
             "trusted": run.trusted[0] / run.trusted[1] if run.trusted else None,
-            "score": run.score,
+            "score": run.score if outcome.is_scored(run) else None,
             "chosen": run is outcome.chosen,
             "note": outcome.note(run),
             "folder": str(run.folder),
         }
         for run in (outcome.original, *outcome.candidates)
     ]
+    rows += [{"name": name, "note": f"failed: {message}"} for name, message in outcome.failures.items()]
+    rows += [{"name": name, "note": "not tried: no time"} for name in outcome.not_tried]
     return pd.DataFrame(rows).dropna(axis="columns", how="all")
 
 

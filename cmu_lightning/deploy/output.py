@@ -79,7 +79,12 @@ def replace_folder(out: Path) -> Iterator[Path]:
             yield new
             if out.exists():
                 out.rename(scratch / "old")
-            new.rename(out)
+            try:
+                new.rename(out)
+            except BaseException:
+                if (scratch / "old").exists() and not out.exists():
+                    (scratch / "old").rename(out)
+                raise
     finally:
         for folder in made:  # a failure leaves no empty parents behind
             with suppress(OSError):

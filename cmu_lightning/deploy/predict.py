@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cmu_lightning.console import PlainConsole, say
 from cmu_lightning.deploy.finished import FinishedRun
-from cmu_lightning.deploy.output import refuse_folder
+from cmu_lightning.deploy.output import refuse_folder, refuse_unwritable
 from cmu_lightning.errors import UserError
 from cmu_lightning.escaping import csv_cell, csv_file_name
 from cmu_lightning.files import write_atomically
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     run = FinishedRun.open(given.run)
     files = None if given.images is None else find_images(given.images)
     refuse_folder(given.out, "CSV")
+    refuse_unwritable(given.out)
     rows = _predict(run, files)
     if files is not None and files.left_out:
         from cmu_lightning.data.datasets.image_files import describe
@@ -109,10 +110,11 @@ def find_images(paths: Sequence[Path]) -> Found:
     for path in paths:
         inside = sorted(map(Path, image_files.find_images(path, suffixes, found.left_out))) if path.is_dir() else [path]
         if not inside:
-            raise UserError(f"{path} holds no images: give image files, or a folder that holds some")
+            others = f" (skipped: {image_files.describe(found.left_out)})" if found.left_out else ""
+            raise UserError(f"{path} holds no images{others}: give image files, or a folder that holds some")
         found.files.extend(inside)
     for path in found.files:
-        if "\r" in str(path) or not _is_utf8(str(path)):
+        if not image_files.can_be_listed(path):
             raise UserError(f"the name of {str(path)!r} cannot be written to a CSV file: rename the image")
     return found
 
@@ -125,15 +127,6 @@ def _is_image(path: Path) -> bool:
         with Image.open(path) as image:
             image.load()
     except Exception:  # PIL raises many types, depending on the bytes
-        return False
-    return True
-
-
-def _is_utf8(name: str) -> bool:
-    """Return whether a name can be encoded; those of files may hold bytes that are no text."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
         return False
     return True
 

@@ -142,7 +142,7 @@ def _candidate_rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
             "name": run.name,
             "numbers": [
                 *(percent(run.metrics[name]) if name in run.metrics else "" for name in MEASURED),
-                *([share(*run.trusted)] if run.trusted else []),
+                *[share(*run.trusted) if run.trusted else ""] * (outcome.original.trusted is not None),
             ],
             "seconds": f"{run.metrics['seconds']:.1f}",
             "is_chosen": run is outcome.chosen,

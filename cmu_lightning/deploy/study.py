@@ -95,6 +95,8 @@ def study_points(arguments: list[str], runs_dir: Path, only: str | None = None) 
             command = ("fit", "--config", f"unlearn/{overlay}.yaml", *arguments, *tuned)
             points.append(Point(SweepFile(Path("repair"), {}, []), values, command, runs_dir))
     _refuse_method(points[0])
+    if any(name == "--checkpoints" for name, _ in points[0].options):
+        raise UserError("repair keeps the weights of the run that it chooses: leave --checkpoints out")
     _refuse_missing_files(points[0])
     return points
 
@@ -168,7 +170,7 @@ class Study:
         if failures := self.run(self.points[:1], None, math.inf):
             raise RunFailed(failures[0], "the original cannot be measured")
         original = require_results(_candidate(self.points[0]))
-        for line in doubts(original):
+        for line in [*original.metrics.get("notes", []), *doubts(original)]:
             self._note(line)
         if not original.metrics.get("corrected"):
             self._leave_out_relabel()
@@ -197,8 +199,9 @@ class Study:
 
     def _leave_out_relabel(self) -> None:
         """Leave out the method that needs corrected labels, because the list has none."""
+        tried = {overlay_of(point) for point in self.points}
         kept = [point for point in self.points if overlay_of(point) != "relabel"]
-        if len(kept) == 1 < len(self.points):
+        if "relabel" in tried and tried != set(STUDY):
             raise UserError("--only relabel needs corrected labels: add a column corrected_label to the list")
         self.points = kept
 
@@ -208,9 +211,12 @@ class Study:
             return
         results = run.folder / "metrics.json"
         results.unlink()  # a run without results is not finished
-        failures = self.run([point for point in self.points if point.folder == run.folder], None, math.inf)
+        try:
+            failures = self.run([point for point in self.points if point.folder == run.folder], None, math.inf)
+        finally:
+            if not results.exists():  # a failure or an interruption: those before are still true
+                write_metrics(run.folder, run.metrics)
         if failures:
-            write_metrics(run.folder, run.metrics)  # they are still true
             raise RunFailed(failures[0], f"the weights of {run.name} cannot be restored")
 
     def _outcome(
@@ -221,9 +227,8 @@ class Study:
         missing = [name_of(point) for point in self.points[1:] if point.folder not in tried]
         not_tried = [name for name in missing if name not in failed and not self.taken]
         if not_tried:
-            self._note(
-                f"{len(not_tried)} candidates were not started: the --budget of {self.minutes:g} minutes was used up"
-            )
+            count = "one candidate was" if len(not_tried) == 1 else f"{len(not_tried)} candidates were"
+            self._note(f"{count} not started: the --budget of {self.minutes:g} minutes was used up")
         return Outcome(
             original, candidates, choice.run, choice.reason, failed, choice.refused, not_tried, tuple(self.notes)
         )

@@ -8,7 +8,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
-from cmu_lightning.data import CorruptedDataModule
+from cmu_lightning.data import CorruptedDataModule, Flagged
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.run import read_metrics
 from cmu_lightning.models.admitted import check_names, protect_parser
@@ -74,7 +74,14 @@ def restore_data(folder: Path) -> CorruptedDataModule:
     difference = data.difference(state)
     if difference:
         raise UserError(f"{folder} was run on {difference}; {hint}, or let CMU_DATA_DIR name their folder")
-    data.load_state_dict(state)
+    try:
+        data.load_state_dict(state)
+    except UserError as error:
+        listed = isinstance(data.discovery, Flagged)
+        changed = "its list, data.discovery.path, has changed since: put the old one back, or run fit with the new one"
+        raise UserError(
+            f"{folder} was run on another deletion set (S_f): {changed}" if listed else str(error)
+        ) from error
     return data
 
 

@@ -17,14 +17,13 @@ from lightning.pytorch import Trainer
 from rich.table import Table
 from torch import nn
 
-from cmu_lightning.console import PlainConsole
+from cmu_lightning.console import NOTES, PlainConsole
 from cmu_lightning.data import CorruptedDataModule, Flagged
 from cmu_lightning.experiment.identity import OPTIONAL_OF_MODEL, count_cpu_processes, digest_sources
 from cmu_lightning.experiment.run import MEASURED, OF_DISCOVERY, Run
-from cmu_lightning.unlearning.candidates import CandidateUnlearner
+from cmu_lightning.unlearning.candidates import ChoosingUnlearner
 from cmu_lightning.unlearning.networks import has_batch_norm
 from cmu_lightning.unlearning.stage import Stage
-from cmu_lightning.unlearning.tuned_ssd import TunedSSD
 
 SHOWN = MEASURED | OF_DISCOVERY
 ADDED = frozenset({"acc_pair"})
@@ -129,7 +128,8 @@ def collect_metrics(stage: Stage, description: dict[str, Any], config: dict[str,
     return {
         **description,
         **stage.results,
-        **({"chosen": stage.chosen} if isinstance(stage, TunedSSD | CandidateUnlearner) and stage.chosen else {}),
+        **({"chosen": stage.chosen} if isinstance(stage, ChoosingUnlearner) and stage.chosen else {}),
+        **({"notes": list(NOTES)} if NOTES else {}),
         "seconds": stage.seconds,
         "samples_forward": stage.samples_forward,
         "samples_backward": stage.samples_backward,

@@ -34,11 +34,9 @@ def report(
         )
     source, folder = Path(runs), Path(out)
     check_paths(source, folder)
-    from cmu_lightning.report.build import build, refuse_foreign, write_figures, write_page_and_tables
+    from cmu_lightning.report.build import build, refuse_foreign, write_report
     from cmu_lightning.report.load import read_runs
 
     refuse_foreign(folder)
-    made = build(filtered(read_runs(source), settings), select)
-    write_page_and_tables(made, folder)
-    write_figures(made, folder, style == "paper")
+    write_report(build(filtered(read_runs(source), settings), select), folder, style == "paper")
     return folder / "index.html"

@@ -139,6 +139,30 @@ def _is_of_a_report(file: Path, within: Path) -> bool:
     return within.parts[0] == "figures" and is_figure(file)
 
 
+def write_report(
+    report: Report,
+    out: Path,
+    paper: bool = False,
+    track: Callable[[list[Drawing]], Iterable[Drawing]] = lambda drawings: drawings,
+) -> int:
+    """Write page, tables and figures, and return how many figures were drawn.
+
+    Args:
+        report: The report.
+        out: Where it goes.
+        paper: Whether figures are for a paper: serif, and without titles and notes.
+        track: Shows progress while figures are drawn.
+
+    Raises:
+        UserError: The folder cannot be written.
+    """
+    try:
+        write_page_and_tables(report, out)
+        return write_figures(report, out, paper, track)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {out} ({error}): give another --out") from error
+
+
 def write_page_and_tables(report: Report, out: Path) -> None:
     """Write everything except the figures, and delete tables of an earlier report that this one does not have.
 

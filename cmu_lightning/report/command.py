@@ -68,6 +68,10 @@ def main(arguments: Sequence[str]) -> int:
     given = parser().parse_args(list(arguments))
     read_env()
     check_paths(given.runs_dir, given.out)
+    if given.pack is not None and given.pack.resolve() == given.runs_dir.resolve():
+        raise UserError(f"--pack {given.pack} is the file that is read, and would be replaced: give another")
+    if given.pack is not None and given.pack.resolve().is_relative_to(given.out.resolve()):
+        raise UserError(f"--pack {given.pack} is in the folder of the report, which holds nothing else: give another")
     if given.wandb:
         from cmu_lightning.experiment.wandb_settings import check_environment, destination
 
@@ -122,8 +126,8 @@ def filtered(runs: "Runs", settings: Sequence[str]) -> "Runs":
             raise UserError(f"{given} is the folder of one {what}: give the runs folder, {folder}")
     if table.empty and any(each.reason == OF_REPAIR for each in runs.skipped):
         raise UserError(
-            f"no run in {given} can be reported, because the manipulation of their data is unknown: the choice of "
-            "repair, with its reasons, is in the repaired.json of their setting"
+            f"no run in {given} has numbers to compare, because the manipulation of their data is unknown: the choice "
+            "of repair, with its reasons, is in the repaired.json of their setting"
         )
     if table.empty:
         raise UserError(f"there is no finished run in {given}: run fit or sweep first")
@@ -139,7 +143,7 @@ def _read_and_write(console: PlainConsole, given: Namespace) -> "Report":
     """Read runs, write the report, and print a summary."""
     out: Path = given.out
     with console.status(f"reading {given.runs_dir}"):
-        from cmu_lightning.report.build import build, refuse_foreign, write_figures, write_page_and_tables
+        from cmu_lightning.report.build import build, refuse_foreign, write_report
         from cmu_lightning.report.load import pack, read_runs
 
         refuse_foreign(out)
@@ -149,24 +153,13 @@ def _read_and_write(console: PlainConsole, given: Namespace) -> "Report":
     except UserError:
         _name(console, everything.skipped, everywhere=False)
         raise
-    if given.pack is not None and given.pack.resolve() == Path(given.runs_dir).resolve():
-        raise UserError(f"--pack {given.pack} is the file that is read, and would be replaced: give another")
     if given.pack is not None:
         packed, count = pack(runs, given.pack), len(runs.table)
         without = f"; {count - packed:,} have no whole config.yaml, and are left out" * (packed < count)
         console.print(f"{packed:,} runs in {given.pack}{without}", soft_wrap=True)
-    try:
-        with console.status(f"writing {out}"):
-            report = build(runs, given.select)
-            write_page_and_tables(report, out)
-        drawn = write_figures(
-            report,
-            out,
-            given.style == "paper",
-            lambda todo: console.track(todo, "drawing", len(todo)),
-        )
-    except OSError as error:
-        raise UserError(f"the report cannot be written to {out} ({error}): give another --out") from error
+    with console.status(f"building the report of {len(runs.table):,} runs"):
+        report = build(runs, given.select)
+    drawn = write_report(report, out, given.style == "paper", lambda todo: console.track(todo, "drawing", len(todo)))
     _name(console, runs.skipped)
     count = len(report.drawings)
     console.print(f"{len(runs.table):,} runs, {count} figures ({drawn} drawn, {count - drawn} unchanged)")
@@ -213,13 +206,13 @@ def list_runs(arguments: Sequence[str]) -> int:
     read_env()
     console = PlainConsole(soft_wrap=True)
     source = choose_runs_dir(given.runs_dir)
-    from cmu_lightning.report.load import results
+    from cmu_lightning.report.load import read_runs, results
     from cmu_lightning.report.table import without_formulas
 
     table = results(source)
     skipped = table.attrs["skipped"]
     if table.empty:
-        raise UserError(f"there is no finished run in {source}: run fit or sweep first")
+        filtered(read_runs(source), ())  # says why
     if given.csv is not None:
         try:
             given.csv.parent.mkdir(parents=True, exist_ok=True)

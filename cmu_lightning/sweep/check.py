@@ -40,7 +40,7 @@ def find_mistakes(points: Sequence[Point]) -> list[str]:
     mistakes = []
     for path, own in by_file.items():
         sweep = own[0].sweep
-        sentences = [*_find_numbers_as_text(sweep), *_find_mixed_bounds(sweep), *_find_unlogged_metric(sweep, own)]
+        sentences = [*_find_numbers_as_text(sweep), *_find_mixed_bounds(sweep), *find_unlogged_metric(sweep, own)]
         mistakes += [f"{path}: {sentence}" for sentence in sentences]
     return mistakes
 
@@ -73,8 +73,13 @@ def _find_mixed_bounds(sweep: SweepFile) -> Iterator[str]:
             yield f"parameter {parameter.dotted} goes from {low} to {high}: write both with a point, or neither"
 
 
-def _find_unlogged_metric(sweep: SweepFile, points: Sequence[Point]) -> Iterator[str]:
-    """Yield a metric that no run logs: a search for it would optimise nothing."""
+def find_unlogged_metric(sweep: SweepFile, points: Sequence[Point]) -> Iterator[str]:
+    """Yield a sentence on a metric that no run logs: a search for it would optimise nothing.
+
+    Args:
+        sweep: Sweep file.
+        points: Its points.
+    """
     metric = sweep.content.get("metric")
     if metric is None:
         return

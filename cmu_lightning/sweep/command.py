@@ -167,12 +167,15 @@ def run_study(study: Study, workers: int, checkpoints: str) -> list[Failure]:
     """
     from cmu_lightning.console import say
     from cmu_lightning.experiment.wandb_settings import check_environment_of_runs, one_silence
-    from cmu_lightning.sweep.check import find_refused, find_unparsed
+    from cmu_lightning.sweep.check import find_refused, find_unlogged_metric, find_unparsed
     from cmu_lightning.sweep.progress import SweepProgress
     from cmu_lightning.sweep.runner import Runner
     from cmu_lightning.sweep.weights import WeightChoice
 
     for sweep in study.files:
+        own = [point for point in [*study.points, *study.examples] if point.sweep is sweep]
+        for sentence in find_unlogged_metric(sweep, own) if sweep.method == "bayes" else ():
+            say(f"warning: {sweep.path}: {sentence}; unless a class of yours logs it, the search learns nothing")
         if sweep.terminates_early:
             say(f"{sweep.path}: only W&B's agents follow early_terminate; this sweep runs every point to its end")
     left = study.unfinished

@@ -19,8 +19,8 @@ repair has taken over that decision. Weights of a finished unlearner that says `
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """A point whose run has been scored.
+class ScoredRun:
+    """A point whose run has a score.
 
     Args:
         point: The point.
@@ -91,7 +91,7 @@ class WeightChoice:
             if group not in self.chosen:
                 self.settle(points[0])
 
-    def _choose(self, group: str) -> list[FinishedRun]:
+    def _choose(self, group: str) -> list[ScoredRun]:
         """Record which run a group chooses, and return its runs; none before all have finished."""
         runs = self._finished_runs(group)
         if runs:
@@ -100,7 +100,7 @@ class WeightChoice:
             self.chosen[group] = max(in_order, key=lambda run: run.metrics["selection_score"]).folder
         return runs
 
-    def _finished_runs(self, group: str) -> list[FinishedRun]:
+    def _finished_runs(self, group: str) -> list[ScoredRun]:
         """Return the runs of a group in the sweep's order; none before all have a score."""
         awaited = self.awaited.get(group)
         if awaited is not None and _find_run(awaited) is None:
@@ -116,7 +116,7 @@ class WeightChoice:
         return runs[::-1] if len(alike) == 1 else []
 
 
-def _find_run(point: Point) -> FinishedRun | None:
+def _find_run(point: Point) -> ScoredRun | None:
     """Return a point's run; None if it has no score, or damaged results, which `fit` reports."""
     folder = point.folder
     if folder is None:
@@ -125,7 +125,7 @@ def _find_run(point: Point) -> FinishedRun | None:
         metrics = read_metrics(folder)
     except UserError:
         return None
-    return FinishedRun(point, folder, metrics) if metrics is not None and "selection_score" in metrics else None
+    return ScoredRun(point, folder, metrics) if metrics is not None and "selection_score" in metrics else None
 
 
 def keep_weights(run: Path) -> None:

@@ -302,7 +302,8 @@ def _unwrapped(weights: dict[str, Any], own: dict[str, Any], path: str | Path, p
         others = [key for key in weights if not key.startswith(found[0])]
         if others and found != ["network."]:
             shown = ", ".join(others[:3] + ["..."] * (len(others) > 3))
-            say_once(f"the weights under {found[0]} of {path} are used, and {len(others)} others are ignored ({shown})")
+            ignored = "one other is" if len(others) == 1 else f"{len(others)} others are"
+            say_once(f"the weights under {found[0]} of {path} are used, and {ignored} ignored ({shown})")
         return {key.removeprefix(found[0]): value for key, value in weights.items() if key.startswith(found[0])}
     # No prefix fits. Remove known ones nevertheless, so that the message names the first difference in architecture.
     while weights:

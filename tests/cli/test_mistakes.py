@@ -9,6 +9,7 @@ from torch import nn
 from cmu_lightning.__main__ import main as run_words
 from cmu_lightning.cli.fit import main
 from cmu_lightning.cli.messages import one_sentence, user_mistake
+from cmu_lightning.errors import UserError
 from cmu_lightning.parsing import CONFIGS, name_config
 from cmu_lightning.unlearning import CF as Fine
 from tests.helpers.run_files import CF
@@ -268,6 +269,30 @@ def test_test_needs_a_checkpoint(capsys):
 def test_long_complaints_become_one_line():
     message = 'Parser key "data":\n  Does not validate against any of the Union subtypes\n  Errors:\n    - bad value\n'
     assert one_sentence(message) == "--data: bad value"
+    assert one_sentence("Given value\n  NoneType") == "Given value NoneType", "rather than nothing"
+
+
+def test_a_manipulation_without_arguments(fit, monkeypatch):
+    """jsonargparse gives such a class no `init_args`."""
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("own_manipulation.py").write_text(
+        "from cmu_lightning.data import Poison\n\n\nclass Small(Poison):\n"
+        "    def __init__(self):\n        super().__init__(size=36)\n"
+    )
+    assert fit("--data.manipulation", "own_manipulation.Small") == 0
+
+
+def test_types_are_named_in_words():
+    assert one_sentence("Parser key \"a.b\":\n  Expected a <class 'list'>. Got value: x").endswith("give a list")
+    message = "Parser key \"a\":\n  Expected a <class 'int'> <class 'float'>. Got value: x"
+    assert one_sentence(message) == "a=x is not possible: give a whole number or a number"
+
+
+def test_a_mistake_is_told_in_its_own_words():
+    """What a user's network says may look like the parser's noise."""
+    outer = ValueError("in a library")
+    outer.__cause__ = UserError("Net does not take images ('NoneType' object is not callable):\n change network")
+    assert user_mistake(outer) == "Net does not take images ('NoneType' object is not callable): change network"
 
 
 JOBS = {

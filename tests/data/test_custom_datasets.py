@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional
 
-from cmu_lightning.console import say_once
+from cmu_lightning.console import _say_once
 from cmu_lightning.data import FolderDataModule, Poison, TensorDataModule, Unknown
 from cmu_lightning.data.batches import evaluation_size
 from cmu_lightning.data.datasets import arrays as array_module
@@ -54,6 +54,17 @@ def test_folders_are_read_as_torchvision_reads_them():
     expected = functional.normalize(functional.to_tensor(theirs[2][0]), [0.1, 0.2, 0.3], [1, 2, 3])
     assert torch.allclose(pixels[2], expected, atol=1e-6)
     assert pixels[2].shape == (3, 7, 9)
+
+
+@pytest.mark.parametrize("name", ["a\rb.png", "caf\udce9.png"])
+def test_names_that_no_list_can_hold_are_left_out_and_said(name, capsys):
+    """Lists, tables and pages could not name them after the training."""
+    folder()
+    draw(Path("mine/train/cat", name))
+    data = FolderDataModule(Unknown(), "mine")
+    data.setup()
+    assert len(data.names) == 4
+    assert "names that no list can hold: 1" in capsys.readouterr().err
 
 
 def test_sizes_and_grey():
@@ -171,7 +182,7 @@ def test_what_is_no_image_is_left_out_and_said_once(capsys):
     assert capsys.readouterr().err == ""
     expected = litter()
     Path("mine/val/.ipynb_checkpoints").mkdir()
-    say_once.cache_clear()
+    _say_once.cache_clear()
     for _ in range(2):
         data = FolderDataModule(Unknown(), "mine", classes=["dog", "cat"])
         data.setup()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,28 @@ def test_what_is_said_before_anything_is_run():
     (little,) = doubts(candidate("the original", 0.7, 0.3, fit_retain=0.97))
     assert "predicts the flagged label for only 30% of the flagged samples, and it is wrong on 30%" in little
     assert doubts(candidate("the original", 0.7, 0.31, fit_retain=0.97)) == []
+
+
+def test_a_candidate_that_was_not_shown_the_trusted_images_has_no_score_to_compare():
+    """As those that `--choose` does not ask for."""
+    more = {"hyperparameters": {}, "hash": "0" * 10, "setting": "mine", "deleted": 1, "seconds": 2.25}
+    runs = [candidate(name, 0.9, 0.5, **more) for name in ("the original", "asked for", "other")]
+    shown = [replace(each, trusted=(3, 4)) for each in runs[:2]]
+    outcome = Outcome(shown[0], [shown[1], runs[2]], shown[1], "because", {})
+    assert [("score" in each, "trusted" in each) for each in outcome.as_json()["candidates"]] == [
+        (True, True),
+        (False, False),
+    ]
+    console = PlainConsole(width=100)
+    with console.capture() as capture:
+        console.print(outcome.as_table())
+    row = next(line for line in capture.get().splitlines() if "other" in line)
+    assert "3 of 4" not in row
+    assert f"{runs[2].score:.4f}" not in row
+
+
+def test_no_candidate_has_finished():
+    assert choose(candidate("the original", 0.9, 1.0), []).reason == "The original is kept: no candidate has finished."
 
 
 def test_an_outcome_as_json_and_as_a_table():

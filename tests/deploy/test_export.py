@@ -16,11 +16,12 @@ from torch import nn
 
 import cmu_lightning
 from cmu_lightning.__main__ import main
-from cmu_lightning.deploy import export
+from cmu_lightning.deploy import card, export
 from cmu_lightning.deploy.export import largest_difference, write_onnx
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.run import write_metrics
 from cmu_lightning.models import ResNet9, WideResNet
+from cmu_lightning.models.factory import NetworkFromFunction
 from tests.helpers.damage import flip_bit
 from tests.helpers.finished import CodeOnLoading, assert_refused, run_folder
 
@@ -143,6 +144,16 @@ def test_the_card_names_a_destroyed_model_a_missing_comparison_and_a_lost_origin
     text = Path("mine/README.md").read_text()
     assert "numbers of the original were not found" in text
     assert "| `val_acc` | validation accuracy | 0.1000 |" in text
+
+
+def test_the_card_names_all_arguments_of_a_network():
+    """Those that a class takes as keywords stand elsewhere in a config."""
+    spec = {"class_path": "mine.Net", "init_args": {"num_classes": 3}, "dict_kwargs": {"width": 16}}
+    assert card._network(spec) == {"module": "mine", "name": "Net", "arguments": "num_classes=3, width=16"}
+    function = {"function": "timm.create_model", "arguments": {"model_name": "vit"}}
+    path = f"{NetworkFromFunction.__module__}.NetworkFromFunction"
+    made = card._network({"class_path": path, "init_args": function})
+    assert made == {"module": "timm", "name": "create_model", "arguments": "model_name='vit'"}
 
 
 def test_a_checkpoint_with_a_flipped_bit_is_refused(copied, capsys):

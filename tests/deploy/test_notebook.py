@@ -10,6 +10,7 @@ import cmu_lightning
 from cmu_lightning.deploy.notebook import _arrays, _write_list, kept_network
 from cmu_lightning.errors import UserError
 from cmu_lightning.models import ResNet9
+from cmu_lightning.unlearning import PURE
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,21 @@ def test_what_cannot_be_repaired(trained, tmp_path):
         cmu_lightning.repair(network, images, labels, flagged=[600], folder=tmp_path)
     with pytest.raises(UserError, match="there are 600 images and 3 labels"):
         cmu_lightning.repair(network, images, labels[:3], flagged=[0], folder=tmp_path)
+    with pytest.raises(UserError, match=r"ResNet9 does not take images of shape \(3, 16, 16\) .*: give arrays \(n, H"):
+        cmu_lightning.repair(network, np.stack([images] * 3, -1), labels, flagged=[0], folder=tmp_path)
+    pair = nn.Sequential(nn.Flatten(), nn.LSTM(256, 10))
+    with pytest.raises(UserError, match=r"Sequential gives a tuple: it has to give logits, \(n, num_classes\)"):
+        cmu_lightning.repair(pair, images, labels, flagged=[0], folder=tmp_path)
+
+
+def test_a_candidate_that_fails_is_in_the_report(trained, tmp_path, monkeypatch):
+    network, images, labels, bad = trained
+    monkeypatch.setattr(PURE, "start", lambda *_: (_ for _ in ()).throw(RuntimeError("too odd")))
+    torch.manual_seed(1234)
+    done = cmu_lightning.repair(network, images, labels, flagged=bad[:10], steps=4, only="pure", folder=tmp_path)
+    assert done.reason == "The original is kept: no candidate has finished."
+    assert done.report.set_index("name")["note"]["pure"].startswith("failed: ")
+    assert torch.initial_seed() == 1234, "the caller's"
 
 
 @pytest.mark.parametrize("code", [130, 143])
@@ -92,11 +108,13 @@ def test_images_of_every_kind():
 
 def test_flagged_samples_as_indices_or_a_mask(tmp_path):
     path, mask = tmp_path / "list.csv", torch.tensor([False, True, True])
-    for flagged in ([1, 2], mask, np.array([1, 2])):
+    for flagged in ([1, 2], mask, np.array([1, 2]), {2, 1}):
         _write_list(path, flagged, None, 3)
         assert path.read_text() == "index\n1\n2\n"
     _write_list(path, mask, [7, -1], 3)
     assert path.read_text() == "index,corrected_label\n1,7\n2,\n"
+    with pytest.raises(UserError, match="flagged holds float64: give indices of images, or a mask"):
+        _write_list(path, [0.5], None, 3)
     with pytest.raises(UserError, match="2 flagged samples and 1 corrected labels"):
         _write_list(path, mask, [7], 3)
     with pytest.raises(UserError, match=r"a mask of shape \(3,\), and there are 4 images"):

@@ -26,6 +26,22 @@ def test_the_old_folder_stays_until_the_new_one_is_whole():
     assert list(out.parent.iterdir()) == [out]
 
 
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(monkeypatch):
+    out = Path("out")
+    write(out, "old")
+    rename = Path.rename
+
+    def refuse(path, target):
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(KeyboardInterrupt):
+        write(out, "new")
+    assert (out / "a").read_text() == "old"
+
+
 def test_a_failure_leaves_no_new_parents():
     with pytest.raises(TypeError):
         write(Path("new/parents/out"), None)

@@ -260,10 +260,19 @@ def test_a_mistake_is_reported_in_one_sentence(case, unlearned, capsys):
     )
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_classified(unlearned, monkeypatch, capsys):
+    monkeypatch.setattr("cmu_lightning.deploy.predict._predict", lambda *_: pytest.fail("it was classified"))
+    Path("file").touch()
+    assert main(["predict", str(run_folder(unlearned)), "--out", "file/predictions.csv"]) == 2
+    assert "--out file/predictions.csv cannot be written" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["a\rb.png", "caf\udce9.png"])
 def test_names_that_no_table_can_hold_are_refused_before_anything_is_classified(name):
     Path(name).touch()
     with pytest.raises(UserError, match="cannot be written to a CSV file: rename the image"):
+        find_images([Path(name)])
+    with pytest.raises(UserError, match=r"holds no images \(skipped: names that no list can hold: 1 "):
         find_images([Path()])
 
 

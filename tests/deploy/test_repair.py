@@ -255,6 +255,24 @@ def test_a_chosen_run_that_cannot_be_repeated(repaired, monkeypatch, capsys):
     (run / "last.ckpt").write_bytes(weights)
 
 
+def test_an_interruption_while_weights_are_made_again_loses_no_results(repaired, monkeypatch):
+    monkeypatch.chdir(repaired)
+    run = Path(read_choice(repaired)["run"])
+    results, weights = (run / "metrics.json").read_bytes(), (run / "last.ckpt").read_bytes()
+
+    def interrupt(points, *more):
+        if not (run / "metrics.json").exists():
+            raise KeyboardInterrupt
+        return []
+
+    monkeypatch.setattr(repair, "_run", interrupt)
+    (run / "last.ckpt").unlink()
+    assert main(REPAIR) == 130
+    assert json.loads((run / "metrics.json").read_bytes()) == json.loads(results)
+    (run / "metrics.json").write_bytes(results)
+    (run / "last.ckpt").write_bytes(weights)
+
+
 def test_an_original_that_fits_its_training_data_is_not_doubted(repaired):
     stored = read_metrics(repaired / read_choice(repaired)["original"]["run"])
     assert "fit_retain" in stored
@@ -294,7 +312,7 @@ def test_only_some_methods_and_no_time_for_others(project, monkeypatch, tmp_path
     told = json.loads((tmp_path / "mine/repaired.json").read_text())
     assert [each["method"] for each in told["candidates"]] == ["PURE"]
     assert told["not_tried"] == ["cf"]
-    assert "1 candidates were not started: the --budget of 0 minutes" in told["notes"][0]
+    assert "one candidate was not started: the --budget of 0 minutes" in told["notes"][0]
     assert "not tried" in capsys.readouterr().out
     assert main([*own, "--only", "pure,cf"]) == 0
     told = json.loads((tmp_path / "mine/repaired.json").read_text())
@@ -338,6 +356,23 @@ def test_corrected_labels_are_used(project, monkeypatch, tmp_path):
     told = json.loads((tmp_path / "mine/repaired.json").read_text())
     assert [each["method"] for each in told["candidates"]] == ["Relabel"]
     assert read_metrics(Path(told["candidates"][0]["run"]))["corrected"] == len(flagged)
+
+
+def test_what_a_run_says_of_the_original_is_repeated(project, monkeypatch, tmp_path, capsys):
+    """Weights that are left out of a file; the run that measures the original says so."""
+    monkeypatch.chdir(project)
+    several = {"student": torch.load("model.pt"), "criterion": {"weight": torch.ones(3)}}
+    state = {f"{part}.{name}": values for part, own in several.items() for name, values in own.items()}
+    torch.save(state, tmp_path / "several.pt")
+    more = ["--model.original", str(tmp_path / "several.pt"), "--runs_dir", str(tmp_path)]
+    assert main([*REPAIR, *more, "--only", "cf"]) == 0
+    said = "the weights under student. of "
+    assert said in capsys.readouterr().err
+    (note,) = json.loads((tmp_path / "mine/repaired.json").read_text())["notes"]
+    assert said in note
+    capsys.readouterr()
+    assert main([*REPAIR, *more, "--only", "cf"]) == 0, "which runs nothing"
+    assert said in capsys.readouterr().err
 
 
 def test_without_validation_samples_the_retain_data_decide(project, monkeypatch, tmp_path, capsys):
@@ -408,6 +443,13 @@ def test_a_report_names_what_repair_leaves(repaired):
     assert {each.reason.partition(":")[0] for each in found.skipped} == {"of unknown manipulation", "what repair chose"}
 
 
+def test_a_list_of_runs_says_where_what_repair_leaves_is_told(repaired, capsys):
+    assert main(["list", str(repaired / "runs")]) == 2
+    assert "the choice of repair, with its reasons, is in the repaired.json" in capsys.readouterr().err
+    assert main(["list", str(repaired / "runs/mine")]) == 2
+    assert "is the folder of one setting: give the runs folder" in capsys.readouterr().err
+
+
 def test_trusted_images(project, monkeypatch, capsys):
     """Validation images that carry the mark, in folders of their right labels."""
     monkeypatch.chdir(project)
@@ -440,12 +482,14 @@ WRONG = {
     "a name that no file has": (["--model.original", 300 * "a"], "which cannot be read (File name too long)"),
     "no list": (["--data.discovery.path", "nothing.csv"], "--data.discovery.path names nothing.csv, but there"),
     "weights that are no numbers": (["--model.original", "nan.pt"], "nan.pt has weights that are not finite"),
+    "weights to keep": (["--checkpoints", "none"], "repair keeps the weights of the run that it chooses: leave --ch"),
     "a folder to write to": (["--out", "images"], "--out images is a folder"),
     "a config that is no YAML": (["--config", "tab.yaml"], "the config tab.yaml is not YAML (while scanning"),
     "no such method": (["--only", "pure,fc"], "--only pure,fc: repair has no method 'fc'; choose from pure"),
     "only the original": (["--only", "keep"], "--only keep: repair has no method 'keep'"),
     "a time that is none": (["--budget", "-1"], "--budget -1 is not a number of minutes: give 0 or more"),
     "nothing of that name": (["--choose", "cf"], "--choose cf: no finished candidate has that name; choose from none"),
+    "no corrected labels among others": (["--only", "relabel,cf"], "--only relabel needs corrected labels: add a col"),
     "no corrected labels": (
         ["--only", "relabel"],
         "--only relabel needs corrected labels: add a column corrected_label to the list",
@@ -465,7 +509,7 @@ def test_a_mistake_is_reported_once(case, project, monkeypatch, capfd):
     assert "Traceback" not in error
     assert not list(Path("wrong").glob("*/repaired.json"))
     assert not list(Path("wrong").glob("*/CF"))
-    if case not in ("nothing of that name", "no corrected labels"):  # the original has to be measured first
+    if case != "nothing of that name" and "corrected" not in case:  # the original has to be measured first
         assert not [path for path in Path("wrong").rglob("*") if not path.relative_to("wrong").parts[0].startswith(".")]
 
 

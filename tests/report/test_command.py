@@ -447,6 +447,16 @@ def test_a_pack_does_not_replace_the_file_that_is_read(tmp_path, capsys):
     assert packed.read_text() == before
 
 
+def test_a_pack_does_not_lie_in_the_report(tmp_path, capsys):
+    """Whose folder holds nothing else, or the next report would be refused."""
+    study, out = Study(tmp_path / "runs"), tmp_path / "out"
+    study.original(0)
+    study.unlearner("CF", 1.0)
+    assert main(["report", str(tmp_path / "runs"), "--out", str(out), "--pack", str(out / "mine.jsonl")]) == 2
+    assert "is in the folder of the report, which holds nothing else: give another" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_names_of_files_are_short_and_each_its_own():
     assert file_name("digits, ResNet9 (a=1)") == "digits_ResNet9_a=1"
     long = ["x" * 100 + end for end in "ab"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cmu_lightning.__main__ import main
-from cmu_lightning.console import say_once
+from cmu_lightning.console import _say_once
 from cmu_lightning.data import DigitsDataModule, Poison, TensorDataModule, Unknown
 from cmu_lightning.errors import UserError
 from cmu_lightning.unlearning.networks import check_function, check_outputs
@@ -48,7 +48,7 @@ class NeverFits(nn.Linear):
 
 @pytest.fixture(autouse=True)
 def _say_again():
-    say_once.cache_clear()
+    _say_once.cache_clear()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ LeftOut = dict[str, list[str]]
 """Paths of files that are not images of the data, by reason."""
 
 HIDDEN, BROKEN, LOOP, NO_FILE, OTHER = "hidden", "broken links", "links in a circle", "no files", "other formats"
+UNWRITABLE = "names that no list can hold"
 SHOWN = 3
 """Number of paths that a message names for each reason."""
 
@@ -31,6 +32,8 @@ def find_images(folder: str | Path, suffixes: Collection[str], left_out: LeftOut
         for name in sorted(names):
             path = Path(parent, name)
             reason = _reason(path, suffixes)
+            if reason is None and not can_be_listed(path.relative_to(folder)):
+                reason = UNWRITABLE
             if reason:
                 left_out.setdefault(reason, []).append(str(path))
             else:
@@ -84,6 +87,18 @@ def _reason(path: Path, suffixes: Collection[str]) -> str | None:
     if not path.is_file():
         return NO_FILE
     return None if path.name.lower().endswith(tuple(suffixes)) else OTHER
+
+
+def can_be_listed(path: Path) -> bool:
+    """Return whether a path can be written to a CSV file and found again: it is UTF-8 without a carriage return.
+
+    Args:
+        path: Path of a file.
+    """
+    try:
+        return b"\r" not in str(path).encode()
+    except UnicodeEncodeError:  # bytes that are no text
+        return False
 
 
 def _refuse(error: OSError) -> NoReturn:

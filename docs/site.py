@@ -38,9 +38,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     def link(found: re.Match[str]) -> str:
         target, _, anchor = found[3].partition("#")
         path = (source.parent / target).resolve()
+        if path.parent == docs.parent and (docs / path.name.lower()).exists():  # a page includes this file of the root
+            path = docs / path.name.lower()
         if not path.exists():
             raise FileNotFoundError(f"{source}: the link to {found[3]} leads nowhere: correct it")
-        shown = path.is_relative_to(docs) and path.is_file() and path.suffix in (".md", ".png", ".svg")
+        shown = path.is_relative_to(docs) and path.is_file() and path.suffix in (".md", ".png", ".svg", ".ipynb")
         if not shown:
             return found[2]
         return f"{found[1]}[{found[2]}]({os.path.relpath(path, place.parent)}{'#' if anchor else ''}{anchor})"

@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-PLACES = {"README.md": "", "docs": "md", "configs": "yaml", "sweeps": "yaml", "cmu_lightning": "py", "benchmarks": "py"}
+PLACES = {
+    "README.md": "",
+    "CONTRIBUTING.md": "",
+    "SECURITY.md": "",
+    "docs": "md",
+    "configs": "yaml",
+    "sweeps": "yaml",
+    "cmu_lightning": "py",
+    "benchmarks": "py",
+}
 
 # Words that are refused, why, and what to write instead. A space in a pattern matches a line break, too.
 STYLE = (

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     refuse_foreign_files(given.out, FILES)
     missing = next((name for name in PACKAGES if find_spec(name) is None), None)
     if missing:
-        raise UserError(f"export needs {missing}: pip install 'cmu-lightning[export]'")
+        raise UserError(f"export needs {missing}: pip install '.[export]' in a checkout")
     status = PlainConsole(stderr=True).status(f"exporting {given.run}")
     try:
         with status, replace_folder(given.out) as folder:

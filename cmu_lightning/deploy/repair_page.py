@@ -4,7 +4,6 @@ Importing torch and altair takes seconds, so functions import them once there is
 """
 
 import base64
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,16 +78,10 @@ def page(outcome: Outcome, findings: Findings) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    from cmu_lightning import report
-    from cmu_lightning.report.appearance import THEMES
-    from cmu_lightning.report.page import vega
+    from cmu_lightning.report.embedded import embed
 
-    charts = candidate_charts(outcome, sum(each.total for each in findings.classes))
-    content = {
-        "figures": [chart.spec for chart in charts],
-        "themes": {name: THEMES[name] for name in ("light", "dark")},
-    }
-    of_report, here = Path(str(report.__file__)).parent, Path(__file__).parent
+    here, charts = Path(__file__).parent, candidate_charts(outcome, sum(each.total for each in findings.classes))
+    carried = embed([chart.spec for chart in charts], here / "repair_page.css")
     # Whatever comes from files, classes or configs is escaped; what is Markup here is ours.
     templates = Environment(
         loader=FileSystemLoader(here),
@@ -119,11 +112,7 @@ def page(outcome: Outcome, findings: Findings) -> str:
         suspicious=SUSPICIOUS,
         list_uri=_list_uri(findings),
         next_list=NEXT_LIST,
-        style=Markup((of_report / "page.css").read_text() + (here / "repair_page.css").read_text()),
-        script=Markup((of_report / "page.js").read_text()),
-        vega=Markup(vega()),
-        # "<" within a script could end it.
-        data=Markup(json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")),
+        **{name: Markup(text) for name, text in carried._asdict().items()},
     )
 
 

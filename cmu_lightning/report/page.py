@@ -1,19 +1,14 @@
 """One HTML page that contains everything and needs no other file and no network."""
 
-import hashlib
-import json
-import os
 from collections.abc import Iterable
-from contextlib import suppress
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cmu_lightning import __version__
-from cmu_lightning.files import write_atomically
 from cmu_lightning.report.aggregate import Comparison, missing
-from cmu_lightning.report.appearance import LEVELS, THEMES, Style, style
+from cmu_lightning.report.appearance import LEVELS, Style, style
+from cmu_lightning.report.embedded import embed
 from cmu_lightning.report.figures import Figure
 from cmu_lightning.report.load import Skipped
 from cmu_lightning.report.table import Table
@@ -52,16 +47,12 @@ def page(sections: list[Section], maps: Maps, skipped: list[Skipped], source: Pa
         skipped: Everything that contributes no numbers.
         source: Where the runs were read from.
     """
-    specs = [spec for section in sections for spec in section.specs] + maps.specs
-    content = {"figures": specs, "themes": {name: THEMES[name] for name in ("light", "dark")}}
+    carried = embed([spec for section in sections for spec in section.specs] + maps.specs)
     methods = list(dict.fromkeys(method for section in sections for method in section.comparison.methods))
-    here = Path(__file__).parent
     count, body = 0, []
     for number, section in enumerate(sections, 1):
         body.append(_section(section, number, count))
         count += len(section.specs)
-    # "<" inside a script could end it.
-    data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")
     links = [(f"variant-{number}", section.comparison.name) for number, section in enumerate(sections, 1)]
     links += [("regimes", _title(maps))] * bool(maps.tables)
     return f"""<!DOCTYPE html>
@@ -74,7 +65,7 @@ def page(sections: list[Section], maps: Maps, skipped: list[Skipped], source: Pa
 <link rel="icon" href="data:,">
 <title>Corrective unlearning: {escape(str(source))}</title>
 <style>
-{(here / "page.css").read_text()}</style>
+{carried.style}</style>
 </head>
 <body>
 <header>
@@ -86,12 +77,12 @@ def page(sections: list[Section], maps: Maps, skipped: list[Skipped], source: Pa
 <button id="theme" type="button">dark or light</button></div>
 <main>
 {"".join(body)}{_maps(maps, count)}{_skipped(skipped)}</main>
-<script id="data" type="application/json">{data}</script>
+<script id="data" type="application/json">{carried.data}</script>
 <script id="vega">
-{vega()}
+{carried.vega}
 </script>
 <script>
-{(here / "page.js").read_text()}</script>
+{carried.script}</script>
 </body>
 </html>
 """
@@ -214,28 +205,3 @@ def _table(made: Table) -> str:
 def _row(tag: str, kinds: list[str], cells: Iterable[str]) -> str:
     inner = "".join(f"<{tag}{kind}>{escape(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
     return f"<tr>{inner}</tr>"
-
-
-def vega() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script.
-
-    Bundling them takes seconds, so the script is kept in the user's cache, with a digest that is checked.
-    """
-    import vl_convert
-
-    versions = "-".join(
-        (vl_convert.get_vega_version(), vl_convert.get_vegalite_versions()[-1], version("vl-convert-python"))
-    )
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cmu_lightning" / f"vega-{versions}.js"
-    try:
-        digest, _, script = cache.read_text().partition("\n")
-        if digest == f"// {hashlib.sha256(script.encode()).hexdigest()}":
-            return script
-    except (OSError, ValueError):
-        pass
-    # "</script" inside a script would end it.
-    bundle = str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub lacks the default
-    script = bundle.replace("</script", "<\\/script")
-    with suppress(OSError):  # a cache that cannot be written costs time, not the report
-        write_atomically(cache, f"// {hashlib.sha256(script.encode()).hexdigest()}\n{script}")
-    return script

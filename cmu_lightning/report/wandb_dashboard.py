@@ -190,7 +190,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         import wandb_workspaces  # noqa: F401
     except ModuleNotFoundError as error:
-        raise UserError(f"dashboards need {error.name}: pip install 'cmu-lightning[dashboards]'") from error
+        raise UserError(f"dashboards need {error.name}: pip install '.[dashboards]' in a checkout") from error
     destination(given.entity, given.project)  # refuses what is no name
     made = [make(given.entity, given.project, given.setting) for make in (workspace, report)]
     if given.json:

@@ -142,7 +142,7 @@ def _import_optuna(sweep: SweepFile) -> Any:
     except ImportError as error:
         raise UserError(
             f"{sweep.path}: method {sweep.method} needs Optuna, which is not installed: "
-            "pip install 'cmu-lightning[search]', or give the file to W&B's agents"
+            "pip install '.[search]' in a checkout, or give the file to W&B's agents"
         ) from error
     return optuna
 

@@ -15,9 +15,9 @@ from cmu_lightning.report import report
 from cmu_lightning.report.appearance import FIXED, LEVELS, style
 from cmu_lightning.report.build import distinct_names
 from cmu_lightning.report.drawing import draw, file_name
+from cmu_lightning.report.embedded import vega
 from cmu_lightning.report.figures import FIGURES, Figure, figures
 from cmu_lightning.report.load import read_runs
-from cmu_lightning.report.page import vega
 from cmu_lightning.report.variants import compare
 from tests.helpers.synthetic_runs import Study, whole_study
 

@@ -268,4 +268,4 @@ def test_without_optuna_a_sentence_says_what_to_install(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert f"method {method} needs Optuna, which is not installed" in error
-    assert "pip install 'cmu-lightning[search]'" in error
+    assert "pip install '.[search]'" in error

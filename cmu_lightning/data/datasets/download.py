@@ -26,7 +26,7 @@ def load_or_download(source: type, root: Path, **arguments: Any) -> Any:
         return source(root, download=False, **arguments)
     except RuntimeError as missing:
         if "h5py" in str(missing):
-            raise UserError("PatchCamelyon is read with h5py: pip install 'cmu-lightning[pcam]'") from missing
+            raise UserError("PatchCamelyon is read with h5py: pip install '.[pcam]' in a checkout") from missing
     is_new = not root.exists()
     hint = "put it there, or name its folder by --data.root or CMU_DATA_DIR"
     with locked(root / LOCK, f"the download of {source.__name__}", hint):

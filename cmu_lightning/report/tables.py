@@ -223,7 +223,7 @@ def _share(curve: dict[float, Spread], fractions: Sequence[float]) -> str:
 
 
 def regrets(comparison: Comparison) -> Table:
-    """Return the loss from choosing without clean labels.
+    """Return the loss from choosing without the test split.
 
     Args:
         comparison: The variant.

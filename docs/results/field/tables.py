@@ -3,7 +3,7 @@
     python docs/results/field/tables.py [FOLDER]
 
 FOLDER holds `runs.jsonl`; default the one of this script, the study on digits. Where hyperparameters were tried, the
-run with the largest `balanced_score` counts, which reads no clean label.
+run with the largest `balanced_score` counts, which reads no label of the test split.
 """
 
 import sys

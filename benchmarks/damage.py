@@ -59,6 +59,10 @@ def replace(by: Path) -> Damage:
     return lambda path: shutil.copy(by, path) and None
 
 
+Files = tuple[str, list[str], Path, Path]
+"""Arguments of a `Case`."""
+
+
 class Case:
     """A file, the command that reads it, and the command's results without damage.
 
@@ -119,19 +123,19 @@ def interrupted(words: list[str], base: Path, folder: Path, file: str) -> Path:
 
 def prepare(folder: Path, only: list[str]) -> dict[str, Case]:
     """Make runs, and return the files to damage, by names; if texts are given, only names that contain one."""
-    base = folder / "base"
+    base, other = folder / "base", folder / "other"
     for options in ((), CF, ("--config", "unlearn/keep.yaml"), SSD):
         assert run(fit(*options), base).code == 0
-    (base / "list.csv").write_text("index,note\n" + "".join(f"{row},seen\n" for row in trained_on(30)))
-    other = folder / "other"
     assert run(fit(*SSD, "--seed_everything", "1"), other).code == 0
-    for place in (base, other):  # as `report --pack`, without the report
-        pack(read_runs(place / "runs"), place / "packed.jsonl")
-    (other / "list.csv").write_text("index\n" + "".join(f"{row}\n" for row in trained_on(9)))
+    for place, rows in ((base, trained_on(30)), (other, trained_on(9))):
+        (place / "list.csv").write_text("index,note\n" + "".join(f"{row},seen\n" for row in rows))
+        pack(read_runs(place / "runs"), place / "packed.jsonl")  # as `report --pack`, without the report
+    cases = _of_fit(folder, base, other) | _of_readers(base, other)
+    return {name: Case(*cases[name]) for name in cases if not only or any(text in name for text in only)}
 
-    def find(method: str, file: str, within: Path = base) -> str:
-        (found,) = within.glob(f"runs/poison_digits/{method}/*/{file}")
-        return str(found.relative_to(within))
+
+def _of_fit(folder: Path, base: Path, other: Path) -> dict[str, Files]:
+    """Return the files that `fit` reads: of an original, of interrupted runs, importances and lists."""
 
     def without(method: str) -> Path:
         copied = Path(shutil.copytree(base, folder / f"without{method}"))
@@ -141,48 +145,43 @@ def prepare(folder: Path, only: list[str]) -> dict[str, Case]:
 
     (folder / "empty").mkdir()
     half = interrupted(fit(), folder / "empty", folder / "half", "runs/*/Original/*/last.ckpt")
-    kept = "runs/*/Scrub/*/epochs/*.pt"
     rewinding = interrupted(fit(*REWIND), base, folder / "rewinding", "runs/*/Scrub/*/last.ckpt")
-    cf, of_original = str(Path(find("CF", "last.ckpt")).parent), find("Original", "last.ckpt")
-    predict, table = ["predict", cf, "--out", "predictions.csv"], ["list", "runs", "--csv", "table.csv"]
-    ckpt = other / find("Original", "last.ckpt", other)
-    metrics = other / find("SSD", "metrics.json", other)
-    importances = find("Original", "importances/*.pt")
-    cases = {
-        "last.ckpt of an original, by fit of CF": (of_original, fit(*CF), without("CF"), ckpt),
-        "last.ckpt, by predict": (f"{cf}/last.ckpt", predict, base, base / find("SSD", "last.ckpt")),
-        "last.ckpt of an interrupted run, by fit": (
-            _newest(half, "runs/*/Original/*/last.ckpt"),
-            fit(),
-            half,
-            ckpt,
-        ),
-        "weights kept by Scrub, by fit": (_newest(rewinding, kept), fit(*REWIND), rewinding, ckpt),
+    original, importances, kept = "Original/*/last.ckpt", "Original/*/importances/*.pt", "runs/*/Scrub/*/epochs/*.pt"
+    weights = other / find(other, original)
+    return {
+        "last.ckpt of an original, by fit of CF": (find(base, original), fit(*CF), without("CF"), weights),
+        "last.ckpt of an interrupted run, by fit": (_newest(half, f"runs/*/{original}"), fit(), half, weights),
+        "weights kept by Scrub, by fit": (_newest(rewinding, kept), fit(*REWIND), rewinding, weights),
         "importances, by fit of SSD": (
-            importances,
+            find(base, importances),
             fit(*SSD),
             without("SSD"),
-            other / find("Original", "importances/*.pt", other),
+            other / find(other, importances),
         ),
-        "packed results, by list": (
-            "packed.jsonl",
-            ["list", "packed.jsonl", "--csv", "table.csv"],
-            base,
-            other / "packed.jsonl",
-        ),
-        "metrics.json, by list": (f"{cf}/metrics.json", table, base, metrics),
-        "metrics.json, by predict": (f"{cf}/metrics.json", predict, base, metrics),
-        "config.yaml, by predict": (
-            f"{cf}/config.yaml",
-            predict,
-            base,
-            other / find("SSD", "config.yaml", other),
-        ),
-        "config.yaml, by list": (f"{cf}/config.yaml", table, base, other / find("SSD", "config.yaml", other)),
         "list of samples, by fit": ("list.csv", fit(*LIST), base, other / "list.csv"),
     }
-    chosen = [name for name in cases if not only or any(text in name for text in only)]
-    return {name: Case(*cases[name]) for name in chosen}
+
+
+def _of_readers(base: Path, other: Path) -> dict[str, Files]:
+    """Return the files of finished runs that `predict` and `list` read."""
+    cf = str(Path(find(base, "CF/*/last.ckpt")).parent)
+    predict, table = ["predict", cf, "--out", "predictions.csv"], ["list", "runs", "--csv", "table.csv"]
+    metrics, config = (other / find(other, f"SSD/*/{file}") for file in ("metrics.json", "config.yaml"))
+    packed = ["list", "packed.jsonl", "--csv", "table.csv"]
+    return {
+        "last.ckpt, by predict": (f"{cf}/last.ckpt", predict, base, base / find(base, "SSD/*/last.ckpt")),
+        "packed results, by list": ("packed.jsonl", packed, base, other / "packed.jsonl"),
+        "metrics.json, by list": (f"{cf}/metrics.json", table, base, metrics),
+        "metrics.json, by predict": (f"{cf}/metrics.json", predict, base, metrics),
+        "config.yaml, by predict": (f"{cf}/config.yaml", predict, base, config),
+        "config.yaml, by list": (f"{cf}/config.yaml", table, base, config),
+    }
+
+
+def find(place: Path, pattern: str) -> str:
+    """Return the only file of a pattern among the runs of a place, relative to the place."""
+    (found,) = place.glob(f"runs/poison_digits/{pattern}")
+    return str(found.relative_to(place))
 
 
 def _newest(folder: Path, pattern: str) -> str:

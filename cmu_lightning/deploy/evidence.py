@@ -16,18 +16,14 @@ from cmu_lightning.deploy.guards import Part, Parts
 from cmu_lightning.files import write_atomically
 
 if TYPE_CHECKING:
-    import torch
-
     from cmu_lightning.data import CorruptedDataModule
-    from cmu_lightning.data.samples import Samples
+    from cmu_lightning.deploy.classifier import Classifier
     from cmu_lightning.deploy.trusted import Trusted
 
 PREDICTED = "predicted.npz"
 """File in the folder of a run: predicted classes of S_tr (`train`) and of the validation samples (`validation`)."""
 OF_TRUSTED = "trusted.npz"
 """File in the folder of a run: predicted classes of trusted images, and the images' digest."""
-BATCH = 500
-"""Trusted images that a network classifies at once."""
 
 
 class Evidence:
@@ -110,54 +106,33 @@ class Evidence:
         """Return the classes that a run predicts for the trusted images, int64, shape (n,)."""
         import torch
 
+        from cmu_lightning.data.batches import evaluation_size
+
         assert self.trusted is not None
         stored = read_arrays(run.folder / OF_TRUSTED)
         if stored is not None and str(stored["digest"]) == self.trusted.digest:
             return stored["predicted"].astype(np.int64)
         self.restore_weights(run)
-        network, images = self._network(run.folder), torch.from_numpy(self.trusted.images)
-        pixels = self.data.pixels(next(network.parameters()).device)
-        classes = []
-        with torch.inference_mode():
-            for part in torch.split(images, BATCH):
-                classes.append(network(pixels(part, torch.zeros(len(part), dtype=torch.bool))).argmax(dim=1).cpu())
-        predicted: np.ndarray = torch.cat(classes).numpy()
+        classifier, images = self._classifier(run.folder), torch.from_numpy(self.trusted.images)
+        parts = torch.split(images, evaluation_size(images))
+        batches = (classifier.pixels(part, torch.zeros(len(part), dtype=torch.bool)) for part in parts)
+        (found,) = classifier.classify(batches, len(parts))
+        predicted: np.ndarray = found.classes.numpy()
         _write_arrays(run.folder / OF_TRUSTED, {"digest": np.array(self.trusted.digest), "predicted": predicted})
         return predicted
 
-    def _network(self, folder: Path) -> "torch.nn.Module":
-        """Return the network of a run in evaluation mode, on the GPU if there is one."""
-        import torch
-
+    def _classifier(self, folder: Path) -> "Classifier":
+        """Return the network of a run, ready to classify."""
+        from cmu_lightning.deploy.classifier import Classifier
         from cmu_lightning.experiment.restore import restore_network
-        from cmu_lightning.unlearning.networks import check_outputs
 
-        network = restore_network(folder)
-        check_outputs(network, self.data)  # settles how images lie in memory
-        return network.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        return Classifier([restore_network(folder)], self.data)
 
     def _predict(self, folder: Path) -> dict[str, np.ndarray]:
         """Return the classes that the network of a run predicts."""
-        network = self._network(folder)
-        return {
-            "train": self._classify(network, self.data.samples),
-            "validation": self._classify(network, self.data.validation),
-        }
-
-    def _classify(self, network: "torch.nn.Module", samples: "Samples") -> np.ndarray:
-        """Return the predicted classes of samples as trained on: trigger included, not augmented."""
-        import torch
-
-        from cmu_lightning.data.batches import EvaluationBatches
-        from cmu_lightning.data.evaluation import of_samples
-
-        device = next(network.parameters()).device
-        everywhere = torch.ones(len(samples.given_labels), dtype=torch.bool)
-        asked = of_samples(samples, torch.arange(len(everywhere)), {"fit": (samples.given_labels.cpu(), everywhere)})
-        batches = EvaluationBatches(asked, self.data.pixels(device), rank=0, world_size=1)
-        with torch.inference_mode():
-            classes = [network(batch.image).argmax(dim=1).cpu() for batch in batches]
-        return torch.cat(classes).numpy().astype(np.int32) if classes else np.empty(0, dtype=np.int32)
+        classifier, parts = self._classifier(folder), {"train": self.data.samples, "validation": self.data.validation}
+        predicted = {name: classifier.classify_samples(samples)[0].classes for name, samples in parts.items()}
+        return {name: classes.numpy().astype(np.int32) for name, classes in predicted.items()}
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cmu_lightning.data import CorruptedDataModule
-    from cmu_lightning.deploy.predict import Classifier, Predictions
+    from cmu_lightning.deploy.classifier import Classifier, Predictions
 
 SUSPECTS_FILE = "suspects.csv"
 """File that PURE writes to its run's folder: every training sample, the most suspicious first."""

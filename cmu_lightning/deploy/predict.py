@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.table import Table
 
 from cmu_lightning.console import PlainConsole, say
+from cmu_lightning.deploy.classifier import Classifier, Predictions, decode_like
 from cmu_lightning.deploy.finished import FinishedRun
 from cmu_lightning.deploy.output import refuse_folder, refuse_unwritable
 from cmu_lightning.errors import UserError
@@ -20,17 +21,12 @@ from cmu_lightning.files import write_atomically
 from cmu_lightning.parsing import Parser, read_env
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from cmu_lightning.data import CorruptedDataModule
     from cmu_lightning.data.samples import Samples
 
 Row = dict[str, Any]
 """A row of the file, by the names of the columns."""
-
-LONG = 20
-"""Number of batches from which on a progress bar is shown."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -144,143 +140,8 @@ def _predict(run: FinishedRun, files: Found | None) -> list[Row]:
         own = (run.config.get("model") or {}).get("init_args", {})
         where = own.get("original_key"), own.get("original_prefix")
         before = restore_network(run.folder, run.original_checkpoint(), *where)
-        classifier = Classifier(before, restore_network(run.folder), restore_data(run.folder))
+        classifier = Classifier([before, restore_network(run.folder)], restore_data(run.folder))
     return list(_rows_of_data(classifier, run.is_original) if files is None else _rows_of_files(classifier, files))
-
-
-class Predictions(NamedTuple):
-    """The predicted class of each sample and its softmax probability, each of shape (n,), on the CPU."""
-
-    classes: "Tensor"
-    probabilities: "Tensor"
-
-
-class Classifier:
-    """Two networks that classify the same images, on the GPU if there is one.
-
-    Args:
-        before: Network of the original, in evaluation mode.
-        after: Network of the run, in evaluation mode.
-        data: Data of the run, which say how images are prepared.
-    """
-
-    def __init__(self, before: "nn.Module", after: "nn.Module", data: "CorruptedDataModule") -> None:
-        import torch
-
-        from cmu_lightning.unlearning.networks import check_outputs
-
-        for network in (before, after):
-            check_outputs(network, data)  # settles how images lie in memory
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.networks = [network.to(device) for network in (before, after)]
-        self.data = data
-        self.pixels = data.pixels(device)
-
-    def classify_samples(self, samples: "Samples") -> list[Predictions]:
-        """Return the predictions before and after on samples as trained on: trigger included, not augmented.
-
-        Args:
-            samples: Of the training or of the validation split, n of them.
-        """
-        import torch
-
-        from cmu_lightning.data.batches import EvaluationBatches
-        from cmu_lightning.data.evaluation import of_samples
-
-        # An evaluation needs labels and a domain; here only its images are used.
-        everywhere = torch.ones(len(samples.given_labels), dtype=torch.bool)
-        evaluation = of_samples(
-            samples, torch.arange(len(everywhere)), {"fit": (samples.given_labels.cpu(), everywhere)}
-        )
-        batches = EvaluationBatches(evaluation, self.pixels, rank=0, world_size=1)
-        return self._classify((batch.image for batch in batches), len(batches))
-
-    def classify_files(self, found: Found) -> tuple[list[Path], list[Predictions]]:
-        """Return the files that are images, and the predictions before and after on them; no trigger is added.
-
-        Args:
-            found: Images to classify; those of a folder that cannot be decoded are left out.
-
-        Raises:
-            UserError: An image that was named cannot be read, all are left out, or one has another size than the
-                data.
-        """
-        from cmu_lightning.data.batches import evaluation_size
-
-        # Files are read batch by batch, so that any number of them fits into memory.
-        files, kept = found.files, list[Path]()
-        size = evaluation_size(self.data.samples.images)
-        parts = [files[start : start + size] for start in range(0, len(files), size)]
-        batches = (batch for part in parts if len(batch := self._read(part, found, kept)))
-        predictions = self._classify(batches, len(parts))
-        return kept, predictions
-
-    def _read(self, files: Sequence[Path], found: Found, kept: list[Path]) -> "Tensor":
-        """Return images as the networks take them, shape (n, C, H, W), normalised.
-
-        Args:
-            files: Images to read.
-            found: All of them; those that cannot be decoded are added to its `left_out`.
-            kept: The others are added to it.
-        """
-        import torch
-
-        images = []
-        for file in files:
-            try:
-                images.append(torch.from_numpy(decode_like(self.data, file)))
-            except UserError:
-                if file in found.named or _is_image(file):
-                    raise
-                found.left_out.setdefault("damaged", []).append(str(file))
-            else:
-                kept.append(file)
-        if not images:
-            return torch.empty(0)
-        return self.pixels(torch.stack(images), torch.zeros(len(images), dtype=torch.bool))
-
-    def _classify(self, batches: Iterator["Tensor"], total: int) -> list[Predictions]:
-        """Return the predictions of each network on all batches.
-
-        Args:
-            batches: Images of shape (n, C, H, W), normalised, on the device.
-            total: Number of batches.
-        """
-        import torch
-
-        from cmu_lightning.console import bar
-
-        parts: list[list[Predictions]] = [[] for _ in self.networks]
-        with torch.inference_mode():
-            for images in bar(batches, "classifying", total) if total >= LONG else batches:
-                for network, predictions in zip(self.networks, parts, strict=True):
-                    logits = network(images)
-                    classes = logits.argmax(dim=1, keepdim=True)
-                    probabilities = logits.float().softmax(dim=1).gather(1, classes)
-                    # Predictions are small; on the CPU they take no memory of the GPU.
-                    predictions.append(Predictions(classes.flatten().cpu(), probabilities.flatten().cpu()))
-        if not parts[0]:
-            raise UserError("none of the images can be decoded: give others to --images")
-        return [Predictions(*(torch.cat(field) for field in zip(*each, strict=True))) for each in parts]
-
-
-def decode_like(data: "CorruptedDataModule", file: Path) -> "np.ndarray":
-    """Return an image file as the images of some data are stored, shape (H, W, C), uint8.
-
-    Args:
-        data: Data module after its set-up.
-        file: Path of the image.
-
-    Raises:
-        UserError: The file cannot be decoded, or the image has another size.
-    """
-    image, shape = data.decoded(file), data.samples.images.shape[1:]
-    if image.shape != shape:
-        raise UserError(
-            f"{file} has {image.shape[1]}x{image.shape[0]} pixels and the run's images have {shape[1]}x{shape[0]}: "
-            "resize it as the training images were"
-        )
-    return image
 
 
 def _rows_of_data(classifier: Classifier, is_original: bool) -> Iterator[Row]:
@@ -322,6 +183,56 @@ def _rows_of_samples(
         yield row | _class_names(row, classifier.data.classes)
 
 
+def _classify_files(classifier: Classifier, found: Found) -> tuple[list[Path], list[Predictions]]:
+    """Return the files that are images, and the predictions before and after on them; no trigger is added.
+
+    Args:
+        classifier: Networks before and after.
+        found: Images to classify; those of a folder that cannot be decoded are left out.
+
+    Raises:
+        UserError: An image that was named cannot be read, all are left out, or one has another size than the
+            data.
+    """
+    from cmu_lightning.data.batches import evaluation_size
+
+    # Files are read batch by batch, so that any number of them fits into memory.
+    files, kept = found.files, list[Path]()
+    size = evaluation_size(classifier.data.samples.images)
+    parts = [files[start : start + size] for start in range(0, len(files), size)]
+    batches = (batch for part in parts if len(batch := _read(classifier, part, found, kept)))
+    predictions = classifier.classify(batches, len(parts))
+    if not kept:
+        raise UserError("none of the images can be decoded: give others to --images")
+    return kept, predictions
+
+
+def _read(classifier: Classifier, files: Sequence[Path], found: Found, kept: list[Path]) -> "Tensor":
+    """Return images as the networks take them, shape (n, C, H, W), normalised.
+
+    Args:
+        classifier: Networks, with the data whose preparation counts.
+        files: Images to read.
+        found: All of them; those that cannot be decoded are added to its `left_out`.
+        kept: The others are added to it.
+    """
+    import torch
+
+    images = []
+    for file in files:
+        try:
+            images.append(torch.from_numpy(decode_like(classifier.data, file)))
+        except UserError:
+            if file in found.named or _is_image(file):
+                raise
+            found.left_out.setdefault("damaged", []).append(str(file))
+        else:
+            kept.append(file)
+    if not images:
+        return torch.empty(0)
+    return classifier.pixels(torch.stack(images), torch.zeros(len(images), dtype=torch.bool))
+
+
 def _rows_of_files(classifier: Classifier, found: Found) -> Iterator[Row]:
     """Yield one row for each image file.
 
@@ -329,7 +240,7 @@ def _rows_of_files(classifier: Classifier, found: Found) -> Iterator[Row]:
         classifier: Networks before and after.
         found: Images to classify.
     """
-    files, predictions = classifier.classify_files(found)
+    files, predictions = _classify_files(classifier, found)
     for file, predicted in zip(files, _compare(*predictions), strict=True):
         yield {"name": str(file), **predicted} | _class_names(predicted, classifier.data.classes)
 

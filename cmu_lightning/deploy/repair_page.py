@@ -18,7 +18,7 @@ from cmu_lightning.deploy.thumbnails import Thumbnail, thumbnails
 from cmu_lightning.files import write_atomically
 
 if TYPE_CHECKING:
-    from cmu_lightning.deploy.predict import Classifier
+    from cmu_lightning.deploy.classifier import Classifier
 
 PAGE = "repair.html"
 """Name of the page's file."""
@@ -61,11 +61,11 @@ def write_page(outcome: Outcome, place: Path, classifier: "Classifier | None" = 
 
 def _restore(outcome: Outcome) -> "Classifier":
     """Return the networks of the original and of the chosen run, with their data."""
-    from cmu_lightning.deploy.predict import Classifier
+    from cmu_lightning.deploy.classifier import Classifier
     from cmu_lightning.experiment.restore import restore_data, restore_network
 
-    before, after = (restore_network(run.folder) for run in (outcome.original, outcome.chosen))
-    return Classifier(before, after, restore_data(outcome.chosen.folder))
+    networks = [restore_network(run.folder) for run in (outcome.original, outcome.chosen)]
+    return Classifier(networks, restore_data(outcome.chosen.folder))
 
 
 def page(outcome: Outcome, findings: Findings) -> str:

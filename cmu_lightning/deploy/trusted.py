@@ -54,7 +54,7 @@ def read_folder(folder: Path, data: "CorruptedDataModule") -> Trusted:
     from PIL import Image
 
     from cmu_lightning.data.datasets.image_files import find_class_folders, find_images
-    from cmu_lightning.deploy.predict import decode_like
+    from cmu_lightning.deploy.classifier import decode_like
 
     classes = list(data.classes or map(str, range(data.num_classes)))
     suffixes, images, labels = Image.registered_extensions(), list[np.ndarray](), list[int]()

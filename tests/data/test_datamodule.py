@@ -330,7 +330,7 @@ def test_one_process_downloads(tmp_path, monkeypatch):
 
 def test_a_missing_h5py_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(UserError, match=r"pip install 'cmu-lightning\[pcam\]'"):
+    with pytest.raises(UserError, match=r"pip install '.\[pcam\]'"):
         PCAMDataModule(Poison(size=1), root=str(tmp_path)).prepare_data()
 
 

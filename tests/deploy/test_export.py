@@ -247,5 +247,5 @@ def test_a_mistake_is_reported_in_one_sentence(case, unlearned, exported, capsys
 @pytest.mark.parametrize("name", ["onnx", "onnxscript", "safetensors"])
 def test_without_the_extra(name, unlearned, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
-    says = rf"export needs {name}: pip install 'cmu-lightning\[export\]'"
+    says = rf"export needs {name}: pip install '.\[export\]'"
     assert_refused(["export", str(run_folder(unlearned)), "--out", "new"], says, capsys)

@@ -16,9 +16,9 @@ from PIL import Image
 from cmu_lightning.data import DigitsDataModule, Flagged, FolderDataModule, Poison, TensorDataModule, Unknown
 from cmu_lightning.deploy.candidate_charts import candidate_charts
 from cmu_lightning.deploy.choice import Candidate, Outcome
+from cmu_lightning.deploy.classifier import Classifier
 from cmu_lightning.deploy.findings import ClassCounts, Findings, gather, wilson
 from cmu_lightning.deploy.finished import FinishedRun
-from cmu_lightning.deploy.predict import Classifier
 from cmu_lightning.deploy.repair_page import CLASSES, SHOWN, _class_table, write_page
 from cmu_lightning.deploy.repair_story import facts, story, warnings
 from cmu_lightning.deploy.thumbnails import LARGEST, thumbnails
@@ -87,7 +87,7 @@ def make(num_classes: int = 3, flagged: list[int] = FLAGGED, **more: Any) -> Cla
     Path("list.csv").write_text("\n".join(["index", *map(str, flagged)]))
     data = TensorDataModule(Unknown(), "arrays.npz", num_classes=num_classes, discovery=Flagged("list.csv"), **more)
     data.setup()
-    return Classifier(ReadsPixel(BEFORE, num_classes), ReadsPixel(AFTER, num_classes), data)
+    return Classifier([ReadsPixel(BEFORE, num_classes), ReadsPixel(AFTER, num_classes)], data)
 
 
 def run(name: str, method: str, **metrics: Any) -> Candidate:
@@ -382,7 +382,7 @@ def named_images() -> Classifier:
     Path("list.csv").write_text(csv_text(["name"], [f"{EVIL}/{FORMULA} & 0.png"]))
     data = FolderDataModule(Unknown(), "images", grey=True, discovery=Flagged("list.csv"))
     data.setup()
-    return Classifier(ReadsPixel(BEFORE, 2), ReadsPixel(AFTER, 2), data)
+    return Classifier([ReadsPixel(BEFORE, 2), ReadsPixel(AFTER, 2)], data)
 
 
 def csv_text(*rows: list[Any]) -> str:

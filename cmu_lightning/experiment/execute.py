@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 from copy import copy
 from typing import Any
 
+import yaml
 from lightning.pytorch import Trainer
 
 from cmu_lightning.console import say
@@ -14,8 +15,10 @@ from cmu_lightning.data.validation import check_deletion_set
 from cmu_lightning.errors import UserError
 from cmu_lightning.experiment.originals import find_or_train
 from cmu_lightning.experiment.rank_zero import INHERITED, decide
+from cmu_lightning.experiment.restore import read_config
 from cmu_lightning.experiment.results import collect_metrics, describe_run
 from cmu_lightning.experiment.run import KEEP_WEIGHTS, ROWS, Run, write_metrics
+from cmu_lightning.files import write_atomically
 from cmu_lightning.unlearning import Stage, Unlearner
 from cmu_lightning.unlearning.checkpoint import is_damaged, read_checkpoint, save_whole
 from cmu_lightning.unlearning.scrub import Rewind
@@ -72,6 +75,7 @@ class Job:
             self._check_checkpoint(ckpt_path)
         if self.run.metrics is not None:
             self._check_fingerprint(self.run.metrics["fingerprint"])
+            self._follow_data()
             if "dropped_checkpoint" in self.run.metrics:  # a process that was killed has said so, and not done it
                 self.run.checkpoint.unlink(missing_ok=True)
             return {"finished": True}
@@ -91,6 +95,14 @@ class Job:
                     self._check_deletion_set()
                 original = find_or_train(self.original, self.config, self.data.deletion_arguments)
         return {"finished": False, "resume": resume, "original": original}
+
+    def _follow_data(self) -> None:
+        """Let the config of a finished run say where its data are now: they may have moved since."""
+        with suppress(UserError, OSError):  # a damaged config is named where it is read; a folder may be read-only
+            stored = read_config(self.run.folder)
+            if stored.get("data") != self.config["data"]:
+                moved = stored | {"data": self.config["data"]}
+                write_atomically(self.run.config, yaml.safe_dump(moved, sort_keys=False))
 
     def _find_checkpoint(self) -> str | None:
         """Return the run's last checkpoint; None if training has to start, after damaged files were removed."""

